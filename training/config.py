@@ -1,0 +1,204 @@
+"""Training configs: the fields that every trainer shares, and reading them from YAML with clear errors.
+
+Imports no torch, so that a config can be checked before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.errors import TrainingError
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class OptimizerConfig(Strict):
+    """The optimiser and its learning-rate schedule."""
+
+    name: Literal["adamw", "muon"] = Field(
+        default="adamw", description="adamw, or muon for the inner weight matrices with AdamW for everything else."
+    )
+    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    muon_learning_rate: float = Field(default=0.02, gt=0, le=1, description="Peak learning rate of Muon's matrices.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates, each in [0, 1).")
+    eps: float = Field(default=1e-8, gt=0, le=1e-2, description="AdamW's denominator term.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled decay, on matrices only.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="Shape of the learning rate after the warm-up."
+    )
+    warmup: float = Field(default=0.03, ge=0, le=0.9, description="Share of all steps with a rising learning rate.")
+    final_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="Learning rate at the last step over its peak (linear and cosine)."
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this global 2-norm.")
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> OptimizerConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must each be at least 0 and below 1")
+        return self
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) through the `peft` library."""
+
+    r: int = Field(default=16, ge=1, le=1024, description="Rank.")
+    alpha: float = Field(default=32, gt=0, description="The adapter's output is scaled by alpha / r.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: str | tuple[str, ...] = Field(
+        default="all-linear", description="Names of the modules to adapt, or all-linear."
+    )
+    merge: bool = Field(default=True, description="Save the merged model; false saves the adapter alone.")
+
+
+class TrainConfig(Strict):
+    """The fields that every trainer shares."""
+
+    model: str = Field(min_length=1, description="A Hugging Face model directory, or a hub id.")
+    output_dir: Path = Field(description="Where the model, the metrics and the checkpoints go.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of initial heads, data order, dropout and sampling."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="bf16", description="bf16 computes under autocast with weights and optimiser state in float32."
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        default="sdpa", description="The attention implementation of transformers."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations in the backward pass: less memory, a third more compute."
+    )
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimiser and schedule.")
+    lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+    checkpoint_every: int = Field(
+        default=200,
+        ge=0,
+        description="Optimiser steps between checkpoints; 0 writes one only when stopped by a signal.",
+    )
+    keep_checkpoints: int = Field(default=2, ge=1, le=100, description="How many checkpoints to keep.")
+    divergence_factor: float = Field(
+        default=5.0, gt=1, description="Stop when the loss is this many times its mean over the first ten steps."
+    )
+    tensorboard: bool = Field(default=False, description="Write the metrics as TensorBoard events too.")
+    metadata: dict[str, str | int | float | bool | None] = Field(
+       default= default_factory=dict,
+        description="Free facts for the model card: constitution version, ledger digest, exam result.",
+    )
+
+
+class SupervisedConfig(TrainConfig):
+    """The fields of trainers that pass over a data set (SFT, reward model, DPO and relatives)."""
+
+    data: tuple[Path, ...] = Field(min_length=1, description="JSONL (also .gz) or Parquet files.")
+    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the data.")
+    max_steps: int | None = Field(default=None, ge=1, description="Stop after this many optimiser steps.")
+    batch_size: int = Field(
+        default=32, ge=1, description="Examples per optimiser step, over all processes and accumulated micro-batches."
+    )
+    micro_batch_tokens: int = Field(
+        default=16384,
+        ge=16,
+        description="Most tokens (with padding) per forward pass on one device; more accumulates.",
+    )
+    max_length: int = Field(default=2048, ge=8, le=1_048_576, description="Longest example in tokens.")
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(path: str | os.PathLike[str], config_class: type[C]) -> C:
+    """Read a YAML file as `config_class`.
+
+    Raises TrainingError: one line naming file, line, field, value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise TrainingError(f"{path}: cannot be read: {reason}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise TrainingError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise TrainingError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path}: expected fields and values, got {type(values).__name__}")
+    lines: dict[tuple[str | int, ...], int] = {}
+    _collect_lines(node, (), lines, path)
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        raise TrainingError(_describe(error, path, lines, config_class)) from error
+
+
+def save_config(config: BaseModel, path: Path) -> None:
+    """Write the resolved config as YAML, atomically."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _collect_lines(node: Any, at: tuple[str | int, ...], lines: dict, path: Path) -> None:
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*at, key.value)
+            if inner in lines:
+                raise TrainingError(f"{path}:{key.start_mark.line + 1}: {key.value} is given twice")
+            lines[inner] = key.start_mark.line + 1
+            _collect_lines(value, inner, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _collect_lines(value, (*at, index), lines, path)
+
+
+def _describe(error: ValidationError, path: Path, lines: Mapping, config_class: type[BaseModel]) -> str:
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    location = tuple(problem["loc"])
+    known = location
+    while known and known not in lines:
+        known = known[:-1]
+    line = f":{lines[known]}" if known in lines else ""
+    field = ".".join(str(part) for part in location)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        names = _field_names(config_class, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), names, n=1)
+        message = "no such field" + (
+            f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
+        )
+    elif problem["type"] == "missing":
+        message = "is required"
+    elif field:
+        message = f"{problem['input']!r} is not allowed: {message}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{path}{line}: {field + ': ' if field else ''}{message}{more}"
+
+
+def _field_names(config_class: type[BaseModel], location: tuple) -> list[str]:
+    current: Any = config_class
+    for part in location:
+        field = getattr(current, "model_fields", {}).get(part)
+        current = field.annotation if field else None
+        for option in getattr(current, "__args__", ()):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                current = option
+    return sorted(getattr(current, "model_fields", {}))

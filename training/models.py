@@ -1,0 +1,252 @@
+"""Loading and saving models in Hugging Face format, with one clear line for each way it can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.config import LoraConfig
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+
+def check_model(ref: str, *, head: str | None = None) -> None:
+    """Look at a local model directory before anything heavy is loaded.
+
+    `head` is `causal` (a language model's head is needed) or `reward` (a sequence-classification head with
+    one label). A `ref` that is no local path is left to the hub's own errors.
+
+    Raises TrainingError.
+    """
+    path = Path(ref)
+    if not path.exists():
+        if ref.count("/") == 1 and not ref.startswith((".", "/")):
+            return
+        raise TrainingError(f"model {ref}: no such directory")
+    if not path.is_dir():
+        raise TrainingError(
+            f"model {ref}: is a file; a model is a directory with config.json and safetensors"
+        )
+    if not any(path.iterdir()):
+        raise TrainingError(f"model {ref}: the directory is empty")
+    config_path = path / "config.json"
+    if not config_path.exists():
+        if (path / "adapter_config.json").exists():
+            raise TrainingError(f"model {ref}: is a LoRA adapter; merge it into its base model first")
+        raise TrainingError(f"model {ref}: has no config.json")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(f"{config_path}: is not JSON: {error}") from error
+    if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
+        raise TrainingError(f"model {ref}: has no safetensors weights")
+    architecture = (config.get("architectures") or ["unknown"])[0]
+    is_reward = "SequenceClassification" in architecture
+    if head == "causal" and is_reward:
+        raise TrainingError(
+            f"model {ref}: {architecture} has a classification head; a causal language model is needed"
+        )
+    if head == "reward" and not is_reward:
+        raise TrainingError(
+            f"model {ref}: {architecture} has no reward head; train one with training.reward_model"
+        )
+    labels = config.get("num_labels") or len(config.get("id2label") or {0: 0, 1: 1})
+    if head == "reward" and labels != 1:
+        raise TrainingError(f"model {ref}: has {labels} labels; a reward model has one")
+
+
+def load_tokenizer(ref: str) -> Any:
+    """The tokenizer of a model; one without a padding token pads with its unknown or end-of-sequence token.
+
+    Padding is masked everywhere in training, so which token pads changes nothing there.
+
+    Raises TrainingError.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(ref).is_dir() and not any(Path(ref).glob("tokenizer*")):
+        raise TrainingError(f"tokenizer of {ref}: the directory holds no tokenizer files")
+    with _one_line(f"tokenizer of {ref}"):
+        tokenizer = AutoTokenizer.from_pretrained(ref, trust_remote_code=False)
+    if len(tokenizer) == 0:
+        raise TrainingError(f"tokenizer of {ref}: the vocabulary is empty")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise TrainingError(f"tokenizer of {ref}: has no pad, unk or eos token; set pad_token in its config")
+    return tokenizer
+
+
+def load_causal_lm(
+    ref: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", trainable: bool = True
+) -> Any:
+    """A causal language model. With `trainable` false it is frozen and in eval mode, a reference.
+
+    Raises TrainingError when the directory is missing, empty, unreadable or has another head.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_model(ref, head="causal")
+    with _one_line(f"model {ref}"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            ref,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise TrainingError(f"model {ref}: {len(missing)} weights are missing, {missing[0]} first")
+    return model.train() if trainable else model.requires_grad_(False).eval()
+
+
+def load_sequence_classifier(
+    ref: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    pad_token_id: int | None = None,
+    new_head: bool = False,
+    seed: int = 0,
+) -> Any:
+    """A model with one output per sequence: a saved reward model, or with `new_head` any backbone given one.
+
+    A new head starts at zero-mean normal with standard deviation 1/sqrt(hidden size + 1), so that
+    first scores are of order one (Stiennon et al. 2020, arXiv 2009.01325, appendix B.1).
+
+    Raises TrainingError.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    check_model(ref, head=None if new_head else "reward")
+    with _one_line(f"model {ref}"):
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            ref,
+            num_labels=1,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    missing = set(info["missing_keys"])
+    head = score_head(model)
+    head_names = {name for name, parameter in model.named_parameters() if parameter is head.weight}
+    if not new_head and missing:
+        raise TrainingError(f"model {ref}: {len(missing)} weights are missing, {min(missing)} first")
+    backbone = {name for name in missing if name.startswith(f"{model.base_model_prefix}.")}
+    if backbone and not any("pooler" in name for name in backbone):
+        raise TrainingError(f"model {ref}: {len(backbone)} weights are missing, {min(backbone)} first")
+    if new_head and missing & head_names:
+        generator = torch.Generator().manual_seed(seed)
+        std = (head.in_features + 1) ** -0.5
+        with torch.no_grad():
+            head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+            if head.bias is not None:
+                head.bias.zero_()
+    if pad_token_id is not None:
+        model.config.pad_token_id = pad_token_id
+    return model
+
+
+def score_head(model: Any) -> torch.nn.Linear:
+    """The last linear layer of a sequence classifier: `score` in decoders, `classifier` in most encoders."""
+    for name in ("score", "classifier", "logits_proj"):
+        module = getattr(model, name, None)
+        if isinstance(module, torch.nn.Linear):
+            return module
+        if module is not None:
+            return [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
+    raise TrainingError(f"{type(model).__name__} has no head that this program knows (score or classifier)")
+
+
+def is_decoder(model: Any) -> bool:
+    """Whether attention is causal: the classifiers of decoders call their head `score`."""
+    return isinstance(getattr(model, "score", None), torch.nn.Linear)
+
+
+def add_lora(model: Any, config: LoraConfig, *, task: str) -> Any:
+    """Wrap a model in trainable low-rank adapters; its base weights are frozen.
+
+    `task` is CAUSAL_LM or SEQ_CLS. The reference policy is then the same model inside
+    `with model.disable_adapter():`.
+
+    Raises TrainingError when peft is not installed or no module matches.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise TrainingError("lora needs the peft library: pip install 'charter[lora]'") from error
+    modules = config.target_modules
+    settings = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type=task,
+    )
+    try:
+        return peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise TrainingError(f"lora.target_modules: {' '.join(str(error).split())}") from error
+
+
+def save_model(model: Any, tokenizer: Any, output_dir: Path, *, card: str = "") -> None:
+    """Save weights (safetensors), config and tokenizer into `output_dir`, each file whole or not at all.
+
+    A LoRA model that was not merged is saved as its adapter.
+    """
+    temporary = output_dir / ".saving"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with _quiet():
+        model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    if card:
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    # config.json last: a directory without it is not yet a model.
+    for file in sorted(temporary.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
+        os.replace(file, output_dir / file.name)
+    temporary.rmdir()
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        with _quiet():
+            yield
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever a damaged file raises in safetensors, json or transformers
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TrainingError(f"{what}: cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and reports, which repeat for every model, off the terminal."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
