@@ -18,30 +18,45 @@ from training.errors import TrainingError
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown fields."""
+    """A frozen model that refuses unknown fields; each field's docstring is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class OptimizerConfig(Strict):
     """The optimiser and its learning-rate schedule."""
 
-    name: Literal["adamw", "muon"] = Field(
-        default="adamw", description="adamw, or muon for the inner weight matrices with AdamW for everything else."
-    )
-    learning_rate: float = Field(default=1e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
-    muon_learning_rate: float = Field(default=0.02, gt=0, le=1, description="Peak learning rate of Muon's matrices.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates, each in [0, 1).")
-    eps: float = Field(default=1e-8, gt=0, le=1e-2, description="AdamW's denominator term.")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled decay, on matrices only.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="Shape of the learning rate after the warm-up."
-    )
-    warmup: float = Field(default=0.03, ge=0, le=0.9, description="Share of all steps with a rising learning rate.")
-    final_ratio: float = Field(
-        default=0.1, ge=0, le=1, description="Learning rate at the last step over its peak (linear and cosine)."
-    )
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this global 2-norm.")
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon for the inner weight matrices with AdamW for everything else."""
+
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+
+    muon_learning_rate: float = Field(default=0.02, gt=0, le=1)
+    """Peak learning rate of Muon's matrices."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates, each at least 0 and below 1."""
+
+    eps: float = Field(default=1e-8, gt=0, le=1e-2)
+    """AdamW's denominator term."""
+
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled decay, on matrices only."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the learning rate after the warm-up."""
+
+    warmup: float = Field(default=0.03, ge=0, le=0.9)
+    """Share of all steps with a rising learning rate."""
+
+    final_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Learning rate at the last step over its peak (linear and cosine)."""
+
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this global 2-norm."""
 
     @model_validator(mode="after")
     def _betas_in_range(self) -> OptimizerConfig:
@@ -53,65 +68,85 @@ class OptimizerConfig(Strict):
 class LoraConfig(Strict):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) through the `peft` library."""
 
-    r: int = Field(default=16, ge=1, le=1024, description="Rank.")
-    alpha: float = Field(default=32, gt=0, description="The adapter's output is scaled by alpha / r.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
-    target_modules: str | tuple[str, ...] = Field(
-        default="all-linear", description="Names of the modules to adapt, or all-linear."
-    )
-    merge: bool = Field(default=True, description="Save the merged model; false saves the adapter alone.")
+    r: int = Field(default=16, ge=1, le=1024)
+    """Rank."""
+
+    alpha: float = Field(default=32, gt=0)
+    """The adapter's output is scaled by alpha / r."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the modules to adapt, or all-linear."""
+
+    merge: bool = True
+    """Save the merged model; false saves the adapter alone."""
 
 
 class TrainConfig(Strict):
     """The fields that every trainer shares."""
 
-    model: str = Field(min_length=1, description="A Hugging Face model directory, or a hub id.")
-    output_dir: Path = Field(description="Where the model, the metrics and the checkpoints go.")
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, description="Seed of initial heads, data order, dropout and sampling."
-    )
-    precision: Literal["float32", "bf16"] = Field(
-        default="bf16", description="bf16 computes under autocast with weights and optimiser state in float32."
-    )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        default="sdpa", description="The attention implementation of transformers."
-    )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations in the backward pass: less memory, a third more compute."
-    )
-    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimiser and schedule.")
-    lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
-    checkpoint_every: int = Field(
-        default=200,
-        ge=0,
-        description="Optimiser steps between checkpoints; 0 writes one only when stopped by a signal.",
-    )
-    keep_checkpoints: int = Field(default=2, ge=1, le=100, description="How many checkpoints to keep.")
-    divergence_factor: float = Field(
-        default=5.0, gt=1, description="Stop when the loss is this many times its mean over the first ten steps."
-    )
-    tensorboard: bool = Field(default=False, description="Write the metrics as TensorBoard events too.")
-    metadata: dict[str, str | int | float | bool | None] = Field(
-       default= default_factory=dict,
-        description="Free facts for the model card: constitution version, ledger digest, exam result.",
-    )
+    model: str = Field(min_length=1)
+    """A Hugging Face model directory, or a hub id."""
+
+    output_dir: Path
+    """Where the model, the metrics and the checkpoints go."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of new heads, data order, dropout and sampling."""
+
+    precision: Literal["float32", "bf16"] = "bf16"
+    """bf16 computes under autocast, with weights and optimiser state in float32."""
+
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """The attention implementation of transformers."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more compute."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimiser and schedule."""
+
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights."""
+
+    checkpoint_every: int = Field(default=200, ge=0)
+    """Optimiser steps between checkpoints; 0 writes one only when stopped by a signal."""
+
+    keep_checkpoints: int = Field(default=2, ge=1, le=100)
+    """How many checkpoints to keep."""
+
+    divergence_factor: float = Field(default=5.0, gt=1)
+    """Stop when the loss is this many times its mean over the first ten steps."""
+
+    tensorboard: bool = False
+    """Write the metrics as TensorBoard events too."""
+
+    metadata: dict[str, str | int | float | bool | None] = {}
+    """Free facts for the model card: constitution version, ledger digest, exam result."""
 
 
 class SupervisedConfig(TrainConfig):
     """The fields of trainers that pass over a data set (SFT, reward model, DPO and relatives)."""
 
-    data: tuple[Path, ...] = Field(min_length=1, description="JSONL (also .gz) or Parquet files.")
-    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the data.")
-    max_steps: int | None = Field(default=None, ge=1, description="Stop after this many optimiser steps.")
-    batch_size: int = Field(
-        default=32, ge=1, description="Examples per optimiser step, over all processes and accumulated micro-batches."
-    )
-    micro_batch_tokens: int = Field(
-        default=16384,
-        ge=16,
-        description="Most tokens (with padding) per forward pass on one device; more accumulates.",
-    )
-    max_length: int = Field(default=2048, ge=8, le=1_048_576, description="Longest example in tokens.")
+    data: tuple[Path, ...] = Field(min_length=1)
+    """JSONL (also .gz) or Parquet files."""
+
+    epochs: int = Field(default=1, ge=1, le=1000)
+    """Passes over the data."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this many optimiser steps."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Examples per optimiser step, over all processes and accumulated micro-batches."""
+
+    micro_batch_tokens: int = Field(default=16384, ge=16)
+    """Most tokens (padding included) per forward pass on one device; more of them accumulate."""
+
+    max_length: int = Field(default=2048, ge=8, le=1_048_576)
+    """Longest example in tokens."""
 
 
 C = TypeVar("C", bound=BaseModel)
