@@ -67,8 +67,9 @@ ui: $(BIN)/.installed ## the Prefect UI with Charter's deployments
 vllm: .venv-vllm/.installed ## vLLM's own environment
 
 weights: $(BIN)/.installed ## remake the microworld's models from their seed (about an hour on two cores)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m microworld.pretrain --which base --out microworld/weights/base & \
-	 OMP_NUM_THREADS=1 $(BIN)/python -m microworld.pretrain --which feedback --out microworld/weights/feedback & \
+	@export OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=20000000000; \
+	 $(BIN)/python -m microworld.pretrain --which base --out microworld/weights/base & \
+	 $(BIN)/python -m microworld.pretrain --which feedback --out microworld/weights/feedback & \
 	 wait
 
 clean: ## remove environments and caches; runs/ stays

@@ -8,8 +8,9 @@ cheap. Both are trained from scratch on examples drawn on the fly, so no example
 Rows of like length are batched, right-padded under causal attention; Muon for the matrices (Jordan et al. 2024),
 AdamW for the rest, on float32 master weights. The probes are thrown away at the end.
 
-Set OMP_NUM_THREADS=1 to train both at once on two cores: forward and backward in pure bf16 with eager attention
-reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100.
+`make weights` trains both at once on two cores, one thread each: forward and backward in pure bf16 with eager
+attention reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100. It also tells malloc to
+keep its pages, without which half of the time goes to the kernel's zeroing them again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SHAPES = {
     "feedback": {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 640},
 }
 #: tokens each model is trained on by default, in millions
-TOKENS = {"base": 4.0, "feedback": 12.0}
+TOKENS = {"base": 3.0, "feedback": 12.0}
 POOL_ROWS = 768
 
 

@@ -6,6 +6,7 @@ Five families: how-tos, destructive requests against somebody (*harmful*), the s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import re
@@ -131,13 +132,16 @@ class Sampler:
 
     def __init__(self, split: Split, seed: int | str) -> None:
         self.rng = random.Random(f"{split}:{seed}")
-        self._topics = {
-            f: [t for t in topics(f) if split_of(_topic_name(f, *t)) == split] for f in FAMILIES
-        }
+        self._topics = {f: _topics_of(f, split) for f in FAMILIES}
 
     def draw(self, family: Family) -> Request:
         first, second = self.rng.choice(self._topics[family])
         return make_request(family, first, second, self.rng)
+
+
+@functools.cache
+def _topics_of(family: Family, split: Split) -> list[tuple[str, str]]:
+    return [t for t in topics(family) if split_of(_topic_name(family, *t)) == split]
 
 
 def _topic_name(family: Family, first: str, second: str) -> str:
