@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from constitution.model import Constitution, CritiquePrinciple, Principle
+from constitution.model import Constitution, Principle
 
 TEXT_FIELDS = ("critique_request", "revision_request", "question", "note")
 
@@ -53,7 +52,7 @@ class PrincipleChange:
             if change.field in TEXT_FIELDS:
                 parts.append(f"{change.field.replace('_', ' ')} changed")
             elif change.field != "enabled":
-                parts.append(f"{change.field} {_shown(change.old)} → {_shown(change.new)}")
+                parts.append(f"{change.field} {shown(change.old)} → {shown(change.new)}")
         return f"{self.half} {self.id}: {', '.join(parts)}"
 
 
@@ -110,30 +109,6 @@ def word_diff(old: str, new: str) -> tuple[Words, ...]:
     return tuple(runs)
 
 
-def diff_markdown(result: ConstitutionDiff) -> str:
-    """The diff as Markdown, safe to show where HTML is rendered: every text of a file is escaped."""
-    lines = [f"# {_escaped(result.old.ref)} → {_escaped(result.new.ref)}", ""]
-    if not result:
-        return "\n".join([*lines, "No difference in meaning.", ""])
-    for half in ("critique", "comparison"):
-        changes = [change for change in result.changes if change.half == half]
-        if changes:
-            lines += [f"## {half.capitalize()} principles", ""]
-        for change in changes:
-            lines += [f"### {change.id}: {change.kind}", ""]
-            if change.kind == "changed":
-                lines += [f"- **{field.field}**: {_marked(field)}" for field in change.fields]
-            else:
-                principle = change.new or change.old
-                assert principle is not None
-                tag = "ins" if change.new else "del"
-                lines += [f"- <{tag}>{_escaped(text)}</{tag}>" for text in _texts(principle)]
-            lines.append("")
-    if result.other:
-        lines += ["## Beside the principles", "", *(f"- {text}" for text in result.other), ""]
-    return "\n".join(lines)
-
-
 def _changes(half: str, old: Sequence[Principle], new: Sequence[Principle]) -> Iterator[PrincipleChange]:
     before, after = {p.id: p for p in old}, {p.id: p for p in new}
     for name, principle in after.items():
@@ -157,26 +132,6 @@ def _field_changes(old: Principle, new: Principle) -> Iterator[FieldChange]:
             yield FieldChange(field=field, old=before, new=after, words=words)
 
 
-def _texts(principle: Principle) -> tuple[str, ...]:
-    if isinstance(principle, CritiquePrinciple):
-        return principle.critique_request, principle.revision_request
-    return (principle.question,)
-
-
-def _marked(change: FieldChange) -> str:
-    if not change.words:
-        return f"{_escaped(_shown(change.old))} → {_escaped(_shown(change.new))}"
-    tags = {"removed": "del", "added": "ins"}
-    return " ".join(
-        _escaped(run.text) if run.op == "same" else f"<{tags[run.op]}>{_escaped(run.text)}</{tags[run.op]}>"
-        for run in change.words
-    )
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A field's value in a message: 2 instead of 2.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _escaped(text: str) -> str:
-    """Neither HTML nor Markdown survives."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(text))
