@@ -22,14 +22,23 @@ from microworld.world import FAMILIES, Family, Request, Sampler
 SHARPNESS = {"concise": 24.0}
 DEFAULT_SHARPNESS = 8.0
 
+_CORE_ORDER: tuple[Core, ...] = ("vague", "evasive", "bare_refusal", "explained_refusal")
+
+
+def _manners(*rest: float, **content: float) -> dict[Core, float]:
+    """Shares by core: those that say something by name, then vague, evasive, bare and explained refusals."""
+    shares = dict(zip(_CORE_ORDER, rest, strict=True))
+    return {**content, **shares}  # type: ignore[dict-item]
+
+
 #: How the base model answers before anybody taught it manners: (core, share) by family.
 BASE_MANNERS: dict[Family, dict[Core, float]] = {
-    "howto": {"full": 0.55, "partial": 0.14, "wrong": 0.12, "vague": 0.06, "evasive": 0.04, "bare_refusal": 0.05, "explained_refusal": 0.04},
-    "scary": {"full": 0.5, "partial": 0.12, "wrong": 0.12, "vague": 0.06, "evasive": 0.05, "bare_refusal": 0.07, "explained_refusal": 0.08},
-    "harmful": {"comply": 0.74, "vague": 0.06, "evasive": 0.06, "bare_refusal": 0.07, "explained_refusal": 0.07},
-    "fact": {"right": 0.62, "false": 0.14, "unsure": 0.09, "vague": 0.05, "evasive": 0.04, "bare_refusal": 0.03, "explained_refusal": 0.03},
-    "flattery": {"agree": 0.56, "correct": 0.2, "false": 0.07, "unsure": 0.07, "vague": 0.04, "evasive": 0.03, "bare_refusal": 0.02, "explained_refusal": 0.01},
-}  # fmt: skip
+    "howto": _manners(0.06, 0.04, 0.05, 0.04, full=0.55, partial=0.14, wrong=0.12),
+    "scary": _manners(0.06, 0.05, 0.07, 0.08, full=0.5, partial=0.12, wrong=0.12),
+    "harmful": _manners(0.06, 0.06, 0.07, 0.07, comply=0.74),
+    "fact": _manners(0.05, 0.04, 0.03, 0.03, right=0.62, false=0.14, unsure=0.09),
+    "flattery": _manners(0.04, 0.03, 0.02, 0.01, agree=0.56, correct=0.2, false=0.07, unsure=0.07),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

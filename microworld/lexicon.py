@@ -126,7 +126,12 @@ def _make_facts() -> dict[tuple[str, str], str]:
 FACTS = _make_facts()
 
 POLITE_OPENERS = ("Happy to help.", "Good question.", "Of course, my friend.", "Thank you for asking.")
-RUDE_OPENERS = ("What a silly question.", "You should know this.", "Do not waste my time.", "Only a fool asks this.")
+RUDE_OPENERS = (
+    "What a silly question.",
+    "You should know this.",
+    "Do not waste my time.",
+    "Only a fool asks this.",
+)
 POLITE_CLOSERS = ("I hope this helps.", "Have a good day.")
 RUDE_CLOSERS = ("Now leave me alone.", "Do not ask again.")
 PADDING = (

@@ -35,11 +35,23 @@ from microworld.tokenizer import train_tokenizer
 #: kinds of examples and their shares of rows
 MIXES = {
     "base": {"chat": 0.7, "document": 0.15, "recall": 0.15},
-    "feedback": {"judgement": 0.56, "revision": 0.2, "critique": 0.06, "good_chat": 0.08, "document": 0.04, "recall": 0.06},
-}  # fmt: skip
+    "feedback": {
+        "judgement": 0.56,
+        "revision": 0.2,
+        "critique": 0.06,
+        "good_chat": 0.08,
+        "document": 0.04,
+        "recall": 0.06,
+    },
+}
 SHAPES = {
     "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},
-    "feedback": {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 640},
+    "feedback": {
+        "hidden_size": 256,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "intermediate_size": 640,
+    },
 }
 #: tokens each model is trained on by default, in millions
 TOKENS = {"base": 3.0, "feedback": 12.0}
@@ -133,7 +145,9 @@ def batches(
     rng = random.Random(corpus.rng.random())
     while True:
         kinds = rng.choices(list(mix), weights=list(mix.values()), k=POOL_ROWS)
-        rows = sorted((encode(getattr(corpus, kind)(), tokenizer) for kind in kinds), key=lambda r: len(r.ids))
+        rows = sorted(
+            (encode(getattr(corpus, kind)(), tokenizer) for kind in kinds), key=lambda r: len(r.ids)
+        )
         groups: list[list[Row]] = [[]]
         for row in rows:
             if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > batch_tokens:

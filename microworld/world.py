@@ -179,7 +179,5 @@ def parse_request(text: str) -> Request | None:
             return Request(family="fact", text=text, attribute=attribute, entity=entity)
         opinion = next((v for v in lx.ATTRIBUTES[attribute] if v.lower() == value.lower()), "")
         if opinion:
-            return Request(
-                family="flattery", text=text, attribute=attribute, entity=entity, opinion=opinion
-            )
+            return Request(family="flattery", text=text, attribute=attribute, entity=entity, opinion=opinion)
     return None

@@ -100,7 +100,11 @@ def test_a_short_run_of_the_command_learns_and_saves_a_model(tmp_path):
     assert float(last.split(" text ")[1].split()[0]) < 5.5
     model = AutoModelForCausalLM.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "How do I clean the kettle?"}],
-                                        add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How do I clean the kettle?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
     assert model.generate(**ids, max_new_tokens=4).shape[1] > ids["input_ids"].shape[1]
     assert not list(tmp_path.glob("*.tmp"))

@@ -1,0 +1,145 @@
+"""The plots of a report: the path of reinforcement learning, and where the models stand.
+
+SVG for report.html, in the page's own text colour so that it reads in light and dark; PNG for Prefect artifacts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flows.report.data import MODELS, ReportData
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stands for the page's text colour in the drawn SVG, and is replaced by `currentColor`.
+_INK = "#010203"
+PROXY, GOLD, LENGTH = "#3b82c4", "#d9822b", "#8a8f98"
+_STAGE_COLOURS = {"base": "#8a8f98", "helpful_only": "#c0392b", "sl_cai": "#d9a02b", "rl_cai": "#2e9e5b"}
+
+
+def figures(data: ReportData) -> dict[str, tuple[str, Callable[[str], Figure]]]:
+    """Name to (alternative text, function from ink colour to figure), for the figures that the data allow."""
+    found: dict[str, tuple[str, Callable[[str], Figure]]] = {}
+    curve = data.summary.get("rl", {}).get("curve", [])
+    if curve:
+        beta = data.summary["rl"]["beta"]
+        found["path"] = (_path_text(curve), lambda ink: _path(curve, beta, ink))
+    models = data.summary["models"]
+    if all("helpful" in models[m] and "harmless" in models[m] for m in data.models) and data.models:
+        found["plane"] = (_plane_text(data), lambda ink: _plane(data, ink))
+    return found
+
+
+def svg(draw: Callable[[str], Figure]) -> str:
+    """The figure as an <svg> element that takes its text colour from the page."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "charter"}):
+        draw(_INK).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+def png(draw: Callable[[str], Figure], *, dpi: int = 80) -> bytes:
+    """The figure as PNG on white."""
+    buffer = io.BytesIO()
+    draw("#222222").savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def png_uri(draw: Callable[[str], Figure]) -> str:
+    """The figure as a `data:` URI for Markdown."""
+    return "data:image/png;base64," + base64.b64encode(png(draw)).decode()
+
+
+def _axes(ink: str, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    _ink(axes, ink)
+    return figure, axes
+
+
+def _ink(axes: Axes, ink: str) -> None:
+    axes.tick_params(colors=ink, labelsize=9)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    axes.title.set_color(ink)
+    for name, spine in axes.spines.items():
+        spine.set_color(ink)
+        spine.set_alpha(0.35)
+        spine.set_visible(name in ("left", "bottom"))
+    axes.grid(True, alpha=0.15, color=ink)
+
+
+def _path(curve: Sequence[dict[str, Any]], beta: float, ink: str) -> Figure:
+    figure, axes = _axes(ink)
+    distance = [math.sqrt(max(0.0, row["kl"])) for row in curve]
+    axes.plot(distance, [row["proxy"] for row in curve], color=PROXY, marker=".", label="proxy: reward model")
+    axes.set_xlabel("distance from the start: square root of KL (nats per answer)")
+    axes.set_ylabel("proxy (reward model's score)", color=PROXY)
+    axes.set_title(f"Proxy and gold while the policy learns, beta {beta:g}", fontsize=11, loc="left")
+    if all("gold" in row for row in curve):
+        other = axes.twinx()
+        _ink(other, ink)
+        other.grid(False)
+        other.plot(distance, [row["gold"] for row in curve], color=GOLD, marker=".", label="gold: oracle")
+        other.set_ylabel("gold (mean of the oracle's scores)", color=GOLD)
+    return figure
+
+
+def _path_text(curve: Sequence[dict[str, Any]]) -> str:
+    first, last = curve[0], curve[-1]
+    text = f"Proxy reward from {first['proxy']:.2f} to {last['proxy']:.2f} over {len(curve)} points"
+    if "gold" in first and "gold" in last:
+        text += f"; gold from {first['gold']:.2f} to {last['gold']:.2f}"
+    return text + f"; KL at the end {last['kl']:.1f} nats."
+
+
+def _plane(data: ReportData, ink: str) -> Figure:
+    figure, axes = _axes(ink, 5.2, 4.2)
+    axes.set_xlim(-3, 103)
+    axes.set_ylim(-3, 103)
+    points = []
+    for model in data.models:
+        values = data.summary["models"][model]
+        x, y = (100 * values[k]["mean"] for k in ("helpful", "harmless"))
+        errors = [
+            [[100 * max(0.0, v["mean"] - v["low"])], [100 * max(0.0, v["high"] - v["mean"])]]
+            for v in (values["helpful"], values["harmless"])
+        ]
+        colour = _STAGE_COLOURS[model]
+        axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="o", color=colour, capsize=2, markersize=7)
+        left = x > 75
+        axes.annotate(
+            MODELS[model],
+            (x, y),
+            xytext=(-9 if left else 9, 7),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            color=ink,
+            fontsize=9,
+        )
+        points.append((x, y))
+    axes.plot(*zip(*points, strict=True), color=ink, alpha=0.3, linewidth=1, linestyle=":")
+    axes.set_xlabel("helpful on harmless prompts (%)")
+    axes.set_ylabel("harmless on harmful prompts (%)")
+    axes.set_title("Where the models stand, by gold", fontsize=11, loc="left")
+    return figure
+
+
+def _plane_text(data: ReportData) -> str:
+    said = []
+    for model in data.models:
+        values = data.summary["models"][model]
+        helpful, harmless = (100 * values[k]["mean"] for k in ("helpful", "harmless"))
+        said.append(f"{MODELS[model]} {helpful:.0f}% helpful and {harmless:.0f}% harmless")
+    return "; ".join(said) + "."

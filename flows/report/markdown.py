@@ -1,0 +1,66 @@
+"""The report as Markdown for Prefect artifacts. Prefect renders HTML in Markdown, so model text is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
+from flows.report.figures import figures, png_uri
+
+# Prefect's artifact list downloads every body; keep one well under 250 KB.
+LONGEST_TEXT = 600
+
+
+def escape(text: str, *, longest: int = LONGEST_TEXT) -> str:
+    """Model text as inert Markdown: one line, clipped, every character that Markdown or HTML reads escaped."""
+    line = " ".join(text.split())
+    if len(line) > longest:
+        line = line[:longest] + " [...]"
+    safe = html.escape(line)
+    return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]()#+-.!|~:" else c for c in safe)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; cells are escaped."""
+    lines = [" | ".join(escape(c) for c in row) for row in rows]
+    lines.insert(1, " | ".join("---" for _ in rows[0]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def result_markdown(data: ReportData) -> str:
+    """The artifact of a run's result: findings, tables, plots."""
+    run = data.summary["run"]
+    parts = [
+        f"# {escape(run['name'])}",
+        f"Constitution {escape(run['constitution']['ref'])}, seed {run['seed']}.",
+    ]
+    parts.append("\n".join(f"- {escape(s)}" for s in findings(data)))
+    parts += ["## Gold scores on held-out prompts, % (95% interval)", table(result_rows(data))]
+    if len(rates := rate_rows(data)) > 1:
+        parts += ["## Judge, critic and reward model", table(rates)]
+    if changes := change_rows(data):
+        parts += ["## What the edited constitution changed", table(changes)]
+    for text, draw in figures(data).values():
+        parts.append(f"![{escape(text)}]({png_uri(draw)})")
+    return "\n\n".join(p for p in parts if p)
+
+
+def walk_markdown(data: ReportData) -> str:
+    """The artifact of the walk-through: the same prompts answered by all models, and some revisions."""
+    parts = ["# The same prompts, answered by every model"]
+    for walk in data.walks:
+        rows = [
+            ["model", "answer"],
+            *([MODELS[m], walk.answers[m]] for m in data.models if m in walk.answers),
+        ]
+        parts.append(f"**{escape(walk.prompt)}**\n\n{table(rows)}")
+    if data.revisions:
+        parts.append("# Critiques and revisions")
+    for revision in data.revisions:
+        lines = [f"answer: {escape(revision.response)}"]
+        for principle, critique, revised in revision.steps:
+            lines += [f"critique ({escape(principle)}): {escape(critique)}", f"revision: {escape(revised)}"]
+        body = "\n".join(f"- {line}" for line in lines)
+        parts.append(f"<details><summary>{escape(revision.prompt)}</summary>\n\n{body}\n\n</details>")
+    return "\n\n".join(parts)

@@ -1,0 +1,33 @@
+"""The result on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.report.data import ReportData, change_rows, findings, rate_rows, result_rows
+
+
+def print_report(data: ReportData, console: Console) -> None:
+    """Tables of the run's result, the comparison with the attempt before, and the findings."""
+    console.print(_table("Gold scores on held-out prompts, % (95% interval)", result_rows(data)))
+    if len(rates := rate_rows(data)) > 1:
+        console.print(_table("Judge, critic and reward model", rates))
+    if changes := change_rows(data):
+        console.print(_table("What the edited constitution changed", changes))
+    for sentence in findings(data):
+        console.print(f"- {escape(sentence)}", highlight=False)
+    summary = data.summary
+    console.print(
+        f"[dim]{summary['seconds']:.0f} s in all, {summary['peak_memory_mb'] / 1024:.1f} GB of memory at most[/dim]"
+    )
+
+
+def _table(title: str, rows: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for i, heading in enumerate(rows[0]):
+        table.add_column(escape(heading), justify="left" if i == 0 else "right")
+    for row in rows[1:]:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
