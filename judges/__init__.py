@@ -1,0 +1,57 @@
+"""Who decides: prompts, judges, the read-out of option probabilities, labels and the ledger that keeps them.
+
+    from judges import InProcessJudge, LabelSettings, Ledger, Pair, label_pairs
+
+    with Ledger.open("sqlite:///runs/ledger.db") as ledger:
+        report = label_pairs(pairs, constitution=c, judge=InProcessJudge("model"), ledger=ledger,
+                             settings=LabelSettings(templates="default"))
+
+Importing this package loads neither torch nor prefect.
+"""
+
+from judges.combine import Combined, Margins, combine
+from judges.errors import JudgeError, LedgerError
+from judges.inprocess import InProcessJudge
+from judges.records import (
+    FAILURES,
+    ORDERS,
+    STATUSES,
+    TRANSIENT,
+    Call,
+    Judge,
+    JudgeIdentity,
+    Label,
+    Message,
+    Order,
+    Pair,
+    Reading,
+    Status,
+)
+from judges.scripted import ScriptedJudge
+from judges.settings import LabelSettings
+from judges.templates import TemplateSet
+
+__all__ = [
+    "FAILURES",
+    "ORDERS",
+    "STATUSES",
+    "TRANSIENT",
+    "Call",
+    "Combined",
+    "InProcessJudge",
+    "Judge",
+    "JudgeError",
+    "JudgeIdentity",
+    "Label",
+    "LabelSettings",
+    "LedgerError",
+    "Margins",
+    "Message",
+    "Order",
+    "Pair",
+    "Reading",
+    "ScriptedJudge",
+    "Status",
+    "TemplateSet",
+    "combine",
+]
