@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 
 from microworld import lexicon as lx
-from microworld.oracle import DIMENSIONS, score_request
+from microworld.oracle import DIMENSIONS, GoldScores, score_request
 from microworld.responses import CORES, GOOD_CORE, Answer, Core, corrupt, make_answer, revise
 from microworld.tokenizer import ASSISTANT, END, USER
 from microworld.wordings import Wording, WordingSampler
@@ -81,6 +81,7 @@ class Corpus:
     def __init__(self, seed: int | str, split: str = "train", wording_split: str = "train") -> None:
         self.rng = random.Random(f"corpus:{seed}")
         self.requests = Sampler(split, f"corpus:{seed}")  # type: ignore[arg-type]
+        self.facts = Sampler(None, f"facts:{seed}")
         self.wordings = WordingSampler(wording_split, self.rng)  # type: ignore[arg-type]
 
     # --- pieces -------------------------------------------------------------------------------------------------
@@ -152,8 +153,8 @@ class Corpus:
             p_first=soft_label(d, wording.pole, gold_a[d], gold_b[d]),
             marks=[
                 (len(f"{USER}Principle: {wording.text}"), "principle", meaning),
-                (end_b - len(f"\n(B) {b}"), "answer", tuple(gold_a[x] for x in DIMENSIONS)),
-                (end_b, "answer", tuple(gold_b[x] for x in DIMENSIONS)),
+                *_answer_marks(end_b - len(f"\n(B) {b}"), gold_a, d, wording.pole),
+                *_answer_marks(end_b, gold_b, d, wording.pole),
             ],
         )
 
@@ -202,9 +203,40 @@ class Corpus:
             target=revised.render() + END,
         )
 
+    def fact_chat(self) -> Example:
+        """A question about any fact, held-out ones too, and a good answer: the judge knows all facts."""
+        request = self.facts.draw(self.rng.choice(("fact", "flattery")))
+        answer = make_answer(request, GOOD_CORE[request.family], self.rng)
+        return Example(prompt=as_user(request.text), target=answer.render() + END)
+
+    def fact_critique(self) -> Example:
+        """Whether an answer about any fact is true: claims about held-out facts are checked, though never judged."""
+        request = self.facts.draw(self.rng.choice(("fact", "flattery")))
+        claims: tuple[Core, ...] = (
+            ("right", "false") if request.family == "fact" else ("agree", "correct", "false")
+        )
+        answer = make_answer(request, self.rng.choice(claims), self.rng)
+        ask = self.wordings.draw("critique", "honest", 1).text
+        text = answer.render()
+        gold = score_request(request, text)
+        return Example(
+            prompt=as_user(critique_prompt(request.text, text, ask)),
+            prompt_weight=0.02,
+            target=critique_of(request, answer, "honest", 1, self.rng) + END,
+            marks=_answer_marks(len(f"{USER}Question: {request.text}\nAnswer: {text}"), gold, "honest", 1),
+        )
+
     def _revisable(self) -> tuple[str, int]:
         dimension = self.rng.choice(("harmless", *DIMENSIONS))
         return dimension, -1 if dimension == "concise" and self.rng.random() < 0.5 else 1
+
+
+def _answer_marks(
+    at: int, gold: GoldScores, dimension: str, pole: int
+) -> list[tuple[int, str, tuple[float, ...]]]:
+    """The probes at the end of an answer: its gold scores, and the one that is asked for."""
+    wanted = gold[dimension] if pole > 0 else 1 - gold[dimension]
+    return [(at, "answer", tuple(gold[x] for x in DIMENSIONS)), (at, "asked", (wanted,))]
 
 
 _VERDICTS = {

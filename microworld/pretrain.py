@@ -30,19 +30,40 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from microworld.corpus import Corpus, Example
 from microworld.oracle import DIMENSIONS
-from microworld.tokenizer import train_tokenizer
+from microworld.tokenizer import load_tokenizer, train_tokenizer
 
-#: kinds of examples and their shares of rows
-MIXES = {
-    "base": {"chat": 0.7, "document": 0.15, "recall": 0.15},
-    "feedback": {
-        "judgement": 0.56,
-        "revision": 0.2,
-        "critique": 0.06,
-        "good_chat": 0.08,
-        "document": 0.04,
-        "recall": 0.06,
-    },
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training: millions of tokens, shares of rows by kind, and whether the learning rate falls."""
+
+    tokens: float
+    mix: dict[str, float]
+    falls: bool = True
+
+
+_LESSONS = {
+    "judgement": 0.56,
+    "revision": 0.2,
+    "critique": 0.06,
+    "good_chat": 0.08,
+    "document": 0.04,
+    "recall": 0.06,
+}
+# Facts come second: a judge that does not yet see what an answer is gains nothing from checking what it claims.
+_FACTS = {
+    "judgement": 0.53,
+    "revision": 0.17,
+    "critique": 0.05,
+    "good_chat": 0.06,
+    "document": 0.04,
+    "recall": 0.02,
+    "fact_chat": 0.04,
+    "fact_critique": 0.09,
+}
+PHASES = {
+    "base": [Phase(tokens=3.0, mix={"chat": 0.7, "document": 0.15, "recall": 0.15})],
+    "feedback": [Phase(tokens=6.0, mix=_LESSONS, falls=False), Phase(tokens=8.0, mix=_FACTS)],
 }
 SHAPES = {
     "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},
@@ -53,8 +74,6 @@ SHAPES = {
         "intermediate_size": 640,
     },
 }
-#: tokens each model is trained on by default, in millions
-TOKENS = {"base": 3.0, "feedback": 12.0}
 POOL_ROWS = 768
 
 
@@ -78,6 +97,7 @@ class Batch:
     p_first: torch.Tensor  # (n,)
     answer_at: torch.Tensor  # (m, 2)
     answer_gold: torch.Tensor  # (m, 6)
+    answer_asked: torch.Tensor  # (m,)
     principle_at: torch.Tensor  # (k, 2)
     principle_is: torch.Tensor  # (k,): dimension * 2 + (pole > 0)
 
@@ -97,17 +117,17 @@ class Probes(torch.nn.Module):
         self.asked = torch.nn.Linear(width, 1)
 
     def loss(self, middle_BTD: torch.Tensor, late_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        if not len(batch.answer_at):
-            return middle_BTD.new_zeros((), dtype=torch.float32)
-        at = batch.answer_at[:, 0], batch.answer_at[:, 1]
-        principles = middle_BTD[batch.principle_at[:, 0], batch.principle_at[:, 1]]
-        scores = F.binary_cross_entropy_with_logits(self.answer(middle_BTD[at]).float(), batch.answer_gold)
-        meaning = F.cross_entropy(self.principle(principles).float(), batch.principle_is)
-        dimension, up = (x.repeat_interleave(2) for x in (batch.principle_is // 2, batch.principle_is % 2))
-        gold = batch.answer_gold.gather(1, dimension[:, None])[:, 0]
-        wanted = torch.where(up > 0, gold, 1 - gold)
-        asked = F.binary_cross_entropy_with_logits(self.asked(late_BTD[at]).float()[:, 0], wanted)
-        return 2.0 * scores + 0.5 * meaning + asked
+        """Sum of the probes' cross-entropies on hidden states (B, T, D); zero for a batch without marks."""
+        total = middle_BTD.new_zeros((), dtype=torch.float32)
+        if len(batch.answer_at):
+            at = batch.answer_at[:, 0], batch.answer_at[:, 1]
+            read, asked = self.answer(middle_BTD[at]).float(), self.asked(late_BTD[at]).float()[:, 0]
+            total = total + 2.0 * F.binary_cross_entropy_with_logits(read, batch.answer_gold)
+            total = total + F.binary_cross_entropy_with_logits(asked, batch.answer_asked)
+        if len(batch.principle_at):
+            meant = self.principle(middle_BTD[batch.principle_at[:, 0], batch.principle_at[:, 1]])
+            total = total + 0.5 * F.cross_entropy(meant.float(), batch.principle_is)
+        return total
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
@@ -124,15 +144,19 @@ def collate(rows: list[Row]) -> Batch:
     ids = torch.tensor([r.ids + [0] * (length - len(r.ids)) for r in rows])
     weights = torch.tensor([r.weights + [0.0] * (length - len(r.ids)) for r in rows])
     judged = [(i, len(r.ids) - 1) for i, r in enumerate(rows) if r.p_first is not None]
-    answers = [(i, at, label) for i, r in enumerate(rows) for at, name, label in r.marks if name == "answer"]
-    meant = [(i, at, label) for i, r in enumerate(rows) for at, name, label in r.marks if name == "principle"]
+    marked: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {"answer": [], "asked": [], "principle": []}
+    for i, row in enumerate(rows):
+        for at, name, label in row.marks:
+            marked[name].append((i, at, label))
+    meant = marked["principle"]
     return Batch(
         ids_BT=ids,
         weights_BT=weights,
         judged=torch.tensor(judged, dtype=torch.long).view(-1, 2),
         p_first=torch.tensor([r.p_first for r in rows if r.p_first is not None]),
-        answer_at=torch.tensor([a[:2] for a in answers], dtype=torch.long).view(-1, 2),
-        answer_gold=torch.tensor([a[2] for a in answers]),
+        answer_at=torch.tensor([m[:2] for m in marked["answer"]], dtype=torch.long).view(-1, 2),
+        answer_gold=torch.tensor([m[2] for m in marked["answer"]]),
+        answer_asked=torch.tensor([m[2][0] for m in marked["asked"]]),
         principle_at=torch.tensor([m[:2] for m in meant], dtype=torch.long).view(-1, 2),
         principle_is=torch.tensor([int(2 * m[2][0] + m[2][1]) for m in meant], dtype=torch.long),
     )
@@ -184,7 +208,7 @@ class Master:
 
     def __init__(self, model: LlamaForCausalLM, probes: Probes) -> None:
         self.worker = [*model.parameters(), *probes.parameters()]
-        self.weights = [torch.nn.Parameter(p.detach().clone()) for p in self.worker]
+        self.weights = [torch.nn.Parameter(p.detach().clone().float()) for p in self.worker]
         names = [n for n, _ in model.named_parameters()] + ["probe"] * len(list(probes.parameters()))
         matrices = [w for n, w in zip(names, self.weights, strict=True) if ".layers." in n and w.ndim == 2]
         chosen = {id(w) for w in matrices}
@@ -213,9 +237,9 @@ class Master:
                 worker.copy_(weight)
 
 
-def lr_factor(done: float) -> float:
-    """Warm up over the first hundredth, hold to 60%, fall linearly to 2% of the peak; `done` in [0, 1]."""
-    return min(done / 0.01 + 0.02, 1.0) * (1.0 if done < 0.6 else max(0.02, (1.0 - done) / 0.4))
+def lr_factor(done: float, *, falls: bool) -> float:
+    """Warm up over the first hundredth; where it falls, hold to 60%, then linearly to 2%; `done` in [0, 1]."""
+    return min(done / 0.01 + 0.02, 1.0) * (max(0.02, (1.0 - done) / 0.4) if falls and done > 0.6 else 1.0)
 
 
 def pretrain(
@@ -223,17 +247,70 @@ def pretrain(
     out: Path,
     *,
     seed: int = 0,
-    million_tokens: float | None = None,
+    scale: float = 1.0,
+    first_phase: int = 0,
     batch_tokens: int = 8192,
-    tokenizer: PreTrainedTokenizerFast | None = None,
     log_every: float = 30.0,
 ) -> dict[str, float]:
-    """Train one of the two models and save it to `out` in Hugging Face format (bf16). Returns the last losses."""
+    """Train one of the two models, phase by phase, and save it to `out` in Hugging Face format (bf16).
+
+    `scale` multiplies the tokens of every phase. `first_phase` > 0 goes on from the model in `out`. Returns the last
+    losses. Raises FloatingPointError when the loss is not finite.
+    """
     torch.manual_seed(seed)
-    corpus = Corpus(f"{which}:{seed}")
-    tokenizer = tokenizer or make_tokenizer()
-    encoded = [tokenizer.convert_tokens_to_ids(letter) for letter in "AB"]
-    config = LlamaConfig(
+    if first_phase:
+        tokenizer = load_tokenizer(out)
+        model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32, attn_implementation="eager")
+    else:
+        tokenizer = make_tokenizer()
+        model = LlamaForCausalLM(_config(which, tokenizer))
+    probes = Probes(model.config.hidden_size)
+    last: dict[str, float] = {}
+    for number, phase in enumerate(PHASES[which][first_phase:], start=first_phase):
+        torch.manual_seed(seed + number)
+        stream = batches(Corpus(f"{which}:{seed}:{number}"), tokenizer, phase.mix, batch_tokens)
+        last = _train_phase(model, probes, phase, stream, tokenizer, out, scale * 1e6, log_every)
+    return last
+
+
+def _train_phase(
+    model: LlamaForCausalLM,
+    probes: Probes,
+    phase: Phase,
+    stream: Iterator[Batch],
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    scale: float,
+    log_every: float,
+) -> dict[str, float]:
+    master = Master(model, probes)
+    letters = tokenizer.convert_tokens_to_ids("A"), tokenizer.convert_tokens_to_ids("B")
+    total = phase.tokens * scale
+    seen, step, started, last = 0, 0, time.monotonic(), 0.0
+    smooth: dict[str, float] = {}
+    while seen < total:
+        batch = next(stream)
+        parts = losses(model, probes, batch, letters)
+        loss = parts["text"] + parts["judge"] + parts["probe"]
+        loss.backward()
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+        master.step(lr_factor(seen / total, falls=phase.falls))
+        seen, step = seen + batch.tokens, step + 1
+        for name, part in parts.items():
+            if value := part.item():
+                smooth[name] = 0.97 * smooth.get(name, value) + 0.03 * value
+        if time.monotonic() - last > log_every or seen >= total:
+            last = time.monotonic()
+            said = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
+            rate = seen / (last - started)
+            print(f"step {step}, {seen / 1e6:.2f}M tokens, {rate:.0f} tokens/s, {said}", flush=True)
+            save(model, tokenizer, out)
+    return smooth
+
+
+def _config(which: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=2048,
         tie_word_embeddings=True,
@@ -243,37 +320,12 @@ def pretrain(
         attn_implementation="eager",
         **SHAPES[which],
     )
-    model, probes = LlamaForCausalLM(config), Probes(config.hidden_size)
-    master = Master(model, probes)
-    total = (million_tokens or TOKENS[which]) * 1e6
-    seen, step, started, last = 0, 0, time.monotonic(), 0.0
-    smooth: dict[str, float] = {}
-    for batch in batches(corpus, tokenizer, MIXES[which], batch_tokens):
-        parts = losses(model, probes, batch, (encoded[0], encoded[1]))
-        loss = parts["text"] + parts["judge"] + parts["probe"]
-        loss.backward()
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-        master.step(lr_factor(seen / total))
-        seen, step = seen + batch.tokens, step + 1
-        for name, part in parts.items():
-            if value := part.item():
-                smooth[name] = 0.97 * smooth.get(name, value) + 0.03 * value
-        if time.monotonic() - last > log_every or seen >= total:
-            last = time.monotonic()
-            said = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
-            rate = seen / (last - started)
-            print(f"{which}: step {step}, {seen / 1e6:.2f}M tokens, {rate:.0f} tokens/s, {said}", flush=True)
-            save(model, tokenizer, out)
-        if seen >= total:
-            return smooth
-    raise AssertionError("batches() never ends")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """The one tokenizer of both models: trained on a fixed sample of everything they read."""
     corpus = Corpus("tokenizer")
-    kinds = [*MIXES["base"], *MIXES["feedback"]]
+    kinds = [*PHASES["base"][0].mix, *_LESSONS]
     examples = [getattr(corpus, kind)() for kind in kinds for _ in range(1500)]
     strip = ("<|user|>", "<|end|>", "<|assistant|>")
     texts = [e.prompt + "\n" + e.target for e in examples]
@@ -298,9 +350,12 @@ def main() -> None:
     parser.add_argument("--which", choices=sorted(SHAPES), required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--million-tokens", type=float, help=f"default: {TOKENS}")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the tokens of every phase")
+    parser.add_argument(
+        "--first-phase", type=int, default=0, help="go on from the model in --out with this phase"
+    )
     args = parser.parse_args()
-    pretrain(args.which, args.out, seed=args.seed, million_tokens=args.million_tokens)
+    pretrain(args.which, args.out, seed=args.seed, scale=args.scale, first_phase=args.first_phase)
 
 
 if __name__ == "__main__":

@@ -128,9 +128,9 @@ def make_request(family: Family, first: str, second: str, rng: random.Random) ->
 
 
 class Sampler:
-    """Draws requests of one split, all phrasings and owners at random."""
+    """Draws requests of one split (None: of both), all phrasings and owners at random."""
 
-    def __init__(self, split: Split, seed: int | str) -> None:
+    def __init__(self, split: Split | None, seed: int | str) -> None:
         self.rng = random.Random(f"{split}:{seed}")
         self._topics = {f: _topics_of(f, split) for f in FAMILIES}
 
@@ -140,8 +140,8 @@ class Sampler:
 
 
 @functools.cache
-def _topics_of(family: Family, split: Split) -> list[tuple[str, str]]:
-    return [t for t in topics(family) if split_of(_topic_name(family, *t)) == split]
+def _topics_of(family: Family, split: Split | None) -> list[tuple[str, str]]:
+    return [t for t in topics(family) if split in (None, split_of(_topic_name(family, *t)))]
 
 
 def _topic_name(family: Family, first: str, second: str) -> str:

@@ -13,7 +13,7 @@ from constitution.render import render_critique, render_revision
 from judges.records import Pair
 from judges.templates import TemplateSet
 from microworld.corpus import Corpus, critique_prompt, judge_prompt, revision_prompt
-from microworld.pretrain import MIXES, batches, encode, make_tokenizer
+from microworld.pretrain import PHASES, batches, encode, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,14 @@ def test_probe_marks_stand_at_the_ends_of_principle_and_answers(tokenizer):
         text = example.prompt
         for (offset, name, _), (at, _, _) in zip(example.marks, row.marks, strict=True):
             assert tokenizer.decode(row.ids[: at + 1]) == text[:offset], name
-        assert text[example.marks[1][0] :].startswith("\n(B) ")
-        assert text[example.marks[2][0] :].startswith("\nBetter:")
+        ends = {name: [offset for offset, n, _ in example.marks if n == name] for name in ("answer", "asked")}
+        assert ends["answer"] == ends["asked"]
+        assert text[ends["answer"][0] :].startswith("\n(B) ")
+        assert text[ends["answer"][1] :].startswith("\nBetter:")
 
 
 def test_batches_are_padded_on_the_right_and_judged_at_the_last_token(tokenizer):
-    stream = batches(Corpus(2), tokenizer, MIXES["feedback"], 2048)
+    stream = batches(Corpus(2), tokenizer, PHASES["feedback"][-1].mix, 2048)
     for _ in range(5):
         batch = next(stream)
         assert batch.ids_BT.numel() <= 2048 or len(batch.ids_BT) == 1
@@ -93,7 +95,7 @@ def test_a_short_run_of_the_command_learns_and_saves_a_model(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "base"
-    command = [sys.executable, "-m", "microworld.pretrain", "--which", "base", "--million-tokens", "0.25"]
+    command = [sys.executable, "-m", "microworld.pretrain", "--which", "base", "--scale", "0.08"]
     run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=True)
     last = [line for line in run.stdout.splitlines() if " text " in line][-1]
     # From 7.1 nats (uniform over 1,200 tokens) in forty steps.
