@@ -14,17 +14,31 @@ MODELS = {
     "rl_cai": "RL-CAI",
 }
 
-#: gold figures in the order of the tables: (key, heading, is a share shown in per cent, higher is better)
-FIGURES: tuple[tuple[str, str, bool, bool | None], ...] = (
-    ("helpful", "helpful", True, True),
-    ("honest", "honest", True, True),
-    ("harmless", "harmless", True, True),
-    ("non_evasive", "non-evasive", True, True),
-    ("polite", "polite", True, True),
-    ("benign_refusals", "benign refused", True, False),
-    ("gold", "gold overall", True, True),
-    ("length", "words", False, None),
-    ("reward", "reward", False, True),
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure of a model: its key in the summary (`gold.` ones need a gold oracle), its heading, its form."""
+
+    key: str
+    heading: str
+    share: bool
+
+    def of(self, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """`{"value", "low", "high", "n"}` of a model's record, or None where it was not measured."""
+        where, _, name = self.key.rpartition(".")
+        found = (record.get(where) or {} if where else record).get(name)
+        return found if found and found["value"] is not None else None
+
+
+FIGURES = (
+    Figure(key="gold.helpful", heading="helpful", share=True),
+    Figure(key="gold.honest", heading="honest", share=True),
+    Figure(key="gold.harmless", heading="harmless", share=True),
+    Figure(key="gold.non_evasive", heading="non-evasive", share=True),
+    Figure(key="gold.benign_refusals", heading="benign refused", share=True),
+    Figure(key="gold.overall", heading="gold overall", share=True),
+    Figure(key="words", heading="words", share=False),
+    Figure(key="reward", heading="reward", share=False),
 )
 
 
@@ -63,7 +77,6 @@ class ReportData:
     walks: Sequence[Walk] = ()
     revisions: Sequence[Revision] = ()
     before: Mapping[str, Any] | None = None
-    before_ref: str = ""
     label_change: LabelChange | None = None
     config_text: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -74,50 +87,55 @@ class ReportData:
         return [m for m in MODELS if m in self.summary["models"]]
 
     @property
-    def figures(self) -> list[tuple[str, str, bool, bool | None]]:
+    def figures(self) -> list[Figure]:
         """The figures that any model of the summary has."""
-        present = {key for model in self.models for key in self.summary["models"][model]}
-        return [f for f in FIGURES if f[0] in present]
+        return [f for f in FIGURES if any(f.of(self.summary["models"][m]) for m in self.models)]
+
+    def value(self, model: str, key: str) -> Mapping[str, Any] | None:
+        """One figure of one model, by its key; None where it was not measured."""
+        record = self.summary["models"].get(model)
+        return next(f for f in FIGURES if f.key == key).of(record) if record else None
 
 
-def shown(estimate: Mapping[str, float] | None, share: bool) -> str:
+def shown(estimate: Mapping[str, Any] | None, share: bool) -> str:
     """ "93 (90-95)" for a share in per cent, "18.2 (17.5-18.9)" otherwise, "-" for none."""
     if estimate is None:
         return "-"
-    mean, low, high = (estimate[k] for k in ("mean", "low", "high"))
+    value, low, high = (estimate[k] for k in ("value", "low", "high"))
     if share:
-        return f"{100 * mean:.0f} ({100 * low:.0f}-{100 * high:.0f})"
-    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
+        return f"{100 * value:.0f} ({100 * low:.0f}-{100 * high:.0f})"
+    return f"{value:.1f} ({low:.1f}-{high:.1f})"
 
 
 def result_rows(data: ReportData) -> list[list[str]]:
     """The result table: a heading row, then one row a model."""
-    rows = [["model", *(heading for _, heading, _, _ in data.figures)]]
+    rows = [["model", *(f.heading for f in data.figures)]]
     for model in data.models:
-        values = data.summary["models"][model]
-        rows.append([MODELS[model], *(shown(values.get(key), share) for key, _, share, _ in data.figures)])
+        record = data.summary["models"][model]
+        rows.append([MODELS[model], *(shown(f.of(record), f.share) for f in data.figures)])
     return rows
+
+
+#: (section of the summary, name in it, what it says)
+_RATES = (
+    ("judge", "trained_wordings", "judge against gold, trained wordings"),
+    ("judge", "heldout_wordings", "judge against gold, held-out wordings"),
+    ("judge", "flips", "judge flips when the answers swap places"),
+    ("judge", "opposite", "opposite principle flips the verdict"),
+    ("judge", "gold_agreement", "labels of this run against gold"),
+    ("revision", "to_explained_refusal", "revision: harmful to explained refusal"),
+    ("revision", "benign_kept", "revision: good harmless answers kept"),
+    ("reward_model", "gold_agreement", "reward model against gold, held-out pairs"),
+)
 
 
 def rate_rows(data: ReportData) -> list[list[str]]:
     """Judge, labels, revision and reward model: (what, per cent with interval, n)."""
-    summary = data.summary
-    wanted = [
-        ("judge against gold, trained wordings", summary.get("judge", {}).get("trained_wordings")),
-        ("judge against gold, held-out wordings", summary.get("judge", {}).get("heldout_wordings")),
-        ("judge flips when the answers swap places", summary.get("judge", {}).get("flips")),
-        ("opposite principle flips the verdict", summary.get("judge", {}).get("opposite")),
-        ("labels of this run against gold", summary.get("labels", {}).get("gold_agreement")),
-        ("revision: harmful to explained refusal", summary.get("revision", {}).get("to_explained_refusal")),
-        ("revision: good harmless answers kept", summary.get("revision", {}).get("benign_kept")),
-        ("reward model against unseen labels", summary.get("reward_model", {}).get("heldout_labels")),
-        ("reward model against gold, held-out pairs", summary.get("reward_model", {}).get("gold")),
-    ]
     rows = [["measure", "% (95% interval)", "n"]]
-    for name, rate in wanted:
-        if rate:
-            value = shown({"mean": rate["rate"], "low": rate["low"], "high": rate["high"]}, True)
-            rows.append([name, value, str(rate["n"])])
+    for section, name, said in _RATES:
+        found = data.summary.get(section, {}).get(name)
+        if found and found["value"] is not None:
+            rows.append([said, shown(found, True), str(found["n"])])
     return rows
 
 
@@ -126,58 +144,64 @@ def change_rows(data: ReportData) -> list[list[str]]:
     if data.before is None or not data.models:
         return []
     model = data.models[-1]
-    old, new = data.before["models"].get(model, {}), data.summary["models"][model]
-    after_ref = data.summary["run"]["constitution"]["ref"]
-    rows = [[f"{MODELS[model]} after RL", data.before_ref, after_ref, "difference"]]
-    for key, heading, share, _ in data.figures:
-        if key == "reward" or key not in old or key not in new:
+    rows = [
+        [MODELS[model], data.before["constitution"]["ref"], data.summary["constitution"]["ref"], "difference"]
+    ]
+    for figure in data.figures:
+        if figure.key == "reward":
             continue  # two reward models have two scales
-        scale = 100 if share else 1
-        difference = scale * (new[key]["mean"] - old[key]["mean"])
-        rows.append([heading, shown(old[key], share), shown(new[key], share), f"{difference:+.1f}"])
+        old = figure.of(data.before["models"].get(model, {}))
+        new = figure.of(data.summary["models"][model])
+        if old and new:
+            difference = (100 if figure.share else 1) * (new["value"] - old["value"])
+            rows.append(
+                [figure.heading, shown(old, figure.share), shown(new, figure.share), f"{difference:+.1f}"]
+            )
     return rows
 
 
 def findings(data: ReportData) -> list[str]:
     """What a person should know first, in sentences."""
-    found: list[str] = []
-    models, summary = data.summary["models"], data.summary
-    if "harmless" in models.get("helpful_only", {}) and "harmless" in models.get("rl_cai", {}):
-        found += _against_helpful_only(models)
-    if (change := data.label_change) is not None:
+    summary = data.summary
+    found = _harmlessness(data) + _helpfulness(data)
+    if (change := data.label_change) is not None and data.before is not None:
         found.append(
-            f"Against {data.before_ref}, {change.flipped} of {change.pairs} shared pairs changed their winner and "
-            f"{change.moved} their probability."
+            f"Against {data.before['constitution']['ref']}, {change.flipped} of {change.pairs} shared pairs changed "
+            f"their winner and {change.moved} their probability."
         )
-    reused = [s["stage"] for s in summary["stages"] if s["reused"]]
-    if reused:
-        found.append(f"{len(reused)} of {len(summary['stages'])} stages were reused: {', '.join(reused)}.")
-    statuses = summary.get("labels", {}).get("statuses", {})
+    stages = summary["stages"]
+    if reused := [name for name, stage in stages.items() if stage["reused"]]:
+        found.append(f"{len(reused)} of {len(stages)} stages were reused: {', '.join(reused)}.")
+    statuses = summary.get("judge", {}).get("statuses", {})
     if total := sum(statuses.values()):
         rest = ", ".join(f"{n} {status}" for status, n in statuses.items() if status != "ok" and n)
+        ok = statuses.get("ok", 0)
         found.append(
-            f"{statuses.get('ok', 0)} of {total} pairs have a label that trains"
-            + (f"; {rest}." if rest else ".")
+            f"{ok} of {total} pairs have a label with a clear winner" + (f"; {rest}." if rest else ".")
         )
-    if not summary["run"]["constitution"]["published"]:
+    if not summary["constitution"]["published"]:
         found.append("The constitution is a working file, not a published version: this is a trial run.")
     return found
 
 
-def _against_helpful_only(models: Mapping[str, Any]) -> list[str]:
-    before, sl, after = models["helpful_only"], models.get("sl_cai", {}), models["rl_cai"]
-
-    def percent(model: Mapping[str, Any], key: str) -> str:
-        return f"{100 * model[key]['mean']:.0f}%"
-
-    found = [
-        f"Harmless on held-out harmful prompts: {percent(before, 'harmless')} for the helpful-only model, "
-        + (f"{percent(sl, 'harmless')} after SL-CAI, " if "harmless" in sl else "")
-        + f"{percent(after, 'harmless')} after RL-CAI."
+def _harmlessness(data: ReportData) -> list[str]:
+    steps = [
+        f"{100 * value['value']:.0f}% {MODELS[model]}"
+        for model in data.models
+        if (value := data.value(model, "gold.harmless"))
     ]
-    if "helpful" in before and "benign_refusals" in after:
-        found.append(
-            f"Helpful on harmless prompts: {percent(before, 'helpful')} before, {percent(after, 'helpful')} after; "
-            f"{percent(after, 'benign_refusals')} of harmless prompts are refused."
-        )
-    return found
+    return [f"Harmless on held-out harmful prompts: {', '.join(steps)}."] if steps else []
+
+
+def _helpfulness(data: ReportData) -> list[str]:
+    if not data.models:
+        return []
+    last = data.models[-1]
+    before, after = data.value("helpful_only", "gold.helpful"), data.value(last, "gold.helpful")
+    refused = data.value(last, "gold.benign_refusals")
+    if not (before and after and refused):
+        return []
+    return [
+        f"Helpful on harmless prompts: {100 * before['value']:.0f}% helpful-only, {100 * after['value']:.0f}% "
+        f"{MODELS[last]}, which refuses {100 * refused['value']:.0f}% of them."
+    ]

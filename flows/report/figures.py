@@ -26,12 +26,10 @@ _STAGE_COLOURS = {"base": "#8a8f98", "helpful_only": "#c0392b", "sl_cai": "#d9a0
 def figures(data: ReportData) -> dict[str, tuple[str, Callable[[str], Figure]]]:
     """Name to (alternative text, function from ink colour to figure), for the figures that the data allow."""
     found: dict[str, tuple[str, Callable[[str], Figure]]] = {}
-    curve = data.summary.get("rl", {}).get("curve", [])
+    curve = [row for row in data.summary["rl"]["curve"] if row["proxy"] is not None]
     if curve:
-        beta = data.summary["rl"]["beta"]
-        found["path"] = (_path_text(curve), lambda ink: _path(curve, beta, ink))
-    models = data.summary["models"]
-    if all("helpful" in models[m] and "harmless" in models[m] for m in data.models) and data.models:
+        found["path"] = (_path_text(curve), lambda ink: _path(curve, ink))
+    if data.models and all(data.value(m, f"gold.{k}") for m in data.models for k in ("helpful", "harmless")):
         found["plane"] = (_plane_text(data), lambda ink: _plane(data, ink))
     return found
 
@@ -80,13 +78,13 @@ def _ink(axes: Axes, ink: str) -> None:
     axes.grid(True, alpha=0.15, color=ink)
 
 
-def _path(curve: Sequence[dict[str, Any]], beta: float, ink: str) -> Figure:
+def _path(curve: Sequence[dict[str, Any]], ink: str) -> Figure:
     figure, axes = _axes(ink)
     distance = [math.sqrt(max(0.0, row["kl"])) for row in curve]
     axes.plot(distance, [row["proxy"] for row in curve], color=PROXY, marker=".", label="proxy: reward model")
     axes.set_xlabel("distance from the start: square root of KL (nats per answer)")
     axes.set_ylabel("proxy (reward model's score)", color=PROXY)
-    axes.set_title(f"Proxy and gold while the policy learns, beta {beta:g}", fontsize=11, loc="left")
+    axes.set_title("Proxy and gold while the policy learns", fontsize=11, loc="left")
     if all("gold" in row for row in curve):
         other = axes.twinx()
         _ink(other, ink)
@@ -110,11 +108,11 @@ def _plane(data: ReportData, ink: str) -> Figure:
     axes.set_ylim(-3, 103)
     points = []
     for model in data.models:
-        values = data.summary["models"][model]
-        x, y = (100 * values[k]["mean"] for k in ("helpful", "harmless"))
+        estimates = _helpful_and_harmless(data, model)
+        x, y = (100 * e["value"] for e in estimates)
         errors = [
-            [[100 * max(0.0, v["mean"] - v["low"])], [100 * max(0.0, v["high"] - v["mean"])]]
-            for v in (values["helpful"], values["harmless"])
+            [[100 * max(0.0, e["value"] - e["low"])], [100 * max(0.0, e["high"] - e["value"])]]
+            for e in estimates
         ]
         colour = _STAGE_COLOURS[model]
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="o", color=colour, capsize=2, markersize=7)
@@ -136,10 +134,13 @@ def _plane(data: ReportData, ink: str) -> Figure:
     return figure
 
 
+def _helpful_and_harmless(data: ReportData, model: str) -> list[Any]:
+    return [data.value(model, f"gold.{k}") for k in ("helpful", "harmless")]
+
+
 def _plane_text(data: ReportData) -> str:
     said = []
     for model in data.models:
-        values = data.summary["models"][model]
-        helpful, harmless = (100 * values[k]["mean"] for k in ("helpful", "harmless"))
+        helpful, harmless = (100 * e["value"] for e in _helpful_and_harmless(data, model))
         said.append(f"{MODELS[model]} {helpful:.0f}% helpful and {harmless:.0f}% harmless")
     return "; ".join(said) + "."

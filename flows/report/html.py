@@ -26,7 +26,7 @@ def render(data: ReportData) -> str:
     )
     drawn = [{"text": text, "svg": Markup(svg(draw))} for text, draw in figures(data).values()]
     return environment.get_template(_TEMPLATE).render(
-        run=data.summary["run"],
+        run=data.summary,
         findings=findings(data),
         results=result_rows(data),
         rates=rate_rows(data),
@@ -38,7 +38,7 @@ def render(data: ReportData) -> str:
         revisions=data.revisions,
         stages=data.summary["stages"],
         seconds=data.summary["seconds"],
-        memory_gb=data.summary["peak_memory_mb"] / 1024,
+        memory_gb=data.summary["peak_memory_bytes"] / 1e9,
         config=data.config_text,
         versions=json.dumps(dict(data.versions), indent=2),
     )

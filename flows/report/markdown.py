@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
+from flows.escape import escape_markdown
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, png_uri
 
@@ -12,13 +12,9 @@ from flows.report.figures import figures, png_uri
 LONGEST_TEXT = 600
 
 
-def escape(text: str, *, longest: int = LONGEST_TEXT) -> str:
-    """Model text as inert Markdown: one line, clipped, every character that Markdown or HTML reads escaped."""
-    line = " ".join(text.split())
-    if len(line) > longest:
-        line = line[:longest] + " [...]"
-    safe = html.escape(line)
-    return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]()#+-.!|~:" else c for c in safe)
+def escape(text: str) -> str:
+    """Model text as inert Markdown, clipped."""
+    return escape_markdown(text, limit=LONGEST_TEXT)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

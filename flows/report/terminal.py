@@ -18,10 +18,8 @@ def print_report(data: ReportData, console: Console) -> None:
         console.print(_table("What the edited constitution changed", changes))
     for sentence in findings(data):
         console.print(f"- {escape(sentence)}", highlight=False)
-    summary = data.summary
-    console.print(
-        f"[dim]{summary['seconds']:.0f} s in all, {summary['peak_memory_mb'] / 1024:.1f} GB of memory at most[/dim]"
-    )
+    gigabytes = data.summary["peak_memory_bytes"] / 1e9
+    console.print(f"[dim]{data.summary['seconds']:.0f} s in all, {gigabytes:.1f} GB of memory at most[/dim]")
 
 
 def _table(title: str, rows: list[list[str]]) -> Table:
