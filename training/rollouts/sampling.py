@@ -1,0 +1,40 @@
+"""Drawing the next token of many rows at once."""
+
+from __future__ import annotations
+
+import torch
+
+from training.rollouts.protocol import Sampling
+
+
+def draw(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next tokens and their log-probabilities.
+
+    `logits` [B, V], `noise` [B] uniform in [0, 1) -> tokens [B] (int64), logprobs [B] (float32).
+
+    The token is the inverse of the cumulative distribution at the row's own number, so what a row draws does
+    not depend on which rows it shares the batch with.
+    """
+    logits = logits.float()
+    if sampling.temperature not in (0, 1):
+        logits = logits / sampling.temperature
+    logprobs = logits.log_softmax(-1)
+    if sampling.temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        probabilities = logprobs.exp()
+        if sampling.top_p < 1:
+            probabilities = _nucleus(probabilities, sampling.top_p)
+        # In float32 the running sum over a large vocabulary drifts by more than a rare token's probability.
+        cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+        threshold = noise.double().unsqueeze(-1) * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+        tokens = tokens.clamp_max_(logits.shape[-1] - 1)
+    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero all but the most likely tokens that together reach `top_p` (Holtzman et al. 2020, §3.1)."""
+    ordered, order = probabilities.sort(-1, descending=True)
+    before = ordered.cumsum(-1, dtype=torch.float64) - ordered
+    return torch.zeros_like(probabilities).scatter_(-1, order, ordered.masked_fill(before >= top_p, 0.0))

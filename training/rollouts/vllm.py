@@ -1,0 +1,123 @@
+"""Sampling from a vLLM server whose weights are replaced between steps.
+
+The server reads the new weights from a directory that both sides see. It must have been started with
+VLLM_SERVER_DEV_MODE=1, on an address that only trusted processes reach: that mode lets a client call into the
+server's workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from training.chat import decode_response, stop_token_ids
+from training.errors import TrainingError
+from training.rollouts.protocol import Completion, Sampling
+
+PROMPTS_PER_REQUEST = 256
+
+
+class VLLMEngine:
+    """Rollouts over HTTP. `weights_dir` is where `update_weights` leaves the policy for the server to read.
+
+    Raises TrainingError when the server cannot be reached, answers with an error or serves no model.
+    """
+
+    def __init__(self, base_url: str, tokenizer: Any, *, weights_dir: Path, timeout: float = 600.0) -> None:
+        self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self.tokenizer = tokenizer
+        self.weights_dir = Path(weights_dir)
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
+        served = self._call("GET", "/v1/models")["data"]
+        if not served:
+            raise TrainingError(f"{self.base_url}: the server has no model")
+        self.model: str = served[0]["id"]
+        self.context: int = served[0]["max_model_len"]
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int
+    ) -> list[Completion]:
+        results: list[Completion | None] = [None] * len(prompts)
+        # Requests share one seed and one length limit, so prompts are grouped by both: copies of a prompt
+        # under one seed would all get the same answer.
+        batches: dict[tuple[int, int], list[int]] = {}
+        copies: dict[tuple[int, ...], int] = {}
+        for index, prompt in enumerate(prompts):
+            room = min(sampling.max_new_tokens, self.context - len(prompt))
+            if room <= 0:
+                results[index] = Completion(
+                    text="", token_ids=(), logprobs=(), finish_reason="prompt_too_long"
+                )
+                continue
+            copy = copies[tuple(prompt)] = copies.get(tuple(prompt), -1) + 1
+            batches.setdefault((room, copy), []).append(index)
+        for (room, copy), members in batches.items():
+            for start in range(0, len(members), PROMPTS_PER_REQUEST):
+                chunk = members[start : start + PROMPTS_PER_REQUEST]
+                answers = self._complete(
+                    [list(prompts[index]) for index in chunk], room, sampling, seed * 1_000_003 + copy
+                )
+                for index, answer in zip(chunk, answers, strict=True):
+                    results[index] = answer
+        return [result for result in results if result is not None]
+
+    def update_weights(self, model: Any) -> None:
+        """Save `model` (its adapters merged) and have the server load it; cached prefixes are dropped."""
+        model.save_pretrained(self.weights_dir, safe_serialization=True)
+        self._call(
+            "POST",
+            "/collective_rpc",
+            {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights_dir.resolve())}},
+        )
+        self._call("POST", "/reset_prefix_cache")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _complete(
+        self, prompts: list[list[int]], room: int, sampling: Sampling, seed: int
+    ) -> list[Completion]:
+        body = {
+            "model": self.model,
+            "prompt": prompts,
+            "max_tokens": room,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed % 2**63,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "stop_token_ids": list(stop_token_ids(self.tokenizer)),
+        }
+        choices = sorted(self._call("POST", "/v1/completions", body)["choices"], key=lambda c: c["index"])
+        results = []
+        for choice in choices:
+            ids = choice["token_ids"]
+            stopped = choice["finish_reason"] == "stop"
+            results.append(
+                Completion(
+                    text=decode_response(self.tokenizer, ids[:-1] if stopped else ids),
+                    token_ids=tuple(ids),
+                    logprobs=tuple(choice["logprobs"]["token_logprobs"]),
+                    finish_reason="stop" if stopped else "length",
+                )
+            )
+        return results
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            response = self._client.request(method, self.base_url + path, json=body)
+        except httpx.HTTPError as error:
+            raise TrainingError(
+                f"{self.base_url}: the vLLM server did not answer: {error or type(error).__name__}"
+            ) from error
+        if response.status_code >= 400:
+            hint = ""
+            if response.status_code == 404 and path in ("/collective_rpc", "/reset_prefix_cache"):
+                hint = "; start it with VLLM_SERVER_DEV_MODE=1"
+            raise TrainingError(
+                f"{self.base_url}{path}: HTTP {response.status_code}: {response.text[:200]!r}{hint}"
+            )
+        return response.json() if response.content else None
