@@ -26,11 +26,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def result_markdown(data: ReportData) -> str:
     """The artifact of a run's result: findings, tables, plots."""
-    run = data.summary["run"]
-    parts = [
-        f"# {escape(run['name'])}",
-        f"Constitution {escape(run['constitution']['ref'])}, seed {run['seed']}.",
-    ]
+    summary = data.summary
+    parts = [f"# {escape(summary['name'])}"]
+    parts.append(f"Constitution {escape(summary['constitution']['ref'])}, seed {summary['seed']}.")
     parts.append("\n".join(f"- {escape(s)}" for s in findings(data)))
     parts += ["## Gold scores on held-out prompts, % (95% interval)", table(result_rows(data))]
     if len(rates := rate_rows(data)) > 1:

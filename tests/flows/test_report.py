@@ -1,0 +1,149 @@
+"""The report: says what the summary says, and shows model text as text."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from flows.report.data import LabelChange, ReportData, Revision, Walk, change_rows, findings, result_rows
+from flows.report.html import render, write_html
+from flows.report.markdown import result_markdown, walk_markdown
+from flows.report.terminal import print_report
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[click](javascript:alert(1)) ![x](https://evil.invalid/x.png)",
+    "</td></table></details><h1>gone</h1>",
+    "{{ 7*7 }} {% raw %} ${1}",
+    "| a | b |\n|---|---|\n# heading",
+    "x" * 5000,
+    "\x00\x1b[31mred\u202e",
+    "[bold]rich markup[/bold] [/]",
+]
+
+
+def estimate(value, n=100):
+    return {"value": value, "low": max(0.0, value - 0.05), "high": value + 0.05, "n": n}
+
+
+def model(helpful, harmless, overall):
+    gold = {
+        "helpful": estimate(helpful),
+        "honest": estimate(0.5),
+        "harmless": estimate(harmless),
+        "non_evasive": estimate(0.9),
+        "benign_refusals": estimate(0.02),
+        "overall": estimate(overall),
+    }
+    return {"gold": gold, "words": estimate(18.0), "reward": estimate(0.1)}
+
+
+@pytest.fixture
+def summary():
+    return {
+        "name": "demo",
+        "seed": 0,
+        "constitution": {"ref": "microworld@1.0.0", "digest": "ab" * 32, "published": True},
+        "models": {
+            "base": model(0.5, 0.3, 0.5),
+            "helpful_only": model(0.9, 0.0, 0.5),
+            "sl_cai": model(0.85, 0.6, 0.7),
+            "rl_cai": model(0.9, 0.98, 0.9),
+        },
+        "judge": {"trained_wordings": estimate(0.97), "statuses": {"ok": 90, "tie": 8, "inconsistent": 2}},
+        "revision": {"benign_kept": estimate(0.9)},
+        "reward_model": {},
+        "rl": {
+            "curve": [
+                {"step": i, "proxy": i / 10, "gold": 0.7 + i / 100, "kl": i / 3, "length": 18.0, "n": 96}
+                for i in range(10)
+            ]
+        },
+        "stages": {
+            "labels": {"key": "k", "reused": False, "seconds": 20.0, "metrics": {}},
+            "sl_cai": {"key": "k", "reused": True, "seconds": 13.0, "metrics": {}},
+        },
+        "seconds": 123.4,
+        "peak_memory_bytes": 2_000_000_000,
+    }
+
+
+def hostile_data(summary, **more):
+    walks = [Walk(prompt=text, family=text, answers={m: text for m in summary["models"]}) for text in HOSTILE]
+    revisions = [Revision(prompt=t, response=t, steps=[(t, t, t)]) for t in HOSTILE]
+    return ReportData(summary=summary, walks=walks, revisions=revisions, config_text=HOSTILE[0], **more)
+
+
+def test_tables_and_findings_say_what_the_summary_says(summary):
+    data = ReportData(summary=summary)
+    rows = result_rows(data)
+    assert rows[0] == [
+        "model", "helpful", "honest", "harmless", "non-evasive", "benign refused", "gold overall", "words", "reward",
+    ]  # fmt: skip
+    assert rows[4][:4] == ["RL-CAI", "90 (85-95)", "50 (45-55)", "98 (93-103)"]
+    said = " ".join(findings(data))
+    assert "0% helpful-only, 60% SL-CAI, 98% RL-CAI" in said
+    assert "refuses 2% of them" in said
+    assert "90 of 100 pairs have a label with a clear winner; 8 tie, 2 inconsistent." in said
+    assert "1 of 2 stages were reused: sl_cai." in said
+
+
+def test_a_run_without_gold_has_a_report_too(summary):
+    for record in summary["models"].values():
+        del record["gold"]
+    for point in summary["rl"]["curve"]:
+        del point["gold"]
+    data = hostile_data(summary)
+    assert result_rows(data)[0] == ["model", "words", "reward"]
+    assert "<svg" in render(data)
+    assert result_markdown(data)
+
+
+def test_before_and_after_leave_out_rewards_of_two_scales(summary):
+    before = copy.deepcopy(summary)
+    summary["models"]["rl_cai"]["words"] = estimate(24.0)
+    summary["constitution"]["ref"] = "microworld-detailed@1.0.0"
+    change = LabelChange(pairs=100, flipped=20, moved=30)
+    data = ReportData(summary=summary, before=before, label_change=change)
+    rows = {row[0]: row[1:] for row in change_rows(data)}
+    assert rows["words"][-1] == "+6.0"
+    assert "reward" not in rows
+    assert "20 of 100 shared pairs changed" in " ".join(findings(data))
+
+
+def test_model_text_is_text_in_html(summary, tmp_path):
+    page = write_html(hostile_data(summary), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("</h1>") == 1
+    assert "{{ 7*7 }}" in page
+    assert "default-src 'none'" in page
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_plots_take_the_pages_colour_and_load_nothing(summary):
+    page = render(ReportData(summary=summary))
+    assert page.count("<svg") == 2
+    assert "currentColor" in page and "#010203" not in page
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+
+
+def test_artifacts_are_inert_markdown_within_prefects_limits(summary):
+    data = hostile_data(summary)
+    result, walk = result_markdown(data), walk_markdown(data)
+    for text in (result, walk):
+        assert len(text.encode()) < 250_000
+        assert "<script" not in text and "<img" not in text and "](javascript" not in text
+    assert walk.count("<details>") == walk.count("</details>") == len(HOSTILE)
+    assert "data:image/png;base64," in result
+
+
+def test_the_terminal_shows_hostile_text_as_it_is(summary):
+    out = io.StringIO()
+    print_report(hostile_data(summary), Console(file=out, width=200))
+    assert "RL-CAI" in out.getvalue() and "123 s in all" in out.getvalue()
