@@ -10,7 +10,7 @@ Imports neither torch nor prefect.
 """
 
 from constitution.draw import draw_comparison, draw_critique
-from constitution.loading import load, loads
+from constitution.loading import load, loads, require_published
 from constitution.model import (
     ComparisonExemplar,
     ComparisonPrinciple,
@@ -36,5 +36,6 @@ __all__ = [
     "loads",
     "render_critique",
     "render_revision",
+    "require_published",
     "templates_digest",
 ]

@@ -128,9 +128,8 @@ def _raw_items(source: Source) -> Iterator[_Item]:
 
 
 def _alike(items: list[_Item]) -> Iterator[tuple[int, str]]:
-    for a, b in combinations(items, 2):
-        if a.line > b.line:
-            a, b = b, a
+    for first, second in combinations(items, 2):
+        a, b = (first, second) if first.line <= second.line else (second, first)
         # Two inherited principles are the business of the base.
         if a.line == b.line:
             continue
@@ -152,11 +151,14 @@ def _alike(items: list[_Item]) -> Iterator[tuple[int, str]]:
 def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
     """Jaccard similarity; 0 for texts too short to judge."""
     shared = len(a & b)
-    return shared / len(a | b) if shared >= 3 else 0.0
+    return shared / (len(a) + len(b) - shared) if shared >= 3 else 0.0
 
 
 def _opposite(a: _Item, b: _Item) -> bool:
     """The texts differ by antonyms or by a negation alone."""
+    # Most pairs differ by more words than that; they end here, which keeps large files quick.
+    if len(a.content ^ b.content) > 8:
+        return False
     left, right = a.words - b.words, b.words - a.words
     if left | right <= _NEGATIONS | _COMMON:
         return bool(left & _NEGATIONS) != bool(right & _NEGATIONS)

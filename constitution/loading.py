@@ -126,6 +126,19 @@ def loads(text: str | bytes, *, file: str = "<text>", root: Path | None = None) 
     return load_source(parse_source(raw, file=file), root=root if root is not None else default_root())
 
 
+def require_published(c: Constitution) -> Constitution:
+    """`c` itself when it is a published version, else a ConstitutionError that names the command to run.
+
+    A run that trains calls this unless its user allowed working files.
+    """
+    if not c.published:
+        raise ConstitutionError(
+            f"{c.ref} is not a published version, and a training run needs one: "
+            f'`charter constitution publish {c.name} --bump minor -m "…"`, then name {c.name}@<version>'
+        )
+    return c
+
+
 def load_source(
     source: Source, *, root: Path, name: str | None = None, chain: tuple[str, ...] = ()
 ) -> Constitution:

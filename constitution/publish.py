@@ -168,12 +168,13 @@ def _with_version(source: Source, version: Version) -> str:
     else:
         lines.insert(source.line(("name",)), f"version: {version}")
     text = "\n".join(lines).rstrip("\n") + "\n"
-    if parse_source(text.encode(), file=source.file).data != {**source.data, "version": str(version)}:
-        raise ConstitutionError(
-            source.problem(
-                ("name",), "name: put it on a line of its own, so that publish can add the version"
-            )
-        )
+    try:
+        frozen = parse_source(text.encode(), file=source.file).data
+    except ConstitutionError:
+        frozen = None
+    if frozen != {**source.data, "version": str(version)}:
+        message = "name: put it on a line of its own, so that publish can add the version below it"
+        raise ConstitutionError(source.problem(("name",), message))
     return text
 
 

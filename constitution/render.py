@@ -14,12 +14,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from constitution.digest import digest_of
 from constitution.model import ConstitutionError, CritiqueExemplar, CritiquePrinciple, Message, Problem
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
@@ -100,6 +101,8 @@ def fence_of(texts: Mapping[str, object]) -> str:
 def _turn(
     templates: str | Path, kind: str, conversation: Sequence[Message], response: str, **fields: str
 ) -> list[dict[str, str]]:
+    from jinja2 import TemplateError
+
     folder = template_dir(templates)
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in conversation]
     values = {"turns": turns, "response": response, **fields}
@@ -123,7 +126,11 @@ def _read(folder: Path, kind: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def _compiled(source: str):
+def _compiled(source: str) -> Template:
+    # Imported here: `charter constitution check` renders nothing and need not wait for it.
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )

@@ -86,6 +86,8 @@ def _explain(error: ValidationError) -> Iterator[tuple[FieldPath, FieldPath, str
         message = f"expected {_TYPE_WORDS[limit]}, got {describe(value)}"
         if limit == "string" and isinstance(value, (bool, int, float)):
             message += "; put it in quotes"
+        if limit == "string" and isinstance(value, dict):
+            message += "; a text that contains ': ' needs quotes"
     elif error.validator == "pattern":
         message = f"{describe(value)} {rule['patternErrorMessage']}"
     elif error.validator == "enum":
@@ -112,7 +114,7 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "a mapping (does a text with ': ' lack its quotes?)" if len(value) == 1 else "a mapping"
+        return "a mapping"
     if isinstance(value, list):
         return "a list"
     if isinstance(value, str):

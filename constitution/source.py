@@ -89,6 +89,7 @@ class _Parser:
         self.newlines = [match.start() for match in re.finditer("\n", text)]
         self.lines: dict[FieldPath, int] = {(): 1}
         self.problems: list[Problem] = []
+        self.open_flows: list[int | None] = []
 
     def parse(self) -> Source:
         root: list[Any] = []
@@ -106,6 +107,7 @@ class _Parser:
                 raise self.extra(line, f"alias *{event.anchor}", "aliases")
             elif isinstance(event, yaml.CollectionEndEvent):
                 stack.pop()
+                self.open_flows.pop()
             elif isinstance(event, yaml.NodeEvent):
                 self.refuse_node_extras(event, line)
                 self.add(event, line, stack)
@@ -146,6 +148,7 @@ class _Parser:
             if len(stack) > MAX_DEPTH:
                 raise self.error(line, f"nested deeper than {MAX_DEPTH} levels")
             stack.append(_Open(path, value))
+            self.open_flows.append(line if event.flow_style else None)
 
     def events(self) -> Iterator[Any]:
         bad = yaml.reader.Reader.NON_PRINTABLE.search(self.text)
@@ -181,20 +184,25 @@ class _Parser:
             return self.error(
                 self.line_at(error.context_mark), "YAML: the quote that opens here is never closed"
             )
+        index = error.problem_mark.index if error.problem_mark else 0
+        character = self.text[index : index + 1]
+        if "tab character" in problem or ("cannot start any token" in problem and character == "\t"):
+            return self.error(line, "YAML: a tab; indent with spaces")
+        if "scanning an alias" in context or "scanning an anchor" in context:
+            character = "*" if "alias" in context else "&"
+            return self.error(line, f"YAML: a text cannot start with {character!r}; put it in quotes")
         if "cannot start any token" in problem:
-            index = error.problem_mark.index if error.problem_mark else 0
-            character = self.text[index : index + 1]
-            if character == "\t":
-                return self.error(line, "YAML: a tab; indent with spaces")
             return self.error(line, f"YAML: a text cannot start with {character!r}; put it in quotes")
         if "mapping values are not allowed" in problem:
             problem = (
                 "a second ': ' on one line, or wrong indentation; put a text that contains ': ' in quotes"
             )
-        opened = ""
-        if error.context_mark is not None and self.line_at(error.context_mark) != line:
-            opened = f", in what starts on line {self.line_at(error.context_mark)}"
-        return self.error(line, f"YAML: {problem}{opened}")
+        flow = next((line for line in self.open_flows if line is not None), None)
+        if flow is not None:
+            problem += f", inside the [ or {{ that opens on line {flow}"
+        elif error.context_mark is not None and self.line_at(error.context_mark) != line:
+            problem += f", in what starts on line {self.line_at(error.context_mark)}"
+        return self.error(line, f"YAML: {problem}")
 
 
 _INT = re.compile(r"[-+]?[0-9]+")

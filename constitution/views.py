@@ -40,7 +40,7 @@ def diff_markdown(result: ConstitutionDiff) -> str:
         if changes:
             lines += [f"## {half.capitalize()} principles", ""]
         for change in changes:
-            lines += [f"### {escape(change.id)}: {change.kind}", ""]
+            lines += [f"### {code(change.id)}: {change.kind}", ""]
             lines += [f"- {line}" for line in _change_lines(change, _HTML, escape)] + [""]
     if result.other:
         lines += ["## Beside the principles", "", *(f"- {escape(text)}" for text in result.other), ""]
@@ -70,16 +70,18 @@ def plan_markdown(plan: Plan, runs: Sequence[AffectedRun] = ()) -> str:
         rows = _rows(half)
         if rows:
             lines += ["", f"## {title} to ask", "", "| principle | to ask | why |", "|---|---:|---|"]
-            lines += [f"| {escape(name)} | {count:,} | {why} |" for name, count, why in rows]
+            lines += [f"| {code(name)} | {count:,} | {why} |" for name, count, why in rows]
     if runs:
         lines += ["", "## Runs that descend from it", "", "| run | half | stages |", "|---|---|---|"]
-        lines += [f"| {escape(r.name)} | {r.half} | {escape(', '.join(r.stages))} |" for r in runs]
+        lines += [f"| {code(r.name)} | {r.half} | {', '.join(map(code, r.stages))} |" for r in runs]
     return "\n".join([*lines, ""])
 
 
 def constitution_markdown(c: Constitution) -> str:
     """A constitution as a page: each principle with its share of the draws, then the digests."""
-    lines = [f"# {escape(c.ref)}", "", escape(c.description), ""]
+    lines = [f"# {escape(c.ref)}", ""]
+    if c.description:
+        lines += [escape(c.description), ""]
     halves: tuple[tuple[str, Sequence[Principle]], ...] = (
         ("Critique", c.critique),
         ("Comparison", c.comparison),
@@ -92,7 +94,7 @@ def constitution_markdown(c: Constitution) -> str:
         for p in principles:
             share = f"{p.weight / total:.1%}" if p.enabled and total else "off"
             text = "<br>→ ".join(escape(text) for text in texts(p))
-            lines.append(f"| {escape(p.id)} | {escape(p.dimension)} | {share} | {text} |")
+            lines.append(f"| {code(p.id)} | {escape(p.dimension)} | {share} | {text} |")
         lines.append("")
     lines += [
         f"- {len(c.critique_exemplars)} critique and {len(c.comparison_exemplars)} comparison exemplars"
@@ -111,7 +113,13 @@ def texts(principle: Principle) -> tuple[str, ...]:
 
 def escape(text: str) -> str:
     """Text in which neither HTML nor Markdown survives, on one line."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(" ".join(text.split())))
+    visible = _printable(" ".join(text.split()))
+    return html.escape(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", visible), quote=False)
+
+
+def code(text: str) -> str:
+    """A name as code, whatever it contains."""
+    return f"`{re.sub('[`|<>]', '�', _printable(' '.join(text.split())))}`"
 
 
 def _change_lines(change: PrincipleChange, marks: dict[str, str], clean) -> list[str]:
@@ -166,7 +174,9 @@ def _rows(half: HalfPlan) -> list[tuple[str, int, str]]:
             "another principle was drawn before": cost.moved,
             "the exemplars changed": cost.exemplars,
         }
-        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        given = {reason: count for reason, count in reasons.items() if count}
+        parts = given if len(given) == 1 else [f"{count:,} {reason}" for reason, count in given.items()]
+        why = ", ".join(parts)
         rows.append((cost.id, cost.total, why))
     return rows
 

@@ -189,7 +189,7 @@ def publish(
 @_root
 @_one_line_errors
 def import_(file: Path, name: str, dimension: str, root: Path | None) -> None:
-    """Make a working file from JSON of the paper or of the Hugging Face recipe, or a list in text or Markdown."""
+    """Make a working file from the paper's or the Hugging Face recipe's JSON, or from a list as text."""
     from constitution.importing import import_text
     from constitution.library import Library
     from constitution.publish import write_atomically
