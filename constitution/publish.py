@@ -109,19 +109,23 @@ def changelog(library: Library, name: str) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a whole file or nothing. Raises ConstitutionError when the folder cannot be written."""
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary = None
+    except OSError as error:
+        raise ConstitutionError(Problem(str(path), None, f"cannot write: {error.strerror}")) from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
 
 
 def _target(name: str, locked: list[Version], bump: str | None, version: str | None) -> Version:

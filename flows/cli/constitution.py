@@ -55,11 +55,13 @@ def constitution() -> None:
 @_root
 @_one_line_errors
 def check(targets: tuple[str, ...], root: Path | None) -> None:
-    """Print every problem of the given files, or of the whole folder, with its line; exit 1 if any."""
+    """Print every problem of the given files or folders, or of the whole library, with its line; exit 1 if any."""
     from constitution.check import check as check_one
     from constitution.check import check_library
 
-    reports = [check_one(target, root=root) for target in targets] if targets else check_library(root)
+    reports = [] if targets else check_library(root)
+    for target in targets:
+        reports += check_library(Path(target)) if Path(target).is_dir() else [check_one(target, root=root)]
     errors = warnings = 0
     for report in reports:
         for kind, problems in (("error", report.errors), ("warning", report.warnings)):

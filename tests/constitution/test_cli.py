@@ -46,7 +46,7 @@ def test_check(charter, library_root: Path):
     path.write_text(
         path.read_text(encoding="utf-8").replace("weight: 2", "wieght: 2\n      enabled: perhaps")
     )
-    for arguments in ([], ["kindness"], ["constitutions/kindness.yaml"]):
+    for arguments in ([], ["kindness"], ["constitutions/kindness.yaml"], ["constitutions"]):
         result = charter("check", *arguments)
         assert result.exit_code == 1
         assert [line.split("error: ")[1] for line in result.stdout.splitlines()] == [
@@ -86,6 +86,12 @@ def test_mistakes_are_one_line(charter, arguments: tuple[str, ...]):
     result = charter(*arguments)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in result.output
+
+
+def test_a_folder_that_cannot_be_written(charter, library_root: Path):
+    (library_root / "published").write_text("a file", encoding="utf-8")
+    result = charter("publish", "kindness", "--bump", "major", "-m", "x")
+    assert result.exit_code == 2 and "1.0.0.yaml: cannot write: Not a directory" in result.stderr
 
 
 def test_plan(charter, library_root: Path, tmp_path: Path):
