@@ -11,7 +11,10 @@ Importing this package loads neither torch nor prefect.
 
 from judges.combine import Combined, Margins, combine
 from judges.errors import JudgeError, LedgerError
+from judges.export import export_preferences
 from judges.inprocess import InProcessJudge
+from judges.labelling import LabelReport, label_pairs
+from judges.ledger import Ledger
 from judges.records import (
     FAILURES,
     ORDERS,
@@ -43,7 +46,9 @@ __all__ = [
     "JudgeError",
     "JudgeIdentity",
     "Label",
+    "LabelReport",
     "LabelSettings",
+    "Ledger",
     "LedgerError",
     "Margins",
     "Message",
@@ -54,4 +59,6 @@ __all__ = [
     "Status",
     "TemplateSet",
     "combine",
+    "export_preferences",
+    "label_pairs",
 ]

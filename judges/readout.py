@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from judges.records import STATUSES, Reading
@@ -40,19 +41,11 @@ def checked(reading: Any, n_options: int) -> Reading:
             status="error", detail=f"status {str(reading.status)[:40]!r} is not one of a judgement"
         )
     if reading.status != "ok":
-        return reading
+        return replace(reading, logprobs=None)
     problem = _problem(reading.logprobs, n_options)
     if problem is None:
         return reading
-    return Reading(
-        status="error",
-        detail=problem,
-        text=reading.text,
-        prompt_tokens=reading.prompt_tokens,
-        completion_tokens=reading.completion_tokens,
-        latency_s=reading.latency_s,
-        cost=reading.cost,
-    )
+    return replace(reading, status="error", logprobs=None, detail=problem)
 
 
 def _problem(logprobs: Any, n_options: int) -> str | None:

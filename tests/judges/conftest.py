@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,70 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same without a chat template."""
     return make_model(tmp_path_factory.mktemp("plain") / "tiny-plain", chat_template=None)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory):
+    """A real PostgreSQL server; None where pgserver is not installed."""
+    try:
+        import pgserver
+    except ImportError:
+        yield None
+        return
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger, once on each database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    server = request.getfixturevalue("postgres_server")
+    request.getfixturevalue("require")("PostgreSQL", server is not None, "pip install pgserver")
+    name = f"test_{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name}")
+    return server.get_uri().replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def ledger(ledger_url: str):
+    from judges import Ledger
+
+    with Ledger.open(ledger_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_constitution():
+    """A constitution of comparison principles: `make_constitution(kind="Which is kinder?", …)`."""
+    from constitution import ComparisonPrinciple, Constitution
+
+    def make(**questions: str) -> Constitution:
+        principles = tuple(
+            ComparisonPrinciple(id=name, question=text, dimension="helpful")
+            for name, text in questions.items()
+        )
+        return Constitution(name="test", metadata={}, comparison=principles)
+
+    return make
+
+
+@pytest.fixture
+def make_pairs():
+    """`make_pairs(n)`: n pairs whose response `a` is the longer one."""
+    from judges import Pair
+
+    def make(n: int, prefix: str = "pair") -> list[Pair]:
+        return [
+            Pair(
+                id=f"{prefix}-{i:05d}",
+                prompt=({"role": "user", "content": f"Question {i}: how?"},),
+                a=f"A long and patient answer to question {i}.",
+                b=f"No {i}.",
+            )
+            for i in range(n)
+        ]
+
+    return make

@@ -1,0 +1,285 @@
+"""Labelling pairs: draw, ask only what the ledger lacks, commit every batch, resume anywhere.
+
+While the judge works on one batch, the next is prepared; when the process dies, at most the batch in flight
+is asked again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from constitution import Constitution
+from judges.errors import JudgeError
+from judges.ledger import Batch, Judgement, Ledger
+from judges.questions import Question, Questionnaire, Vote
+from judges.readout import checked
+from judges.records import FAILURES, TRANSIENT, Call, Judge, Label, Pair, Reading, Status
+from judges.settings import LabelSettings
+
+# A judge that fails two whole batches in a row is down, not unlucky: stop, and let the user start again.
+DEAD_AFTER_BATCHES = 2
+# How long to wait before looking again whether another worker has finished what it claimed.
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelReport:
+    """What a labelling run did.
+
+    `label_set` is the digest under which the ledger knows these labels. `statuses` counts labels. `asked`
+    counts calls made now, `known` judgements that the ledger had, `reused` labels that it had.
+    """
+
+    label_set: str
+    pairs: int = 0
+    statuses: Mapping[Status, int] = field(default_factory=dict)
+    by_principle: Mapping[str, Mapping[Status, int]] = field(default_factory=dict)
+    asked: int = 0
+    known: int = 0
+    reused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+
+    def rate(self, *statuses: Status) -> float:
+        """Share of the labels that have one of `statuses`, in [0, 1]; 0 without labels."""
+        return sum(self.statuses.get(s, 0) for s in statuses) / self.pairs if self.pairs else 0.0
+
+    @property
+    def failure_rate(self) -> float:
+        """Share of the labels without a probability."""
+        return self.rate(*FAILURES)
+
+
+def label_pairs(
+    pairs: Iterable[Pair],
+    *,
+    constitution: Constitution,
+    judge: Judge,
+    ledger: Ledger,
+    settings: LabelSettings,
+    on_progress: Callable[[LabelReport], None] | None = None,
+) -> LabelReport:
+    """Labels `pairs`, both orders each, and returns what was done; the labels themselves are in the ledger.
+
+    `pairs` may be a generator; one batch is held at a time. `on_progress` is called after every commit with
+    the report so far. Raises JudgeError when a pair id comes twice with different content, or when the judge
+    fails whole batches in a row; everything committed before stays.
+    """
+    questionnaire = Questionnaire(constitution, judge.identity, settings)
+    run = _Run(questionnaire, judge, ledger, on_progress)
+    questionnaire.register(ledger)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") as executor:
+        run.executor = executor
+        run.main_pass(_batched(_distinct(pairs), settings.batch_pairs))
+        run.wait_for_others(settings.batch_pairs)
+    return run.report
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """One batch on its way: its questions, what is known of them, and what the judge is asked now."""
+
+    questions: list[Question]
+    deferred: set[Question]
+    readings: dict[str, Reading]
+    asked: list[tuple[Question, Vote]]
+    labels: dict[str, Label]
+    members: dict[str, str]
+    answer: Future[list[Reading]] | None = None
+
+    @property
+    def claimed(self) -> list[str]:
+        """The keys that this process holds for the batch."""
+        return [vote.key for _, vote in self.asked]
+
+
+class _Run:
+    """The state of one labelling run."""
+
+    executor: ThreadPoolExecutor
+
+    def __init__(
+        self,
+        questionnaire: Questionnaire,
+        judge: Judge,
+        ledger: Ledger,
+        on_progress: Callable[[LabelReport], None] | None,
+    ) -> None:
+        self._questionnaire = questionnaire
+        self._judge = judge
+        self._ledger = ledger
+        self._on_progress = on_progress
+        self._deferred: list[Question] = []
+        self._dead_batches = 0
+        self._started = time.perf_counter()
+        self._statuses: Counter[Status] = Counter()
+        self._by_principle: dict[str, Counter[Status]] = {}
+        self.report = LabelReport(label_set=questionnaire.label_set)
+
+    def main_pass(self, batches: Iterator[list[Pair]]) -> None:
+        """Every pair once; what another worker holds is put off."""
+        self._through([self._questionnaire.question(pair) for pair in batch] for batch in batches)
+
+    def wait_for_others(self, batch_pairs: int) -> None:
+        """What was put off: taken from the ledger when it is there, asked here when its worker gave up."""
+        while self._deferred:
+            time.sleep(POLL_S)
+            waiting, self._deferred = self._deferred, []
+            self._through(_batched(iter(waiting), batch_pairs))
+
+    def _through(self, batches: Iterable[list[Question]]) -> None:
+        """Prepares each batch while the judge answers the one before.
+
+        On an error (a bad line among the pairs, an interrupt) what the judge is answering is still kept.
+        """
+        flying: _Work | None = None
+        try:
+            for questions in batches:
+                prepared = self._prepare(questions)
+                if flying is not None:
+                    done, flying = flying, None
+                    try:
+                        self._finish(done)
+                    except BaseException:
+                        self._ledger.release(prepared.claimed)
+                        raise
+                flying = self._launch(prepared)
+        finally:
+            if flying is not None:
+                self._finish(flying)
+
+    def _prepare(self, questions: list[Question]) -> _Work:
+        labels = self._ledger.labels([q.label_digest for q in questions])
+        labels = {d: label for d, label in labels.items() if label.status not in TRANSIENT}
+        members = self._ledger.members(self._questionnaire.label_set, [q.pair.id for q in questions])
+        open_questions = [q for q in questions if q.label_digest not in labels]
+        votes = {v.key: (q, v) for q in open_questions for v in q.votes}
+        readings = self._ledger.readings(votes)
+        claimed = self._ledger.claim([k for k in votes if k not in readings])
+        missing = [k for k in votes if k not in readings and k not in claimed]
+        if missing:  # another worker may have just written some
+            readings |= self._ledger.readings(missing)
+        elsewhere = {k for k in missing if k not in readings}
+        deferred = {q for q in open_questions if any(v.key in elsewhere for v in q.votes)}
+        return _Work(
+            questions=[q for q in questions if q not in deferred],
+            deferred=deferred,
+            readings=readings,
+            asked=[votes[k] for k in votes if k in claimed],
+            labels=labels,
+            members=members,
+        )
+
+    def _launch(self, work: _Work) -> _Work:
+        if work.asked:
+            work.answer = self.executor.submit(self._ask, [vote.call for _, vote in work.asked])
+        return work
+
+    def _ask(self, calls: Sequence[Call]) -> list[Reading]:
+        try:
+            readings = self._judge.ask(calls)
+        except JudgeError:
+            raise
+        except Exception as error:
+            # The judge is at fault, not the user: its batch failed, the run goes on.
+            return [Reading(status="error", detail=f"{type(error).__name__}: {error}"[:500])] * len(calls)
+        if len(readings) != len(calls):
+            detail = f"the judge gave {len(readings)} readings for {len(calls)} calls"
+            return [Reading(status="error", detail=detail)] * len(calls)
+        return [checked(r, len(c.options)) for r, c in zip(readings, calls, strict=True)]
+
+    def _finish(self, work: _Work) -> None:
+        """Waits for the judge and commits everything of the batch in one transaction."""
+        try:
+            answers = work.answer.result() if work.answer is not None else []
+        except BaseException:
+            self._ledger.release(work.claimed)
+            raise
+        now = time.time()
+        judgements: list[Judgement] = []
+        failures: list[Judgement] = []
+        readings = dict(work.readings)
+        for (question, vote), reading in zip(work.asked, answers, strict=True):
+            row = self._questionnaire.judgement(question, vote, reading, now)
+            (failures if reading.status in TRANSIENT else judgements).append(row)
+            readings[vote.key] = reading
+        new: list[tuple[Question, Label]] = []
+        labels: list[Label] = []
+        for question in work.questions:
+            label = work.labels.get(question.label_digest)
+            if label is None:
+                label = self._questionnaire.label(question, readings)
+                new.append((question, label))
+            labels.append(label)
+        members = {q.pair.id: q.label_digest for q in work.questions}
+        batch = Batch(
+            label_set=self._questionnaire.label_set,
+            judgements=judgements,
+            failures=failures,
+            labels=[self._questionnaire.label_row(q, label, now) for q, label in new],
+            pairs=[q.pair for q in {*(q for q, _ in new), *(q for q, _ in work.asked)}],
+            members={i: d for i, d in members.items() if work.members.get(i) != d},
+            released=work.claimed,
+        )
+        if new or work.asked or batch.members:
+            self._ledger.add(batch)
+        self._deferred.extend(work.deferred)
+        self._count(work, labels, answers, len(new))
+        self._stop_if_dead(answers)
+
+    def _count(self, work: _Work, labels: Sequence[Label], answers: Sequence[Reading], made: int) -> None:
+        for label in labels:
+            self._statuses[label.status] += 1
+            for principle in label.principles:
+                self._by_principle.setdefault(principle, Counter())[label.status] += 1
+        report = self.report
+        self.report = replace(
+            report,
+            pairs=report.pairs + len(labels),
+            statuses=dict(self._statuses),
+            by_principle={p: dict(c) for p, c in self._by_principle.items()},
+            asked=report.asked + len(answers),
+            known=report.known + len(work.readings),
+            reused=report.reused + len(labels) - made,
+            prompt_tokens=report.prompt_tokens + sum(r.prompt_tokens for r in answers),
+            completion_tokens=report.completion_tokens + sum(r.completion_tokens for r in answers),
+            cost=report.cost + sum(r.cost or 0.0 for r in answers),
+            seconds=time.perf_counter() - self._started,
+        )
+        if self._on_progress is not None:
+            self._on_progress(self.report)
+
+    def _stop_if_dead(self, answers: Sequence[Reading]) -> None:
+        if not answers:
+            return
+        failed = all(r.status in TRANSIENT for r in answers)
+        self._dead_batches = self._dead_batches + 1 if failed else 0
+        if self._dead_batches >= DEAD_AFTER_BATCHES:
+            raise JudgeError(
+                f"the judge failed {DEAD_AFTER_BATCHES} batches in a row, last: {answers[-1].detail}; "
+                "all earlier judgements are kept, start again to go on"
+            )
+
+
+def _distinct(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs, each id once. Raises JudgeError when an id comes back with other content."""
+    seen: dict[str, str] = {}
+    for pair in pairs:
+        before = seen.get(pair.id)
+        if before is None:
+            seen[pair.id] = pair.digest[:16]
+            yield pair
+        elif before != pair.digest[:16]:
+            raise JudgeError(f"pair id {pair.id!r} occurs twice with different content")
+
+
+def _batched(items: Iterator, size: int) -> Iterator[list]:
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,88 @@
+"""Claims: which worker is asking which judgement, so that two workers on one ledger never ask the same.
+
+A claim ends when its judgement is written, when its lease runs out, or at once when its worker is a process of
+this machine that no longer lives: a killed run starts again without waiting for its own ghost.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from judges.ledger.schema import claims
+from judges.ledger.statements import chunks, insert_new
+
+LEASE_S = 900.0
+"""A worker on another machine is taken for dead this many seconds after it claimed a batch."""
+PROC = Path("/proc")
+
+
+def worker_name() -> str:
+    """This process as `host:pid:start`; the start tells a reused process id from the original."""
+    return _worker(os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _worker(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}:{_start_of(pid)}"
+
+
+def is_dead(worker: str) -> bool:
+    """Whether `worker` was a process of this machine and is gone. Other machines are never declared dead."""
+    host, pid, start = worker.rsplit(":", 2)
+    return host == socket.gethostname() and _start_of(int(pid)) != start
+
+
+def take(connection: sa.Connection, keys: Iterable[str], worker: str) -> set[str]:
+    """Claims what of `keys` nobody holds; returns the keys that are now this worker's and were not before."""
+    wanted = list(dict.fromkeys(keys))
+    now = time.time()
+    held: dict[str, str] = {}
+    for chunk in chunks(wanted):
+        rows = connection.execute(
+            sa.select(claims.c.key, claims.c.worker).where(claims.c.key.in_(chunk), claims.c.expires_at > now)
+        )
+        held.update((row.key, row.worker) for row in rows)
+    dead = [w for w in set(held.values()) if is_dead(w)]
+    free = [key for key in wanted if held.get(key) is None or held[key] in dead]
+    taken: set[str] = set()
+    for chunk in chunks(free):
+        stale = sa.or_(claims.c.expires_at <= now, claims.c.worker.in_(dead))
+        connection.execute(sa.delete(claims).where(claims.c.key.in_(chunk), stale))
+        # Two PostgreSQL workers may both get here: the insert decides, and each learns what it got.
+        mine = [{"key": key, "worker": worker, "expires_at": now + LEASE_S} for key in sorted(chunk)]
+        taken.update(
+            connection.execute(insert_new(connection, claims).returning(claims.c.key), mine).scalars()
+        )
+    return taken
+
+
+def release(connection: sa.Connection, keys: Collection[str], worker: str) -> None:
+    """Gives this worker's claims on `keys` back."""
+    for chunk in chunks(list(keys)):
+        connection.execute(sa.delete(claims).where(claims.c.key.in_(chunk), claims.c.worker == worker))
+
+
+def _start_of(pid: int) -> str:
+    """When process `pid` started, as boot id and clock ticks; empty when there is no such living process."""
+    if not PROC.is_dir():  # no procfs: process ids alone have to do
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            pass
+        return "alive"
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return ""
+    state, ticks = fields[0], fields[19]
+    return "" if state in "ZX" else f"{boot}-{ticks}"

@@ -1,0 +1,210 @@
+"""The ledger: an append-only database of judgements, the labels they add up to, and people's verdicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from judges.digests import canonical
+from judges.ledger import claims, rows, schema
+from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors
+from judges.ledger.rows import Batch, Verdict
+from judges.ledger.statements import chunks, insert, insert_new
+from judges.records import TRANSIENT, JudgeIdentity, Label, Pair, Reading
+
+
+class Ledger:
+    """One database. Use `Ledger.open(url)`, as a context manager or with `close()`."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self.worker = claims.worker_name()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Opens or creates a ledger: `sqlite:///path`, a path, or `postgresql://user@host/name`.
+
+        The schema is brought up to date. Raises LedgerError, in one line and without the password.
+        """
+        parsed = make_url(url)
+        with one_line_errors(parsed):
+            engine = make_engine(parsed)
+            migrate(engine)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the ledger is, without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection whose reads all see the same state. Raises LedgerError."""
+        with one_line_errors(self._engine.url), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction: all of it is written, or after any exception nothing. Raises LedgerError."""
+        with (
+            one_line_errors(self._engine.url),
+            self._engine.connect().execution_options(ledger_writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def register(
+        self,
+        *,
+        judge: JudgeIdentity,
+        methods: Mapping[str, Any],
+        principles: Mapping[str, str],
+        label_set: tuple[str, Any],
+    ) -> None:
+        """Stores what judgements refer to: who judged, how (digest to content), principles, the label set."""
+        with self.write() as connection:
+            judge_row = {
+                "digest": rows.judge_digest(judge),
+                "kind": judge.kind,
+                "model": judge.model,
+                "revision": judge.revision,
+                "build": judge.build,
+            }
+            connection.execute(insert_new(connection, schema.judges), [judge_row])
+            method_rows = [{"digest": d, "content": canonical(c)} for d, c in methods.items()]
+            connection.execute(insert_new(connection, schema.methods), method_rows)
+            if principles:
+                principle_rows = [{"digest": d, "text": t} for d, t in principles.items()]
+                connection.execute(insert_new(connection, schema.principles), principle_rows)
+            digest, content = label_set
+            set_row = {"digest": digest, "content": canonical(content), "created_at": time.time()}
+            # The same principles may have been published since: the latest name is the one to show.
+            statement = insert(connection, schema.label_sets)
+            statement = statement.on_conflict_do_update(
+                index_elements=["digest"], set_={"content": statement.excluded.content}
+            )
+            connection.execute(statement, [set_row])
+
+    def readings(self, keys: Collection[str]) -> dict[str, Reading]:
+        """The stored readings among `keys`."""
+        table, found = schema.judgements, {}
+        with self.read() as connection:
+            for chunk in chunks(list(keys)):
+                for row in connection.execute(sa.select(table).where(table.c.key.in_(chunk))):
+                    found[row.key] = rows.to_reading(row)
+        return found
+
+    def labels(self, digests: Collection[str]) -> dict[str, Label]:
+        """The stored labels among `digests`, failed ones included."""
+        table, found = schema.labels, {}
+        with self.read() as connection:
+            for chunk in chunks(list(digests)):
+                for row in connection.execute(sa.select(table).where(table.c.digest.in_(chunk))):
+                    found[row.digest] = rows.to_label(row)
+        return found
+
+    def members(self, label_set: str, pair_ids: Collection[str]) -> dict[str, str]:
+        """The label digests that `pair_ids` have in a label set."""
+        table, found = schema.members, {}
+        with self.read() as connection:
+            for chunk in chunks(list(pair_ids)):
+                query = sa.select(table.c.pair_id, table.c.label).where(
+                    table.c.label_set == label_set, table.c.pair_id.in_(chunk)
+                )
+                found.update({row.pair_id: row.label for row in connection.execute(query)})
+        return found
+
+    def claim(self, keys: Iterable[str]) -> set[str]:
+        """Claims judgements for this process; returns those that nobody else holds or has written."""
+        keys = list(keys)
+        if not keys:
+            return set()
+        with self.write() as connection:
+            taken = claims.take(connection, keys, self.worker)
+            # Whoever wrote one between our look and our claim has released it: it is done, not ours.
+            written: set[str] = set()
+            for chunk in chunks(list(taken)):
+                table = schema.judgements
+                written.update(
+                    connection.execute(sa.select(table.c.key).where(table.c.key.in_(chunk))).scalars()
+                )
+            claims.release(connection, written, self.worker)
+        return taken - written
+
+    def release(self, keys: Collection[str]) -> None:
+        """Gives claims back without having asked."""
+        with self.write() as connection:
+            claims.release(connection, keys, self.worker)
+
+    def add(self, batch: Batch) -> None:
+        """Writes a batch in one transaction. What is there already stays as it is, failed labels apart."""
+        with self.write() as connection:
+            # Sorted, so that two PostgreSQL workers that write the same rows never wait for each other.
+            for table, values in (
+                (schema.items, [rows.item_values(p) for p in sorted(batch.pairs, key=lambda p: p.digest)]),
+                (schema.judgements, [rows.judgement_values(j) for j in batch.judgements]),
+                (schema.failures, [rows.failure_values(j) for j in batch.failures]),
+            ):
+                if values:
+                    connection.execute(insert_new(connection, table), values)
+            if batch.labels:
+                connection.execute(
+                    _label_upsert(connection), [rows.label_values(row) for row in batch.labels]
+                )
+            if batch.members:
+                statement = insert(connection, schema.members)
+                statement = statement.on_conflict_do_update(
+                    index_elements=["label_set", "pair_id"], set_={"label": statement.excluded.label}
+                )
+                members = sorted(batch.members.items())
+                connection.execute(
+                    statement, [{"label_set": batch.label_set, "pair_id": p, "label": d} for p, d in members]
+                )
+            claims.release(connection, batch.released, self.worker)
+
+    def add_verdicts(self, verdicts: Sequence[Verdict], pairs: Sequence[Pair] = ()) -> None:
+        """Appends what people said. The judge's labels stay beside it."""
+        if not verdicts:
+            return
+        with self.write() as connection:
+            if pairs:
+                connection.execute(insert_new(connection, schema.items), [rows.item_values(p) for p in pairs])
+            connection.execute(sa.insert(schema.verdicts), [_verdict_values(v) for v in verdicts])
+
+
+def _label_upsert(connection: sa.Connection) -> Any:
+    """An INSERT of labels that replaces a row only while its status is a failure of the transport."""
+    table = schema.labels
+    statement = insert(connection, table)
+    replaced = ("status", "p", "p_ab", "p_ba", "spread", "detail", "created_at", "label_set")
+    return statement.on_conflict_do_update(
+        index_elements=["digest"],
+        set_={name: statement.excluded[name] for name in replaced},
+        where=sa.or_(*(table.c.status == status for status in TRANSIENT)),
+    )
+
+
+def _verdict_values(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "label": verdict.label,
+        "pair_id": verdict.pair_id,
+        "item": verdict.item,
+        "winner": verdict.winner,
+        "who": rows.storable(verdict.who),
+        "why": rows.storable(verdict.why),
+        "created_at": verdict.created_at,
+    }
