@@ -99,9 +99,6 @@ class TrainConfig(Strict):
     precision: Literal["float32", "bf16"] = "bf16"
     """bf16 computes under autocast, with weights and optimiser state in float32."""
 
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """The attention implementation of transformers."""
-
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more compute."""
 
@@ -116,9 +113,6 @@ class TrainConfig(Strict):
 
     keep_checkpoints: int = Field(default=2, ge=1, le=100)
     """How many checkpoints to keep."""
-
-    divergence_factor: float = Field(default=5.0, gt=1)
-    """Stop when the loss is this many times its mean over the first ten steps."""
 
     tensorboard: bool = False
     """Write the metrics as TensorBoard events too."""
@@ -147,6 +141,24 @@ class SupervisedConfig(TrainConfig):
 
     max_length: int = Field(default=2048, ge=8, le=1_048_576)
     """Longest example in tokens."""
+
+    divergence_factor: float = Field(default=5.0, gt=1)
+    """Stop when the loss is this many times its mean over the first ten steps."""
+
+    held_out: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the examples kept out of training and used for evaluation."""
+
+    eval_every: int | None = Field(default=None, ge=1)
+    """Optimiser steps between evaluations; by default one after each epoch."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better loss, and keep the best weights."""
+
+    @model_validator(mode="after")
+    def _patience_needs_held_out(self) -> SupervisedConfig:
+        if self.patience is not None and not self.held_out:
+            raise ValueError("patience needs held_out above 0")
+        return self
 
 
 C = TypeVar("C", bound=BaseModel)

@@ -15,7 +15,7 @@ import torch
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.config import LoraConfig
+    from training.config import LoraConfig, TrainConfig
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -87,9 +87,7 @@ def load_tokenizer(ref: str) -> Any:
     return tokenizer
 
 
-def load_causal_lm(
-    ref: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa", trainable: bool = True
-) -> Any:
+def load_causal_lm(ref: str, *, dtype: torch.dtype = torch.float32, trainable: bool = True) -> Any:
     """A causal language model. With `trainable` false it is frozen and in eval mode, a reference.
 
     Raises TrainingError when the directory is missing, empty, unreadable or has another head.
@@ -101,7 +99,7 @@ def load_causal_lm(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             ref,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation="sdpa",
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -117,7 +115,6 @@ def load_sequence_classifier(
     ref: str,
     *,
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
     pad_token_id: int | None = None,
     new_head: bool = False,
     seed: int = 0,
@@ -137,7 +134,7 @@ def load_sequence_classifier(
             ref,
             num_labels=1,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation="sdpa",
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -203,6 +200,36 @@ def add_lora(model: Any, config: LoraConfig, *, task: str) -> Any:
         return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise TrainingError(f"lora.target_modules: {' '.join(str(error).split())}") from error
+
+
+def make_trainable(model: Any, config: TrainConfig, *, task: str) -> Any:
+    """Adapters and gradient checkpointing as the config asks, in training mode."""
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.lora:
+        model = add_lora(model, config.lora, task=task)
+    return model.train()
+
+
+def check_fit(model: Any, tokenizer: Any, longest: int) -> None:
+    """Raises TrainingError when the model's vocabulary or positions are too few for what it shall read."""
+    config = model.config.get_text_config()
+    if len(tokenizer) > config.vocab_size:
+        raise TrainingError(
+            f"model {config.name_or_path}: has {config.vocab_size} embeddings, its tokenizer {len(tokenizer)} tokens"
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and longest > positions:
+        raise TrainingError(
+            f"max_length: the longest example has {longest} tokens, model {config.name_or_path} takes {positions}"
+        )
+
+
+def export(model: Any, tokenizer: Any, output_dir: Path, config: TrainConfig, *, card: str) -> None:
+    """Save what was trained: the model, with its adapter merged in where `lora.merge` says so."""
+    if config.lora and config.lora.merge:
+        model = model.merge_and_unload()
+    save_model(model, tokenizer, output_dir, card=card)
 
 
 def save_model(model: Any, tokenizer: Any, output_dir: Path, *, card: str = "") -> None:

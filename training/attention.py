@@ -1,0 +1,139 @@
+"""Attention for packed rows: linear layers see every token once, attention sees whole sequences.
+
+All sequences of a batch lie end to end in one row; attention gathers them into padded blocks of like length
+and runs the causal kernel without any mask. A prompt that two answers share is gathered twice here and
+computed once everywhere else. Registered with transformers as `charter_packed`: any decoder that lets
+transformers choose its attention function can use it, and a call without a plan is ordinary SDPA.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from training.packing import AttentionPlan, Layout, Packed, Tree, pack
+
+NAME = "charter_packed"
+
+
+def model_inputs(packed: Packed) -> dict[str, Any]:
+    """Keyword arguments for a transformers decoder on which `choose_layout` was called."""
+    inputs: dict[str, Any] = {
+        "input_ids": packed.input_ids_BT,
+        "position_ids": packed.position_ids_BT,
+        "use_cache": False,
+    }
+    if packed.plan is not None:
+        # transformers leaves a ready four-dimensional mask alone; without one it would build N x N.
+        inputs |= {"attention_plan": packed.plan, "attention_mask": packed.real_BT[:1, None, None, :1]}
+    return inputs
+
+
+def choose_layout(model: Any) -> Layout:
+    """Let `model` take packed rows if its hidden states are then the same as in separate rows.
+
+    This is tried on a few tokens rather than guessed from the model's name: recurrent layers, relative biases,
+    attention sinks and models with an attention of their own fail the trial and get `rows`.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        return "rows"
+    before = config._attn_implementation
+    trees = [
+        Tree(
+            prefix=tuple((7 * i + 3 * n + 1) % config.vocab_size for i in range(5)),
+            branches=tuple(tuple((11 * i + 5 * b + n) % config.vocab_size for i in range(4)) for b in (1, 2)),
+        )
+        for n in range(2)
+    ]
+    expected = _branch_ends(model, trees, "rows")
+    config._attn_implementation = NAME
+    try:
+        found = _branch_ends(model, trees, "packed")
+        if torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+            return "packed"
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        pass  # a model that cannot take this form at all
+    config._attn_implementation = before
+    return "rows"
+
+
+def backbone(model: Any) -> Any:
+    """The decoder without its head, adapters included."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(inner, inner.base_model_prefix)
+
+
+@torch.no_grad()
+def _branch_ends(model: Any, trees: list[Tree], layout: Layout) -> torch.Tensor:
+    training = model.training
+    model.eval()
+    try:
+        packed = pack(trees, layout=layout).to(model.device)
+        hidden = backbone(model)(**model_inputs(packed)).last_hidden_state
+        return hidden.flatten(0, 1)[packed.ends_K].float()
+    finally:
+        model.train(training)
+
+
+def packed_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    attention_plan: AttentionPlan | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each sequence of the plan; queries (1, H, N, D) to outputs (1, N, H, D)."""
+    if attention_plan is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    dtype = query.dtype
+    if query.device.type == "cpu":
+        # The backward pass of the CPU's attention kernel is several times slower in bfloat16 than in float32.
+        query, key, value = query.float(), key.float(), value.float()
+    sizes = [rows * width for rows, width in attention_plan.shapes]
+    # Gathered once for all blocks: the backward pass then scatters each gradient once.
+    queries, keys, values = (
+        states[0].transpose(0, 1).index_select(0, attention_plan.gather_M).split(sizes)
+        for states in (query, key, value)
+    )
+    outputs = []
+    with torch.autocast(query.device.type, enabled=False):
+        for (rows, width), q, k, v in zip(attention_plan.shapes, queries, keys, values, strict=True):
+            q, k, v = (states.unflatten(0, (rows, width)).transpose(1, 2) for states in (q, k, v))
+            window = _window_mask(width, sliding_window, query.device)
+            attended = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=window,
+                is_causal=window is None,
+                scale=scaling,
+                dropout_p=dropout,
+                enable_gqa=k.shape[1] != q.shape[1],
+            )
+            outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).index_select(0, attention_plan.select_N)[None].to(dtype), None
+
+
+def _window_mask(width: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    if window is None or width <= window:
+        return None
+    distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
+    return (distance >= 0) & (distance < window)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

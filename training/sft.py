@@ -1,0 +1,161 @@
+"""Supervised fine-tuning: imitate the assistant's turns of conversations.
+
+    python -m training.sft --config sft.yaml [--resume]
+
+The loss is the negative log-likelihood of assistant tokens (content and end of turn), averaged over the tokens
+of the global batch; `prompt_weight` adds the other tokens at a lower weight. Examples are packed without
+padding and without seeing each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+
+from training import cli
+from training.attention import choose_layout
+from training.chat import encode_conversation, encode_prompt, encode_response
+from training.config import SupervisedConfig
+from training.data import Example, read_examples
+from training.errors import TrainingError
+from training.logprobs import selected_logits
+from training.models import check_fit, check_model, export, load_causal_lm, load_tokenizer, make_trainable
+from training.packing import Tree, pack
+from training.run import Run, TrainResult
+from training.runtime import Runtime
+from training.supervised import Stats, fit, hold_out, run_batches
+
+
+class SftConfig(SupervisedConfig):
+    """Supervised fine-tuning on `messages`."""
+
+    train_on: Literal["all", "last"] = "all"
+    """Which assistant turns carry loss: all of them, or the last."""
+
+    prompt_weight: float = Field(default=0.0, ge=0, le=1)
+    """Loss weight of the tokens that no assistant wrote; models trained from scratch like 0.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftItem:
+    """A tokenized conversation; `weights[t]` is the loss weight of predicting token t (none for the first)."""
+
+    id: str
+    tree: Tree
+    weights: tuple[float, ...]
+
+    @property
+    def weight(self) -> float:
+        return sum(self.weights)
+
+
+class SftObjective(torch.nn.Module):
+    """Weighted negative log-likelihood, summed over items."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.layout = choose_layout(model)
+
+    def prepare(self, items: Sequence[SftItem], runtime: Runtime) -> None:
+        """Nothing to do before a step."""
+
+    def forward(self, items: Sequence[SftItem]) -> tuple[torch.Tensor, Stats]:
+        """Loss sum, and next-token accuracy on the tokens of full weight."""
+        packed = pack([item.tree for item in items], layout=self.layout)
+        predictors, targets, weights = [], [], []
+        for start, item in zip(packed.starts.tolist(), items, strict=True):
+            for t, weight in enumerate(item.weights):
+                if weight:
+                    predictors.append(start + t - 1)
+                    targets.append(item.tree.prefix[t])
+                    weights.append(weight)
+        device = self.model.device
+        packed = packed.to(device)
+        targets_N = torch.tensor(targets, device=device)
+        weights_N = torch.tensor(weights, device=device)
+        logits_NV = selected_logits(self.model, packed, torch.tensor(predictors, device=device)).float()
+        losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
+        answer_N = weights_N == 1
+        hits = ((logits_NV.detach().argmax(-1) == targets_N) & answer_N).sum()
+        return (losses_N * weights_N).sum(), {"accuracy": (hits, weights.count(1.0))}
+
+
+def encode(tokenizer: Any, examples: Sequence[Example], config: SftConfig) -> list[SftItem]:
+    """Tokenize examples; those longer than `max_length` are left out, with a line on stderr.
+
+    Raises TrainingError when nothing is left.
+    """
+    items = []
+    for example in examples:
+        if config.train_on == "last":
+            prompt = encode_prompt(tokenizer, example.messages[:-1])
+            answer = encode_response(tokenizer, example.messages[-1]["content"])
+            ids, mask = prompt + answer, [False] * len(prompt) + [True] * len(answer)
+        else:
+            ids, mask = encode_conversation(tokenizer, example.messages)
+        if len(ids) <= config.max_length:
+            weights = [1.0 if answer else config.prompt_weight for answer in mask]
+            weights[0] = 0.0
+            items.append(SftItem(id=example.id, tree=Tree(prefix=tuple(ids)), weights=tuple(weights)))
+    dropped = len(examples) - len(items)
+    if not items:
+        raise TrainingError(f"max_length {config.max_length}: every example is longer")
+    if dropped:
+        print(
+            f"{dropped} of {len(examples)} examples are longer than max_length and left out", file=sys.stderr
+        )
+    return items
+
+
+def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
+    """Fine-tune and save a model. Raises TrainingError, Diverged or Interrupted."""
+    run = Run.open(config, method="SFT", resume=resume)
+    if run.finished:
+        return run.finished
+    check_model(config.model, head="causal")
+    tokenizer = load_tokenizer(config.model)
+    items = encode(tokenizer, read_examples(config.data), config)
+    items, held_out = hold_out(items, config.held_out, seed=config.seed)
+    runtime = Runtime(config)
+    if runtime.is_main:
+        run.begin()
+    dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32
+    model = load_causal_lm(config.model, dtype=dtype)
+    check_fit(model, tokenizer, max(len(item.tree.prefix) for item in items + held_out))
+    objective = SftObjective(make_trainable(model, config, task="CAUSAL_LM"))
+
+    def evaluate(module: Any) -> dict[str, float]:
+        found = run_batches(
+            module, runtime, held_out, layout=objective.layout, tokens=config.micro_batch_tokens
+        )
+        return {f"eval_{name}": value for name, value in found.items()}
+
+    metrics, steps = fit(
+        config,
+        run,
+        runtime,
+        objective,
+        items,
+        evaluate=evaluate if held_out else None,
+        shown=("loss", "accuracy"),
+    )
+
+    def save(directory: Path, card: str) -> None:
+        export(objective.model, tokenizer, directory, config, card=card)
+
+    if runtime.is_main:
+        run.finish(save, metrics, steps=steps)
+    runtime.barrier()
+    return TrainResult(output_dir=config.output_dir, metrics=metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(SftConfig, train, "Supervised fine-tuning."))

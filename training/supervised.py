@@ -1,0 +1,268 @@
+"""The loop of every trainer that passes over a data set: SFT, reward models, DPO and its relatives.
+
+What an optimiser step sees is fixed by the seed and the step alone; processes share each step's examples out
+among themselves. A loss is a sum over examples divided by the weight of the whole global batch, so that it
+does not depend on the number of processes or micro-batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+
+from training.checkpoint import rng_state, set_rng_state
+from training.config import SupervisedConfig
+from training.errors import Interrupted, TrainingError
+from training.guard import DivergenceGuard, stop_diverged
+from training.interrupt import StopRequest
+from training.metrics import MetricsLog, Progress
+from training.optim import build_optimizer, schedule
+from training.packing import Layout, Tree
+from training.run import Run
+from training.runtime import Runtime
+from training.weights import load_optimizer, load_weights, optimizer_state, weights
+
+Stats = dict[str, tuple[torch.Tensor | float, float]]
+Sums = dict[str, list[Any]]
+
+
+class Item(Protocol):
+    """One training example: its tokens, and what it adds to a loss's denominator."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tree(self) -> Tree: ...
+    @property
+    def weight(self) -> float: ...
+
+
+class Objective(Protocol):
+    """A module whose `forward(items)` gives a loss summed over items, and statistics as (sum, count)."""
+
+    layout: Layout
+
+    def prepare(self, items: Sequence[Any], runtime: Runtime) -> None:
+        """Called with this process's items before each step's micro-batches."""
+
+
+def fit(
+    config: SupervisedConfig,
+    run: Run,
+    runtime: Runtime,
+    objective: Any,
+    items: Sequence[Any],
+    *,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    shown: Sequence[str] = ("loss",),
+) -> tuple[dict[str, float], int]:
+    """Train `objective` on `items`; returns the last metrics and the number of optimiser steps.
+
+    `evaluate(module)` runs every `eval_every` steps (or after each epoch) on every process and gives metrics
+    with the prefix `eval_`; with `patience` set, training stops when `eval_loss` has not improved that often,
+    and the best weights are kept.
+
+    Raises Diverged, and Interrupted after a checkpoint was written.
+    """
+    per_epoch = math.ceil(len(items) / config.batch_size)
+    total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+    module = runtime.prepare(objective)
+    optimizer = build_optimizer(module, config.optimizer)
+    guard = DivergenceGuard(config.divergence_factor)
+    state: dict[str, Any] = {"best": None, "waited": 0, "last": {}}
+    best: dict[str, torch.Tensor] | None = None
+    step = run.start_step
+    if step:
+        saved = run.checkpoints.load(step)
+        load_weights(module, saved["model"])
+        load_optimizer(module, optimizer, saved["optimizer"])
+        guard.load(saved["guard"])
+        state, best = saved["state"], saved.get("best")
+        set_rng_state(saved["rng"][runtime.rank % len(saved["rng"])])
+
+    def save_checkpoint() -> None:
+        trees: dict[str, Any] = {
+            "model": weights(module),
+            "optimizer": optimizer_state(optimizer),
+            "guard": guard.state(),
+            "state": state,
+            "rng": runtime.gather(rng_state()),
+        }
+        if best is not None:
+            trees["best"] = best
+        if runtime.is_main:
+            run.checkpoints.save(step, trees)
+        runtime.barrier()
+
+    log = (
+        MetricsLog(config.output_dir, resume_at=step, tensorboard=config.tensorboard)
+        if runtime.is_main
+        else None
+    )
+    progress = Progress(total, run.method, start=step, visible=runtime.is_main)
+    stopped_early = config.patience is not None and state["waited"] >= config.patience
+    with StopRequest() as request, progress:
+        try:
+            while step < total and not stopped_early:
+                began = time.perf_counter()
+                batch = batch_of_step(items, step, batch_size=config.batch_size, seed=config.seed)
+                scale = schedule(step, total, config.optimizer)
+                row = _gradient(config, runtime, module, objective, batch)
+                norm = runtime.accelerator.clip_grad_norm_(
+                    [p for p in module.parameters() if p.requires_grad], config.optimizer.max_grad_norm
+                )
+                row["grad_norm"] = float(norm)
+                problem = guard.problem(row["loss"], row["grad_norm"])
+                if problem:
+                    # Every process knows the same loss, so all of them stop here; one writes.
+                    stop_diverged(
+                        config.output_dir, step + 1, problem, [dataclasses.asdict(item) for item in batch]
+                    )
+                optimizer.step(scale)
+                optimizer.zero_grad()
+                step += 1
+                row["learning_rate"] = scale * config.optimizer.learning_rate
+                if evaluate and (step == total or step % (config.eval_every or per_epoch) == 0):
+                    row |= evaluate(module)
+                    if config.patience is not None:
+                        if state["best"] is None or row["eval_loss"] < state["best"]:
+                            state |= {"best": row["eval_loss"], "waited": 0}
+                            best = {name: value.clone() for name, value in weights(module).items()}
+                        else:
+                            state["waited"] += 1
+                            stopped_early = state["waited"] >= config.patience
+                tokens = sum(item.tree.tokens(objective.layout) for item in batch)
+                seconds = time.perf_counter() - began
+                row |= {"tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}
+                state["last"] = row
+                if log:
+                    log.write({"step": step, "epoch": step / per_epoch, **row})
+                progress.update(step, **{n: row[n] for n in (*shown, "tokens_per_second") if n in row})
+                signum = request.agreed()
+                if signum or (
+                    config.checkpoint_every and step % config.checkpoint_every == 0 and step < total
+                ):
+                    save_checkpoint()
+                if signum:
+                    raise Interrupted(signum, step)
+        finally:
+            if log:
+                log.close()
+    if best is not None:
+        load_weights(module, best)
+    return {
+        k: v for k, v in state["last"].items() if k not in ("seconds", "grad_norm", "learning_rate")
+    }, step
+
+
+def batch_of_step(items: Sequence[Any], step: int, *, batch_size: int, seed: int) -> list[Any]:
+    """The global batch of a step (from 0): consecutive items in an order drawn anew for each epoch."""
+    per_epoch = math.ceil(len(items) / batch_size)
+    epoch, place = divmod(step, per_epoch)
+    order = list(range(len(items)))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return [items[i] for i in order[place * batch_size : (place + 1) * batch_size]]
+
+
+def share_out(items: Sequence[Any], world: int, layout: Layout) -> list[list[Any]]:
+    """Divide items over processes so that each computes about as many tokens."""
+    shares: list[list[Any]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for item in sorted(items, key=lambda item: -item.tree.tokens(layout)):
+        lightest = min(range(world), key=lambda rank: (loads[rank], rank))
+        shares[lightest].append(item)
+        loads[lightest] += item.tree.tokens(layout)
+    return shares
+
+
+def micro_batches(items: Sequence[Any], tokens: int, layout: Layout) -> list[list[Any]]:
+    """Split items, longest first, into groups of at most `tokens` tokens (or one item)."""
+    groups: list[list[Any]] = []
+    used = 0
+    for item in sorted(items, key=lambda item: -item.tree.tokens(layout)):
+        # Separate rows are all as wide as the group's first and longest.
+        cost = item.tree.tokens(layout)
+        if layout == "rows" and groups:
+            cost = max(cost, groups[-1][0].tree.tokens(layout))
+        if groups and used + cost <= tokens:
+            groups[-1].append(item)
+            used += cost
+        else:
+            groups.append([item])
+            used = item.tree.tokens(layout)
+    return groups
+
+
+def run_batches(
+    module: Any, runtime: Runtime, items: Sequence[Any], *, layout: Layout, tokens: int
+) -> dict[str, float]:
+    """Loss and statistics over items without gradients, summed over all processes: held-out evaluation."""
+    per_rank = [micro_batches(share, tokens, layout) for share in share_out(items, runtime.world, layout)]
+    groups = per_rank[runtime.rank]
+    sums: Sums = {}
+    module.eval()
+    with torch.no_grad():
+        for number in range(max(map(len, per_rank))):
+            counted = 1.0 if number < len(groups) else 0.0
+            group = groups[number] if counted else list(items[:1])
+            loss, stats = module(group)
+            _add(sums, {"loss": (loss, sum(item.weight for item in group)), **stats}, counted)
+    module.train()
+    return _means(sums, runtime)
+
+
+def hold_out(items: Sequence[Any], share: float, *, seed: int) -> tuple[list[Any], list[Any]]:
+    """Split items into training and held-out ones, the same way for the same seed.
+
+    Raises TrainingError when a share above 0 leaves either side empty.
+    """
+    order = list(range(len(items)))
+    random.Random(f"{seed}/held out").shuffle(order)
+    count = round(share * len(items))
+    if share and not 0 < count < len(items):
+        raise TrainingError(f"held_out {share}: leaves {count} of {len(items)} examples for evaluation")
+    return [items[i] for i in sorted(order[count:])], [items[i] for i in sorted(order[:count])]
+
+
+def _gradient(
+    config: SupervisedConfig, runtime: Runtime, module: Any, objective: Any, batch: Sequence[Any]
+) -> dict[str, float]:
+    layout = objective.layout
+    denominator = sum(item.weight for item in batch)
+    shares = share_out(batch, runtime.world, layout)
+    objective.prepare(shares[runtime.rank], runtime)
+    per_rank = [micro_batches(share, config.micro_batch_tokens, layout) for share in shares]
+    groups, rounds = per_rank[runtime.rank], max(map(len, per_rank))
+    sums: Sums = {"loss": [0.0, denominator / runtime.world]}
+    for number in range(rounds):
+        # Processes exchange weights and gradients in step: one that has no more work takes part with a zero.
+        counted = 1.0 if number < len(groups) else 0.0
+        group = groups[number] if counted else list(batch[:1])
+        with nullcontext() if number == rounds - 1 else runtime.accelerator.no_sync(module):
+            loss, stats = module(group)
+            # Processes average their gradients, so each one's share is multiplied back.
+            runtime.accelerator.backward(loss * (counted * runtime.world / denominator))
+        sums["loss"][0] += counted * loss.detach()
+        _add(sums, stats, counted)
+    return _means(sums, runtime)
+
+
+def _add(sums: Sums, stats: Stats, counted: float) -> None:
+    for name, (total, count) in stats.items():
+        entry = sums.setdefault(name, [0.0, 0.0])
+        entry[0] += counted * total
+        entry[1] += counted * count
+
+
+def _means(sums: Sums, runtime: Runtime) -> dict[str, float]:
+    names = sorted(sums)
+    totals = runtime.sum([number for name in names for number in map(float, sums[name])])
+    pairs = zip(names, totals[::2], totals[1::2], strict=True)
+    return {name: total / count if count else math.nan for name, total, count in pairs}
