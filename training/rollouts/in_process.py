@@ -7,8 +7,8 @@ is the model's own forward pass over live rows only; greedy output equals `model
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from training.chat import Conversation, decode_response, encode_prompt, stop_token_ids
 from training.errors import TrainingError
 from training.rollouts.protocol import Completion, FinishReason, Progress, Sampling
-from training.rollouts.sampling import draw
+from training.rollouts.sampling import draw, uniform
 from training.rollouts.slots import SlotCache
 
 # Waiting prompts enter when this share of the slots is free: fewer, larger prefills.
@@ -59,10 +59,14 @@ def generate_ids(
     *,
     sampling: Sampling,
     seed: int = 0,
+    rows: Sequence[int] | None = None,
     batch_size: int = 128,
     on_progress: Progress | None = None,
 ) -> list[Completion]:
-    """`generate` for prompts that are encoded already."""
+    """`generate` for prompts that are encoded already.
+
+    `rows` numbers the prompts (by default 0, 1, …): what is drawn depends on the seed and that number.
+    """
     if batch_size < 1:
         raise TrainingError(f"batch_size ({batch_size}) must be at least 1")
     if not all(prompts):
@@ -70,7 +74,9 @@ def generate_ids(
     context = context_length(model)
     room = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
     fits = [i for i in range(len(prompts)) if room[i] > 0]
-    loop = _Loop(model, tokenizer, prompts, room, fits, sampling, seed, batch_size)
+    loop = _Loop(
+        model, tokenizer, prompts, room, fits, sampling, seed, rows or range(len(prompts)), batch_size
+    )
     done = len(prompts) - len(fits)
     with _sampling_mode(model):
         while not loop.finished:
@@ -82,19 +88,34 @@ def generate_ids(
 
 
 class InProcessEngine:
-    """Rollouts straight from the model being trained."""
+    """Rollouts straight from the model being trained; `autocast()` is the context it computes in."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int = 128,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.autocast = autocast
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
     ) -> list[Completion]:
-        return generate_ids(
-            self.model, self.tokenizer, prompts, sampling=sampling, seed=seed, batch_size=self.batch_size
-        )
+        with self.autocast():
+            return generate_ids(
+                self.model,
+                self.tokenizer,
+                prompts,
+                sampling=sampling,
+                seed=seed,
+                rows=rows,
+                batch_size=self.batch_size,
+            )
 
     def update_weights(self, model: Any) -> None:
         self.model = model
@@ -118,14 +139,14 @@ class _Loop:
         fits: Sequence[int],
         sampling: Sampling,
         seed: int,
+        rows: Sequence[int],
         batch_size: int,
     ) -> None:
         self.model, self.tokenizer, self.prompts, self.sampling = model, tokenizer, prompts, sampling
         self.device = next(model.parameters()).device
         total, longest = len(prompts), max((room[i] for i in fits), default=0)
-        # One row of numbers a prompt: what it draws does not depend on when it gets a slot.
-        generator = torch.Generator().manual_seed(seed)
-        self.noise = torch.rand(total, longest, generator=generator).to(self.device)
+        # One row of numbers a prompt: what it draws does not depend on when it gets a slot, or in which process.
+        self.noise = uniform(seed, rows, longest).to(self.device)
         self.tokens = torch.zeros(total, longest, dtype=torch.long, device=self.device)
         self.logprobs = torch.zeros(total, longest, device=self.device)
         self.lengths = [0] * total

@@ -49,9 +49,12 @@ class Rollouts(Protocol):
     """Anything that samples answers from the policy as it is now."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
     ) -> list[Completion]:
-        """One completion per encoded prompt, in order."""
+        """One completion per encoded prompt, in order.
+
+        `rows` numbers the prompts within the step, over all processes: two copies of a prompt differ in it.
+        """
         ...
 
     def update_weights(self, model: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from training.rollouts.protocol import Sampling
@@ -38,3 +41,22 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     ordered, order = probabilities.sort(-1, descending=True)
     before = ordered.cumsum(-1, dtype=torch.float64) - ordered
     return torch.zeros_like(probabilities).scatter_(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def uniform(seed: int, rows: Sequence[int], steps: int) -> torch.Tensor:
+    """Numbers in [0, 1), one for each of these rows and `steps` steps: (rows, steps), float32.
+
+    Each depends on the seed, the row's number and the step alone, so that rows can be shared out among
+    processes and sampled in any order. Mixed as in SplitMix64 (Steele et al. 2014).
+    """
+    with np.errstate(over="ignore"):
+        row_R = _mix(_mix(np.array([seed % 2**64], dtype=np.uint64)) + np.array(rows, dtype=np.uint64))
+        counter_T = np.arange(1, steps + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits_RT = _mix(row_R[:, None] + counter_T)
+    return torch.from_numpy((bits_RT >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -38,8 +38,9 @@ class VLLMEngine:
         self.context: int = served[0]["max_model_len"]
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
     ) -> list[Completion]:
+        """One completion per encoded prompt, in order. Raises TrainingError when the server fails."""
         results: list[Completion | None] = [None] * len(prompts)
         # Requests share one seed and one length limit, so prompts are grouped by both: copies of a prompt
         # under one seed would all get the same answer.
@@ -58,7 +59,10 @@ class VLLMEngine:
             for start in range(0, len(members), PROMPTS_PER_REQUEST):
                 chunk = members[start : start + PROMPTS_PER_REQUEST]
                 answers = self._complete(
-                    [list(prompts[index]) for index in chunk], room, sampling, seed * 1_000_003 + copy
+                    [list(prompts[index]) for index in chunk],
+                    room,
+                    sampling,
+                    (seed * 1_000_003 + rows[0]) * 1_000_003 + copy,
                 )
                 for index, answer in zip(chunk, answers, strict=True):
                     results[index] = answer

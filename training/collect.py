@@ -1,0 +1,211 @@
+"""The first half of a step: sample responses, score them, and measure them under policy and reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+
+from training.chat import encode_prompt
+from training.data import Prompt
+from training.errors import TrainingError
+from training.experience import Experience, Rollout, pack_rows, response_mask, rows_of
+from training.rewards import Reward
+from training.rl_config import RLConfig
+from training.rl_update import Trained
+from training.rollouts.in_process import InProcessEngine
+from training.rollouts.protocol import Rollouts, Sampling
+from training.rollouts.vllm import VLLMEngine
+from training.runtime import Runtime
+from training.supervised import micro_batches, share_out
+
+
+class Collector:
+    """Samples and scores the responses of a step; each process does a part, all of them get the whole."""
+
+    def __init__(
+        self,
+        config: RLConfig,
+        runtime: Runtime,
+        model: Any,
+        tokenizer: Any,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+    ) -> None:
+        self.config, self.runtime, self.model = config, runtime, model
+        self.tokenizer, self.prompts, self.reward = tokenizer, prompts, reward
+        self.sampling = Sampling(
+            max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
+        )
+        self.engine: Rollouts
+        if config.rollouts.url is not None:
+            self.engine = VLLMEngine(
+                config.rollouts.url, tokenizer, weights_dir=config.output_dir / "rollout_weights"
+            )
+        else:
+            # On a CPU a small model samples no faster in bfloat16.
+            on_cpu = runtime.device.type == "cpu"
+            self.engine = InProcessEngine(
+                model,
+                tokenizer,
+                batch_size=config.rollouts.batch_size,
+                autocast=nullcontext if on_cpu else runtime.accelerator.autocast,
+            )
+        self._encoded: dict[int, tuple[int, ...]] = {}
+
+    def sample(self, step: int) -> tuple[list[Rollout], dict[str, float]]:
+        """The step's responses that have a reward, and how many have none.
+
+        Raises TrainingError when not one has a reward.
+        """
+        config, runtime = self.config, self.runtime
+        places = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
+        plan = [
+            (group, place) for group, place in enumerate(places) for _ in range(config.samples_per_prompt)
+        ]
+        own = range(
+            runtime.rank * len(plan) // runtime.world, (runtime.rank + 1) * len(plan) // runtime.world
+        )
+        self._hand_over_weights()
+        prompt_ids = [self._encode(plan[row][1]) for row in own]
+        completions = self.engine.generate(
+            prompt_ids, self.sampling, seed=config.seed + 7919 * step, rows=own
+        )
+        fitting = [n for n, done in enumerate(completions) if done.finish_reason != "prompt_too_long"]
+        asked = [self.prompts[plan[own[n]][1]] for n in fitting]
+        scored = self.reward(asked, [completions[n].text for n in fitting])
+        found, missing = [], 0
+        for number, (n, prompt, total) in enumerate(zip(fitting, asked, scored.total, strict=True)):
+            if total is None:
+                missing += 1
+                continue
+            found.append(
+                Rollout(
+                    prompt=prompt,
+                    prompt_ids=prompt_ids[n],
+                    group=plan[own[n]][0],
+                    completion=completions[n],
+                    reward=total,
+                    parts={name: scores[number] for name, scores in scored.parts.items()},
+                )
+            )
+        rollouts = [rollout for part in runtime.gather(found) for rollout in part]
+        missing, too_long = map(int, runtime.sum([float(missing), float(len(completions) - len(fitting))]))
+        if not rollouts:
+            raise TrainingError(
+                f"step {step + 1}: none of {len(plan)} responses has a reward: {missing} could not be scored, "
+                f"{too_long} prompts fill the model's context"
+            )
+        return rollouts, {"missing_rewards": missing, "prompts_too_long": too_long}
+
+    def _hand_over_weights(self) -> None:
+        if self.config.rollouts.kind == "vllm":
+            if self.runtime.is_main:
+                self.engine.update_weights(self.model)
+            self.runtime.barrier()
+
+    def _encode(self, place: int) -> tuple[int, ...]:
+        if place not in self._encoded:
+            self._encoded[place] = tuple(encode_prompt(self.tokenizer, self.prompts[place].prompt))
+        return self._encoded[place]
+
+
+def prompts_of_step(total: int, step: int, count: int, seed: int) -> list[int]:
+    """Which prompts a step (from 0) uses: the next `count` of an endless series of shuffled passes."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        epoch, place = divmod(step * count + len(chosen), total)
+        order = list(range(total))
+        random.Random(f"{seed}/prompts/{epoch}").shuffle(order)
+        chosen += order[place : place + count - len(chosen)]
+    return chosen
+
+
+@torch.no_grad()
+def measure(
+    rollouts: list[Rollout],
+    policy: Trained,
+    reference: Any,
+    value: Trained | None,
+    runtime: Runtime,
+    config: RLConfig,
+) -> tuple[Experience, dict[str, float]]:
+    """Log-probabilities under policy and reference, values, and what they say about the step.
+
+    Without a `reference` module it is the policy with its adapter off.
+    """
+    device = runtime.device
+    mask_RT = response_mask(rollouts, device)
+    rows = rows_of(rollouts)
+    names = ("logprobs", "reference", "entropy", "values")
+    found = {name: torch.zeros(mask_RT.shape, device=device) for name in names}
+    share = share_out(rows, runtime.world, policy.layout)[runtime.rank]
+    for group in micro_batches(share, config.micro_batch_tokens, policy.layout):
+        packed, order = pack_rows(group, policy.layout, device)
+        tokens = (packed, packed.predictors_N, packed.targets_N)
+        logprobs_N, entropies_N = policy.bare(*tokens, entropy=True)
+        if reference is None:
+            with policy.bare.model.disable_adapter():
+                reference_N, _ = policy.bare(*tokens)
+        else:
+            with runtime.accelerator.autocast():
+                reference_N, _ = reference(*tokens)
+        values_N = None
+        if value is not None:
+            if value.layout != policy.layout:
+                packed, _ = pack_rows(group, value.layout, device)
+            values_N = value.bare(packed, packed.predictors_N)
+        for name, values in zip(names, (logprobs_N, reference_N, entropies_N, values_N), strict=True):
+            if values is not None:
+                part_RT = torch.zeros((len(order), mask_RT.shape[1]), device=device)
+                found[name][order] = part_RT.masked_scatter(mask_RT[order], values.float())
+    if runtime.world > 1:
+        for tensor in found.values():
+            torch.distributed.all_reduce(tensor)
+    experience = Experience(
+        rollouts=rollouts,
+        mask_RT=mask_RT,
+        scores_R=torch.tensor([shaped(rollout, config) for rollout in rollouts], device=device),
+        groups_R=torch.tensor([rollout.group for rollout in rollouts], device=device),
+        logprobs_RT=found["logprobs"],
+        reference_RT=found["reference"],
+        values_RT=found["values"],
+    )
+    return experience, _summary(experience, found["entropy"])
+
+
+def shaped(rollout: Rollout, config: RLConfig) -> float:
+    """The reward as the update sees it: clipped, and less the penalty for not ending."""
+    score = rollout.reward
+    if config.reward_clip is not None:
+        score = max(-config.reward_clip, min(config.reward_clip, score))
+    if config.missing_eos_penalty is not None and rollout.completion.finish_reason != "stop":
+        score -= config.missing_eos_penalty
+    return score
+
+
+def _summary(experience: Experience, entropy_RT: torch.Tensor) -> dict[str, float]:
+    rollouts = experience.rollouts
+    rewards = torch.tensor([rollout.reward for rollout in rollouts])
+    lengths = experience.mask_RT.sum(1).float()
+    sampler = [p for rollout in rollouts for p in rollout.completion.logprobs]
+    gap = experience.logprobs_RT[experience.mask_RT] - torch.tensor(sampler, device=experience.mask_RT.device)
+    row = {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std()) if len(rewards) > 1 else 0.0,
+    }
+    for name in rollouts[0].parts:
+        if len(rollouts[0].parts) > 1:
+            row[f"reward_{name}"] = sum(r.parts[name] or 0.0 for r in rollouts) / len(rollouts)
+    return row | {
+        "kl": float(experience.kl_R.mean()),
+        "kl_per_token": float(experience.kl_R.sum() / lengths.sum()),
+        "entropy": float(entropy_RT.sum() / lengths.sum()),
+        "length": float(lengths.mean()),
+        "truncated": sum(r.completion.finish_reason == "length" for r in rollouts) / len(rollouts),
+        "sampler_gap": float(gap.abs().mean()),
+    }
