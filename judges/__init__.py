@@ -15,6 +15,7 @@ from judges.export import export_preferences
 from judges.inprocess import InProcessJudge
 from judges.labelling import LabelReport, label_pairs
 from judges.ledger import Ledger
+from judges.openai_judge import OpenAIJudge, Prices
 from judges.records import (
     FAILURES,
     ORDERS,
@@ -31,6 +32,7 @@ from judges.records import (
     Status,
 )
 from judges.scripted import ScriptedJudge
+from judges.server import VllmServer
 from judges.settings import LabelSettings
 from judges.templates import TemplateSet
 
@@ -52,12 +54,15 @@ __all__ = [
     "LedgerError",
     "Margins",
     "Message",
+    "OpenAIJudge",
     "Order",
     "Pair",
+    "Prices",
     "Reading",
     "ScriptedJudge",
     "Status",
     "TemplateSet",
+    "VllmServer",
     "combine",
     "export_preferences",
     "label_pairs",
