@@ -113,7 +113,9 @@ def _render(tokenizer: Any, messages: Conversation, *, generation_prompt: bool) 
 
 
 def _transcript(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-    bos = tokenizer.bos_token if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""
+    adds_bos = getattr(tokenizer, "add_bos_token", False)
+    # Encoders such as BERT read a sequence's class at a first token of its own.
+    bos = tokenizer.cls_token or (tokenizer.bos_token if adds_bos else None) or ""
     parts: list[str] = []
     for message in messages:
         content = message["content"]
@@ -133,7 +135,7 @@ def _ending(tokenizer: Any) -> str:
     cached = _endings.get(tokenizer)
     if cached is not None and cached[0] == key:
         return cached[1]
-    ending = tokenizer.eos_token or ""
+    ending = tokenizer.eos_token or tokenizer.sep_token or ""
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARKER}]
         tail = _render(tokenizer, turns, generation_prompt=False).rpartition(_MARKER)[2]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from training.chat import stop_token_ids
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -171,9 +172,29 @@ def score_head(model: Any) -> torch.nn.Linear:
     raise TrainingError(f"{type(model).__name__} has no head that this program knows (score or classifier)")
 
 
+def reward_pad_token(tokenizer: Any) -> int:
+    """The padding token a reward model is saved with, set on the tokenizer too.
+
+    transformers reads a sequence's score at its last token that is not padding, so padding must not be the
+    token that ends a turn, as it is where tokenizers pad with their end-of-sequence token.
+    """
+    ends = stop_token_ids(tokenizer)
+    candidates = [
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+        *sorted(tokenizer.added_tokens_decoder),
+        0,
+        1,
+    ]
+    pad = next(token for token in candidates if token is not None and token not in ends)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return pad
+
+
 def is_decoder(model: Any) -> bool:
-    """Whether attention is causal: the classifiers of decoders call their head `score`."""
-    return isinstance(getattr(model, "score", None), torch.nn.Linear)
+    """Whether attention is causal: the classifiers of decoders, and only they, call their head `score`."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return hasattr(inner, "score")
 
 
 def add_lora(model: Any, config: LoraConfig, *, task: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from training.allocator import keep_freed_memory
 from training.checkpoint import rng_state, set_rng_state
 from training.config import SupervisedConfig
 from training.errors import Interrupted, TrainingError
@@ -30,6 +31,7 @@ from training.runtime import Runtime
 from training.weights import load_optimizer, load_weights, optimizer_state, weights
 
 Stats = dict[str, tuple[torch.Tensor | float, float]]
+_OF_A_STEP = {"seconds", "grad_norm", "learning_rate", "tokens", "tokens_per_second"}
 Sums = dict[str, list[Any]]
 
 
@@ -61,13 +63,14 @@ def fit(
     items: Sequence[Any],
     *,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
+    conclude: Callable[[Any], dict[str, float]] | None = None,
     shown: Sequence[str] = ("loss",),
 ) -> tuple[dict[str, float], int]:
     """Train `objective` on `items`; returns the last metrics and the number of optimiser steps.
 
     `evaluate(module)` runs every `eval_every` steps (or after each epoch) on every process and gives metrics
     with the prefix `eval_`; with `patience` set, training stops when `eval_loss` has not improved that often,
-    and the best weights are kept.
+    and the best weights are kept. `conclude(module)` runs once on the final weights and adds metrics.
 
     Raises Diverged, and Interrupted after a checkpoint was written.
     """
@@ -108,6 +111,7 @@ def fit(
     )
     progress = Progress(total, run.method, start=step, visible=runtime.is_main)
     stopped_early = config.patience is not None and state["waited"] >= config.patience
+    keep_freed_memory()
     with StopRequest() as request, progress:
         try:
             while step < total and not stopped_early:
@@ -157,9 +161,8 @@ def fit(
                 log.close()
     if best is not None:
         load_weights(module, best)
-    return {
-        k: v for k, v in state["last"].items() if k not in ("seconds", "grad_norm", "learning_rate")
-    }, step
+    metrics = {k: v for k, v in state["last"].items() if k not in _OF_A_STEP}
+    return metrics | (conclude(module) if conclude else {}), step
 
 
 def batch_of_step(items: Sequence[Any], step: int, *, batch_size: int, seed: int) -> list[Any]:

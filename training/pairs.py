@@ -1,0 +1,114 @@
+"""Preference pairs ready for training: chosen by status, mixed between files, tokenized with a shared prompt."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from training.chat import encode_prompt, encode_response
+from training.config import SupervisedConfig
+from training.data import Preference, read_preferences
+from training.errors import TrainingError
+from training.packing import Tree
+
+
+class PairsConfig(SupervisedConfig):
+    """The fields of trainers that learn from preference pairs."""
+
+    shares: tuple[float, ...] | None = None
+    """Share of each data file in the mixture (human pairs beside AI labels, say); by default all rows of all."""
+
+    statuses: tuple[str, ...] = ("ok",)
+    """Labels with these statuses are trained on, the others left out."""
+
+    max_not_ok: float = Field(default=0.5, ge=0, le=1)
+    """Refuse to train when a larger share of a file's labels has a status other than ok."""
+
+    targets: str = Field(default="soft", pattern="^(soft|hard)$")
+    """soft uses the labels' probabilities; hard rounds them to 0 or 1, and leaves out those of one half."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PairsConfig:
+        if self.shares is not None:
+            if len(self.shares) != len(self.data):
+                raise ValueError(f"shares has {len(self.shares)} numbers for {len(self.data)} data files")
+            if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
+                raise ValueError(f"shares {self.shares} must be above 0 and add up to 1")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairItem:
+    """A tokenized pair: the prompt, and as its branches the chosen and the rejected answer."""
+
+    id: str
+    tree: Tree
+    p: float
+    weight: float = 1.0
+
+
+def load_pairs(config: PairsConfig) -> list[Preference]:
+    """Read, check and mix the pairs of all data files.
+
+    Raises TrainingError when too many labels of a file failed, or nothing is left to train on.
+    """
+    files = [_usable(path, read_preferences([path]), config) for path in config.data]
+    if config.shares is not None:
+        # The largest mixture in which no pair occurs twice.
+        size = min(len(pairs) / share for pairs, share in zip(files, config.shares, strict=True))
+        drawn = []
+        for number, (pairs, share) in enumerate(zip(files, config.shares, strict=True)):
+            count = min(len(pairs), round(size * share))
+            drawn.append(random.Random(f"{config.seed}/mixture/{number}").sample(pairs, count))
+        files = drawn
+    pairs = [pair for file in files for pair in file]
+    if not pairs:
+        raise TrainingError(f"{', '.join(map(str, config.data))}: the mixture of shares is empty")
+    return pairs
+
+
+def encode_pairs(tokenizer: Any, pairs: Sequence[Preference], max_length: int) -> list[PairItem]:
+    """Tokenize pairs; those with an answer that ends beyond `max_length` are left out, with a line on stderr.
+
+    Raises TrainingError when nothing is left.
+    """
+    items = []
+    for pair in pairs:
+        prompt = tuple(encode_prompt(tokenizer, pair.prompt))
+        answers = tuple(tuple(encode_response(tokenizer, text)) for text in (pair.chosen, pair.rejected))
+        if len(prompt) + max(map(len, answers)) <= max_length:
+            items.append(PairItem(id=pair.id, tree=Tree(prefix=prompt, branches=answers), p=pair.p))
+    if not items:
+        raise TrainingError(f"max_length {max_length}: every pair is longer")
+    if len(items) < len(pairs):
+        dropped = len(pairs) - len(items)
+        print(f"{dropped} of {len(pairs)} pairs are longer than max_length and left out", file=sys.stderr)
+    return items
+
+
+def _usable(path: Path, pairs: Sequence[Preference], config: PairsConfig) -> list[Preference]:
+    counts = Counter(pair.status for pair in pairs)
+    failed = len(pairs) - counts["ok"]
+    if failed > config.max_not_ok * len(pairs):
+        found = ", ".join(f"{status} {count}" for status, count in counts.most_common())
+        raise TrainingError(
+            f"{path}: {failed / len(pairs):.0%} of the labels are not ok ({found}); "
+            f"max_not_ok allows {config.max_not_ok:.0%}"
+        )
+    usable = [pair for pair in pairs if pair.status in config.statuses]
+    if config.targets == "hard":
+        usable = [_hardened(pair) for pair in usable if pair.p != 0.5]
+    if not usable:
+        raise TrainingError(f"{path}: no label has a status in {', '.join(config.statuses)} and a preference")
+    return usable
+
+
+def _hardened(pair: Preference) -> Preference:
+    return Preference(**{**vars(pair), "p": float(pair.p > 0.5)})

@@ -1,0 +1,210 @@
+"""Reward models: a score per answer, from pairs with soft labels.
+
+    python -m training.reward_model --config reward_model.yaml [--resume]
+
+Bradley-Terry on soft targets over the score at an answer's last token (or an encoder's pooled output), with the
+prompt that two answers share computed once. The mean and standard deviation of the scores over held-out pairs
+are saved as `reward_mean` and `reward_std` in the model's config.json, and `score` applies them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from training import cli
+from training.attention import choose_layout
+from training.models import (
+    check_fit,
+    check_model,
+    export,
+    is_decoder,
+    load_sequence_classifier,
+    load_tokenizer,
+    make_trainable,
+    reward_pad_token,
+)
+from training.packing import Layout, pack
+from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
+from training.preference_loss import bradley_terry, centring
+from training.run import Run, TrainResult
+from training.runtime import Runtime
+from training.scoring import RewardScorer, branch_scores, score
+from training.supervised import Stats, fit, hold_out, run_batches
+
+__all__ = ["RewardModelConfig", "RewardScorer", "score", "train"]
+
+_BINS = 10
+
+
+class RewardModelConfig(PairsConfig):
+    """A reward model from `prompt`, `chosen`, `rejected` and `p`."""
+
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the pairs kept out of training, for accuracy, calibration and normalisation."""
+
+    centring: float = Field(default=0.01, ge=0, le=10)
+    """Weight of the squared sum of a pair's scores, which keeps scores around zero."""
+
+
+class RewardObjective(torch.nn.Module):
+    """Bradley-Terry loss with centring, summed over pairs."""
+
+    def __init__(self, model: Any, *, centring: float) -> None:
+        super().__init__()
+        self.model = model
+        self.centring = centring
+        self.layout: Layout = choose_layout(model) if is_decoder(model) else "rows"
+
+    def prepare(self, items: Sequence[PairItem], runtime: Runtime) -> None:
+        """Nothing to do before a step."""
+
+    def forward(self, items: Sequence[PairItem]) -> tuple[torch.Tensor, Stats]:
+        """Loss sum; accuracy and margin, and in evaluation what calibration and length need."""
+        packed = pack([item.tree for item in items], layout=self.layout).to(self.model.device)
+        scores_K = branch_scores(self.model, packed)
+        chosen_P, rejected_P = scores_K[0::2], scores_K[1::2]
+        p_P = torch.tensor([item.p for item in items], device=scores_K.device)
+        margin_P = chosen_P - rejected_P
+        losses_P = bradley_terry(margin_P, p_P) + self.centring * centring(chosen_P, rejected_P)
+        margin_P = margin_P.detach()
+        decided_P = p_P != 0.5
+        right = (((margin_P > 0) == (p_P > 0.5)) & decided_P).sum()
+        stats: Stats = {
+            "accuracy": (right, sum(item.p != 0.5 for item in items)),
+            "margin": ((margin_P * (2 * p_P - 1).sign()).sum(), len(items)),
+        }
+        if not self.training:
+            lengths_K = torch.tensor(
+                [float(len(branch)) for item in items for branch in item.tree.branches],
+                device=scores_K.device,
+            )
+            stats |= _moments(scores_K, lengths_K) | _calibration(margin_P, p_P)
+            longer = (lengths_K[0::2] > lengths_K[1::2]) == (p_P > 0.5)
+            unequal = (lengths_K[0::2] != lengths_K[1::2]) & decided_P
+            stats["longer_is_better"] = ((longer & unequal).sum(), int(unequal.sum()))
+        return losses_P.sum(), stats
+
+
+def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
+    """Train and save a reward model. Raises TrainingError, Diverged or Interrupted."""
+    run = Run.open(config, method="reward model", resume=resume)
+    if run.finished:
+        return run.finished
+    check_model(config.model)
+    tokenizer = load_tokenizer(config.model)
+    items = encode_pairs(tokenizer, load_pairs(config), config.max_length)
+    items, held_out = hold_out(items, config.held_out, seed=config.seed)
+    runtime = Runtime(config)
+    if runtime.is_main:
+        run.begin()
+    model = load_sequence_classifier(
+        config.model,
+        dtype=torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32,
+        pad_token_id=reward_pad_token(tokenizer),
+        new_head=True,
+        seed=config.seed,
+    )
+    longest = max(len(i.tree.prefix) + max(map(len, i.tree.branches)) for i in items + held_out)
+    check_fit(model, tokenizer, longest)
+    objective = RewardObjective(make_trainable(model, config, task="SEQ_CLS"), centring=config.centring)
+
+    def measure(module: Any, pairs: Sequence[PairItem]) -> dict[str, float]:
+        found = run_batches(module, runtime, pairs, layout=objective.layout, tokens=config.micro_batch_tokens)
+        return report(found)
+
+    def evaluate(module: Any) -> dict[str, float]:
+        return {f"eval_{name}": value for name, value in measure(module, held_out).items()}
+
+    def normalise(module: Any) -> dict[str, float]:
+        found = measure(module, held_out or items[:512])
+        model.config.reward_mean = found["score_mean"]
+        model.config.reward_std = max(found["score_std"], 1e-6)
+        return {"reward_mean": found["score_mean"], "reward_std": found["score_std"]}
+
+    metrics, steps = fit(
+        config,
+        run,
+        runtime,
+        objective,
+        items,
+        evaluate=evaluate if held_out else None,
+        conclude=normalise,
+        shown=("loss", "accuracy"),
+    )
+
+    def save(directory: Path, card: str) -> None:
+        export(objective.model, tokenizer, directory, config, card=card)
+
+    if runtime.is_main:
+        run.finish(save, metrics, steps=steps)
+    runtime.barrier()
+    return TrainResult(output_dir=config.output_dir, metrics=metrics)
+
+
+def report(found: dict[str, float]) -> dict[str, float]:
+    """Readable measures from the means that the objective collects in evaluation.
+
+    `calibration_error` is the expected calibration error of the probability of the preferred answer in ten bins
+    over [0.5, 1], against the labels' own probabilities; `length_correlation` is Pearson's, between score and
+    answer length in tokens; `longer_is_better` is how often the label prefers the longer answer.
+    """
+    plain = {name: value for name, value in found.items() if not name.startswith("_")}
+    spread = _variance(found["_score"], found["_score_squared"])
+    lengths = _variance(found["_length"], found["_length_squared"])
+    covariance = found["_product"] - found["_score"] * found["_length"]
+    error = 0.0
+    for number in range(_BINS):
+        if found[f"_bin{number}_share"]:
+            gap = abs(found[f"_bin{number}_predicted"] - found[f"_bin{number}_labelled"])
+            error += found[f"_bin{number}_share"] * gap
+    return {
+        **plain,
+        "calibration_error": error,
+        "length_correlation": covariance / math.sqrt(spread * lengths) if spread * lengths > 0 else 0.0,
+        "score_mean": found["_score"],
+        "score_std": math.sqrt(spread),
+    }
+
+
+def _variance(mean: float, mean_of_squares: float) -> float:
+    return max(0.0, mean_of_squares - mean**2)
+
+
+def _moments(scores_K: torch.Tensor, lengths_K: torch.Tensor) -> Stats:
+    # In double precision: a variance as a difference of means cancels.
+    scores, lengths = scores_K.detach().double(), lengths_K.double()
+    values = {
+        "_score": scores,
+        "_score_squared": scores.square(),
+        "_length": lengths,
+        "_length_squared": lengths.square(),
+        "_product": scores * lengths,
+    }
+    return {name: (value.sum(), len(scores)) for name, value in values.items()}
+
+
+def _calibration(margin_P: torch.Tensor, p_P: torch.Tensor) -> Stats:
+    probability_P = margin_P.sigmoid()
+    flipped_P = probability_P < 0.5
+    predicted_P = torch.where(flipped_P, 1 - probability_P, probability_P)
+    labelled_P = torch.where(flipped_P, 1 - p_P, p_P)
+    bins_P = ((predicted_P - 0.5) * 2 * _BINS).long().clamp(0, _BINS - 1)
+    stats: Stats = {}
+    for number in range(_BINS):
+        inside_P = bins_P == number
+        count = int(inside_P.sum())
+        stats[f"_bin{number}_predicted"] = (predicted_P[inside_P].sum(), count)
+        stats[f"_bin{number}_labelled"] = (labelled_P[inside_P].sum(), count)
+        stats[f"_bin{number}_share"] = (float(count), len(p_P))
+    return stats
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(RewardModelConfig, train, "Train a reward model on preference pairs."))
