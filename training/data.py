@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from training.errors import TrainingError
 
 ROLES = ("system", "user", "assistant")
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ def read_preferences(paths: Sequence[Path]) -> list[Preference]:
     """Preference pairs: `prompt`, `chosen`, `rejected`, and the soft label `p` (1 where there is none).
 
     Takes the conversational layout of `datasets` and TRL, and plain strings. A row without `prompt`, whose
-    `chosen` and `rejected` are whole conversations, gets the turns that the two share as its prompt.
+    `chosen` and `rejected` are whole conversations, or transcripts of turns that begin with a blank line and
+    "Human:" or "Assistant:" (as in hh-rlhf), gets the turns that the two share as its prompt.
     """
     preferences = []
     for place, row in _all_rows(paths):
@@ -193,6 +196,8 @@ def _messages(row: dict[str, Any], column: str, place: str) -> list[dict[str, st
 
 def _answer(row: dict[str, Any], column: str, place: str) -> list[dict[str, str]]:
     if isinstance(row.get(column), str):
+        if "prompt" not in row and row[column].startswith("\n\nHuman:"):
+            return _turns(row[column])
         return [{"role": "assistant", "content": row[column]}]
     messages = _messages(row, column, place)
     if messages[-1]["role"] != "assistant":
@@ -200,6 +205,19 @@ def _answer(row: dict[str, Any], column: str, place: str) -> list[dict[str, str]
             f"{place}: {column}: the last message is the {messages[-1]['role']}'s, not the assistant's"
         )
     return messages
+
+
+def _turns(transcript: str) -> list[dict[str, str]]:
+    parts = _SPEAKER.split(transcript)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns: list[dict[str, str]] = []
+    for speaker, text in zip(parts[1::2], parts[2::2], strict=True):
+        if turns and turns[-1]["role"] == roles[speaker]:
+            # A model that went on in both roles wrote the label itself: it is part of that turn's text.
+            turns[-1]["content"] += f"\n\n{speaker}:{text.rstrip()}"
+        else:
+            turns.append({"role": roles[speaker], "content": text.strip()})
+    return turns
 
 
 def _kind(value: Any) -> str:

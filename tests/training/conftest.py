@@ -60,7 +60,20 @@ def build_model(vocab_size: int, *, seed: int = 0, **changes):
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
+    """The tiny tokenizer, made once; do not change it."""
     return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    """`make_tokenizer(template=…)`: a tokenizer of one's own; template None has no chat template."""
+    return build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """`make_model(vocab_size, seed=0, **config)`: a random tiny Llama of one's own."""
+    return build_model
 
 
 @pytest.fixture(scope="session")
