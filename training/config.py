@@ -143,7 +143,7 @@ class SupervisedConfig(TrainConfig):
     """Longest example in tokens."""
 
     divergence_factor: float = Field(default=5.0, gt=1)
-    """Stop when the loss is this many times its mean over the first ten steps."""
+    """Stop when the loss is this many times the first step's for three steps in a row."""
 
     held_out: float = Field(default=0.0, ge=0, le=0.5)
     """Share of the examples kept out of training and used for evaluation."""

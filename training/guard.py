@@ -12,14 +12,14 @@ from training.errors import Diverged
 
 
 class DivergenceGuard:
-    """Compares each loss with the mean of the first ten.
+    """Compares each loss with the first one, which no update has touched.
 
-    A single loss above `factor` times that mean may be a hard batch; three in a row are a divergence.
+    A single loss above `factor` times the first may be a hard batch; three in a row are a divergence.
     """
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
-        self.first: list[float] = []
+        self.first: float | None = None
         self.high = 0
 
     def problem(self, loss: float, grad_norm: float) -> str | None:
@@ -28,20 +28,18 @@ class DivergenceGuard:
             return f"the loss is {loss}"
         if not math.isfinite(grad_norm):
             return f"the gradient's norm is {grad_norm}"
-        if len(self.first) < 10:
-            self.first.append(loss)
-            return None
-        baseline = abs(sum(self.first) / len(self.first))
-        self.high = self.high + 1 if loss > self.factor * max(baseline, 1e-3) else 0
+        if self.first is None:
+            self.first = loss
+        self.high = self.high + 1 if loss > self.factor * max(abs(self.first), 1e-3) else 0
         if self.high >= 3:
-            return f"the loss {loss:.4g} was over {self.factor:g} times its first mean {baseline:.4g} for 3 steps"
+            return f"the loss, now {loss:.4g}, was over {self.factor:g} times the first, {self.first:.4g}, 3 times"
         return None
 
     def state(self) -> dict[str, Any]:
         return {"first": self.first, "high": self.high}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.first, self.high = list(state["first"]), state["high"]
+        self.first, self.high = state["first"], state["high"]
 
 
 def stop_diverged(output_dir: Path, step: int, problem: str, batch: list[Any]) -> None:
