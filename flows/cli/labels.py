@@ -1,0 +1,315 @@
+"""`charter labels …`: what a ledger holds, why a label is what it is, exports for training, imports of people's."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from judges import Ledger, Status
+    from judges.explain import Explanation
+
+STATUSES: tuple[Status, ...] = (
+    "ok",
+    "tie",
+    "inconsistent",
+    "no_answer",
+    "refused",
+    "truncated",
+    "timeout",
+    "error",
+)
+
+_ledger = click.option(
+    "--ledger",
+    "place",
+    envvar="CHARTER_LEDGER",
+    show_envvar=True,
+    metavar="URL|PATH",
+    help="sqlite:///file, postgresql://user@host/name, a file, or a run's folder. Default: the newest run's.",
+)
+_label_set = click.option(
+    "--set", "ref", metavar="DIGEST", help="Beginning of a label set's digest. Default: newest."
+)
+
+
+@click.group(name="labels")
+def labels() -> None:
+    """Look into a ledger of judgements, labels and human verdicts."""
+
+
+@labels.command()
+@_ledger
+@_label_set
+@click.option(
+    "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable."
+)
+@click.option("--principle", help="Only labels that drew this principle.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many to show.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
+def show(
+    place: str | None,
+    ref: str | None,
+    statuses: tuple[str, ...],
+    principle: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Labels of a set, one a line: winner, probability, orders, status, principles, texts."""
+    from itertools import islice
+
+    from judges.ledger.reading import find_label_set, labelled_pairs
+    from judges.text import clipped
+
+    with _open(place) as ledger:
+        label_set = find_label_set(ledger, ref)
+        chosen = (
+            x
+            for x in labelled_pairs(ledger, label_set)
+            if (not statuses or x.label.status in statuses)
+            and (principle is None or principle in x.label.principles)
+        )
+        rows = list(islice(chosen, limit))
+    if as_json:
+        for x in rows:
+            row = x.pair.to_row() | {
+                "p": x.label.p,
+                "p_ab": x.label.p_ab,
+                "p_ba": x.label.p_ba,
+                "status": x.label.status,
+                "principles": list(x.label.principles),
+                "label_digest": x.label.digest,
+                "verdict": None if x.verdict is None else x.verdict.winner,
+            }
+            click.echo(json.dumps(row))
+        return
+    table = _table("pair", "p", "ab", "ba", "status", "principle", "person", texts=("prompt", "a", "b"))
+    for x in rows:
+        label, last = x.label, x.pair.prompt[-1]["content"]
+        table.add_row(
+            *_cells(clipped(x.pair.id, 24), _p(label.p), _p(label.p_ab), _p(label.p_ba), label.status),
+            *_cells(clipped(", ".join(label.principles), 24), x.verdict.winner if x.verdict else ""),
+            *_cells(clipped(last, 200), clipped(x.pair.a, 200), clipped(x.pair.b, 200)),
+        )
+    _print(table)
+
+
+@labels.command()
+@click.argument("label", metavar="LABEL|PAIR")
+@_ledger
+def explain(label: str, place: str | None) -> None:
+    """The whole story of one label: by the beginning of its digest, or by its pair's id."""
+    from judges.explain import explain as tell
+
+    with _open(place) as ledger:
+        story = tell(ledger, label)
+    click.echo("\n".join(_story(story)))
+
+
+@labels.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@_ledger
+@_label_set
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    default=("ok",),
+    show_default=True,
+    type=click.Choice(("ok", "tie", "inconsistent")),
+    help="Labels to export; repeatable.",
+)
+def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, ...]) -> None:
+    """Write preferences to OUT.jsonl and OUT.parquet, or to the one that OUT's suffix names."""
+    from judges import export_preferences
+    from judges.ledger.reading import find_label_set
+
+    with _open(place) as ledger:
+        counts = export_preferences(ledger, find_label_set(ledger, ref), out, statuses=statuses)
+    for status, count in counts.items():
+        click.echo(f"{count:>9,} {status}{'' if status in statuses else ' (left out)'}")
+
+
+@labels.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_ledger
+@click.option("--who", required=True, help="Whose preferences these are, such as the data set's name.")
+@click.option(
+    "--pairs", "pairs_out", type=click.Path(path_type=Path), help="Also write the pairs here, to label them."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Read only so many pairs.")
+def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, limit: int | None) -> None:
+    """Read human preferences from FILE as verdicts: hh-rlhf transcripts, prompt/chosen/rejected, and others."""
+    import os
+    import time
+
+    from judges.known import read_known_pairs
+    from judges.ledger import Verdict
+
+    known = read_known_pairs(file, limit=limit)
+    now = time.time()
+    verdicts = [
+        Verdict(
+            pair_id=k.pair.id,
+            item=k.pair.digest,
+            winner=k.winner,
+            who=who,
+            why=f"imported from {file.name}",
+            created_at=now,
+        )
+        for k in known.pairs
+    ]
+    with _open(place, create=True) as ledger:
+        ledger.add_verdicts(verdicts, [k.pair for k in known.pairs])
+    if pairs_out is not None:
+        part = pairs_out.with_name(f".{pairs_out.name}.{os.getpid()}.tmp")
+        with part.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(k.pair.to_row(), ensure_ascii=False) + "\n" for k in known.pairs)
+        os.replace(part, pairs_out)
+    for line in known.skipped[:3]:
+        click.echo(f"passed over {line}", err=True)
+    click.echo(f"{len(verdicts):,} verdicts by {who}, {len(known.skipped):,} rows passed over")
+
+
+@labels.command()
+@_ledger
+@_label_set
+def stats(place: str | None, ref: str | None) -> None:
+    """Counts, rates and means of a label set, per principle, with the judge's cost and people's agreement."""
+    from judges.agreement import cohen_kappa
+    from judges.ledger.reading import find_label_set, label_set_content
+    from judges.ledger.statistics import set_statistics
+
+    with _open(place) as ledger:
+        label_set = find_label_set(ledger, ref)
+        content = label_set_content(ledger, label_set)
+        s = set_statistics(ledger, label_set, judge=content["judge"], method=content["method"])
+        url = ledger.url
+    table = _table(
+        "principle", "labels", *(x for x in STATUSES if s.overall.statuses[x]), "decided", "first slot"
+    )
+    for name, tally in [*sorted(s.by_principle.items()), ("all", s.overall)]:
+        shares = [f"{tally.statuses[x] / tally.labels:.1%}" for x in STATUSES if s.overall.statuses[x]]
+        table.add_row(
+            *_cells(name, f"{tally.labels:,}", *shares, f"{tally.decided:.3f}", f"{tally.lead:+.3f}")
+        )
+    click.echo(f"label set {label_set[:12]} of {content['constitution']['ref']} in {url}")
+    _print(table)
+    click.echo("decided: mean distance of p from one half. first slot: its lead in probability; 0 is fair.")
+    click.echo(
+        f"{s.judgements:,} judgements, {s.failures:,} calls lost, {s.prompt_tokens + s.completion_tokens:,} tokens, "
+        f"{s.seconds:,.0f} s" + ("" if s.cost is None else f", cost {s.cost:.2f}")
+    )
+    if s.verdicts:
+        total = sum(s.verdicts.values())
+        same = sum(n for (judge, person), n in s.verdicts.items() if judge == person)
+        kappa = cohen_kappa(s.verdicts)
+        click.echo(
+            f"people judged {total:,}: the judge agrees on {same / total:.1%}, Cohen's kappa {kappa:.2f}"
+        )
+
+
+def _open(place: str | None, *, create: bool = False) -> Ledger:
+    from judges import JudgeError, Ledger
+
+    if place is None:
+        found = sorted(Path("runs").glob("*/ledger.db"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise JudgeError("no ledger under runs/: name one with --ledger")
+        place = str(found[-1])
+    if "://" not in place:
+        path = Path(place)
+        path = path / "ledger.db" if path.is_dir() else path
+        if not create and not path.is_file():
+            raise JudgeError(f"no ledger at {path}")
+        place = str(path)
+    return Ledger.open(place)
+
+
+def _story(x: Explanation) -> list[str]:
+    """The explanation as plain lines; texts of models are printable and indented."""
+    from judges.text import printable
+
+    def block(text: str) -> list[str]:
+        return [f"    {line}" for line in printable(text).split("\n")]
+
+    label, c = x.label, x.made_with["constitution"]
+    lines = [
+        f"label      {label.digest}",
+        f"pair       {printable(label.pair_id)}",
+        f"status     {label.status}{'' if label.detail is None else f' ({printable(label.detail)})'}",
+        f"p          {_p(label.p)}  (a first: {_p(label.p_ab)}, b first: {_p(label.p_ba)}, spread {_p(label.spread)})",
+        f"winner     {label.winner or 'none'}",
+        f"made       {_when(x.created_at)} under {c['ref']}, label set {x.label_set[:12]}",
+        f"settings   {json.dumps(x.made_with['settings'])}",
+    ]
+    for verdict in x.verdicts:
+        what = f"{verdict.winner} ({verdict.why})" if verdict.why else verdict.winner
+        lines.append(f"person     {printable(verdict.who)}, {_when(verdict.created_at)}: {printable(what)}")
+    for message in x.pair.prompt:
+        lines += [f"{message['role']}:", *block(message["content"])]
+    lines += ["response a:", *block(x.pair.a), "response b:", *block(x.pair.b)]
+    for j in x.judgements:
+        r, judge = j.reading, j.judge
+        logprobs = "none" if r.logprobs is None else ", ".join(f"{lp:.4f}" for lp in r.logprobs)
+        prompt = "as shown below" if j.call is not None else "the stored template renders another prompt"
+        lines += [
+            "",
+            f"judgement  {j.key}",
+            f"principle  {j.principle_id}: {printable(j.question)}",
+            f"order      {j.order}   status {r.status}{'' if r.detail is None else f' ({printable(r.detail)})'}",
+            f"logprobs   {logprobs}",
+            f"judge      {judge.kind}: {judge.model}, revision {judge.revision[:16]}, {judge.build}",
+            f"spent      {r.prompt_tokens}+{r.completion_tokens} tokens, {r.latency_s:.3f} s"
+            + ("" if r.cost is None else f", cost {r.cost:.6f}")
+            + f", {_when(j.created_at)}",
+            f"prompt     {j.prompt_digest[:16]}, {prompt}",
+        ]
+        if j.call is not None:
+            for message in j.call.messages:
+                lines += [f"  {message['role']}:", *block(message["content"])]
+            if j.call.text is not None:
+                lines += block(j.call.text)
+        if r.text is not None:
+            lines += ["  the judge wrote:", *block(r.text)]
+    for status, detail, at in x.failures:
+        lines.append(f"lost call  {_when(at)}: {status} ({printable(detail or '')})")
+    return lines
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _table(*columns: str, texts: tuple[str, ...] = ()) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    # The texts share what room the figures leave, and are cut rather than wrapped.
+    table = Table(box=box.SIMPLE, pad_edge=False, expand=bool(texts))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for column in texts:
+        table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=1)
+    return table
+
+
+def _cells(*values: str) -> list[Any]:
+    """Cells as plain text: rich would read [brackets] in a string as its own markup."""
+    from rich.text import Text
+
+    return [Text(value) for value in values]
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
