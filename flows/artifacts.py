@@ -1,0 +1,97 @@
+"""What the Prefect UI shows of a run: progress while it runs, then results, label report and walk-through.
+
+Artifacts are views: everything in them can be rebuilt from the run directory. Model text in them is escaped.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.escape import clip, escape_markdown
+from flows.progress import label
+from flows.report.data import ReportData, result_rows
+from flows.report.markdown import result_markdown, table, walk_markdown
+
+if TYPE_CHECKING:
+    from flows.session import Session
+
+_UPDATE_SECONDS = 3.0
+
+
+class PrefectReporter:
+    """A progress artifact per running stage, and one log line when it ends."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._last = 0.0
+
+    def started(self, stage: str) -> None:
+        self._last = time.monotonic()
+        self._artifact = create_progress_artifact(  # type: ignore[assignment]
+            progress=0.0, key=f"progress-{stage.replace('_', '-')}", description=label(stage).strip()
+        )
+
+    def reused(self, stage: str, key: str) -> None:
+        get_run_logger().info("%s: nothing changed, reused %s", stage, key[:12])
+
+    def progress(self, stage: str, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if self._artifact is None or not total or now - self._last < _UPDATE_SECONDS:
+            return
+        self._last = now
+        update_progress_artifact(
+            artifact_id=self._artifact,
+            progress=min(100.0, 100.0 * done / total),
+            description=f"{label(stage).strip()}: {done:,} of {total:,} {text}",
+        )
+
+    def finished(self, stage: str, seconds: float, text: str) -> None:
+        if self._artifact is not None:
+            update_progress_artifact(artifact_id=self._artifact, progress=100.0)
+            self._artifact = None
+        get_run_logger().info("%s: %.1f s, %s", stage, seconds, text)
+
+
+def publish(session: Session, data: ReportData) -> None:
+    """Publish what the finished stages of this attempt have to show."""
+    mark = "" if session.constitution.published else " (unpublished)"
+    title = f"{session.config.name}, {clip(session.constitution.ref)}{mark}"
+    if data.models:
+        heading, *rows = result_rows(data)
+        create_table_artifact(
+            key="results", table=[dict(zip(heading, row, strict=True)) for row in rows], description=title
+        )
+        create_markdown_artifact(key="report", markdown=result_markdown(data), description=title)
+        create_markdown_artifact(key="walk-through", markdown=walk_markdown(data), description=title)
+    if "labels" in session.outcomes:
+        markdown = f"# Labels of {escape_markdown(title)}\n\n{table(label_rows(session))}"
+        create_markdown_artifact(key="label-report", markdown=markdown, description=title)
+
+
+def label_rows(session: Session) -> list[list[str]]:
+    """The judge's statuses and the draw of principles: a heading row, then what and how many."""
+    rows = [["labels", "count"]]
+    metrics = session.outcomes["labels"].manifest.metrics
+    for name, value in _flat(metrics):
+        rows.append([name, f"{value:.3f}" if isinstance(value, float) else str(value)])
+    return rows
+
+
+def _flat(metrics: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name} ")
+        else:
+            rows.append((f"{prefix}{name}".replace("_", " "), value))
+    return rows

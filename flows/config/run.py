@@ -1,0 +1,109 @@
+"""The whole configuration of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from flows.config.sections import (
+    CritiqueRevisionSection,
+    DemonstrationsSection,
+    EvaluateSection,
+    JudgeSection,
+    LabelsSection,
+    LauncherSection,
+    ModelsSection,
+    PairsSection,
+    PromptsSection,
+    WorldSection,
+)
+from flows.config.trainers import HelpfulSFTSection, RewardModelSection, RLSection, SLCAISection
+from flows.config.types import ConfigPath, ConstitutionRef, Section
+
+
+class RunConfig(Section):
+    """Everything that a run needs to know: what goes in, who judges, and every stage's knobs."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+    """Name of the run and of its folder: lower-case letters, digits, dots, dashes, underscores."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of every draw in the run."""
+
+    runs_dir: ConfigPath = Field(default_factory=lambda: Path.cwd() / "runs")
+    """Folder of all runs; by default `runs` in the working directory."""
+
+    constitution: ConstitutionRef
+    """A published version (name@1.2.0, name@^1.2), a working file's name, or a path."""
+
+    allow_unpublished: bool = False
+    """Train from a working file too; whatever comes of it is marked as unpublished."""
+
+    gold: Literal["microworld"] | None = None
+    """Who scores the answers at the end, outside of training: the microworld's oracle, or nobody."""
+
+    world: WorldSection | None = None
+    """The microworld's own prompts and demonstrations, instead of `prompts` and `demonstrations`."""
+
+    models: ModelsSection
+    """The models that the run starts from."""
+
+    judge: JudgeSection
+    """Who labels the pairs."""
+
+    prompts: PromptsSection | None = None
+    """The user's own prompts."""
+
+    demonstrations: DemonstrationsSection | None = None
+    """For helpful-only fine-tuning. Without it, the base model plays the helpful-only model."""
+
+    launcher: LauncherSection = LauncherSection()
+    """How training processes are started."""
+
+    helpful_sft: HelpfulSFTSection = HelpfulSFTSection()
+    """Fine-tuning on demonstrations of a helpful-only assistant."""
+
+    critique_revision: CritiqueRevisionSection = CritiqueRevisionSection()
+    """Critiques and revisions."""
+
+    sl_cai: SLCAISection = SLCAISection()
+    """Fine-tuning on the revisions."""
+
+    pairs: PairsSection = PairsSection()
+    """Pairs of answers."""
+
+    labels: LabelsSection = LabelsSection()
+    """The judge's labels."""
+
+    reward_model: RewardModelSection = RewardModelSection()
+    """The reward model."""
+
+    rl: RLSection = RLSection()
+    """Reinforcement learning."""
+
+    evaluate: EvaluateSection = EvaluateSection()
+    """Answers of all models to held-out prompts."""
+
+    @model_validator(mode="after")
+    def _one_source_of_prompts(self) -> RunConfig:
+        if self.world is None and self.prompts is None:
+            raise ValueError("prompts: is required (or `world:` for the microworld's own)")
+        if self.world is not None and self.prompts is not None:
+            raise ValueError("prompts: the microworld brings its own (`world:`); remove one of the two")
+        if self.world is not None and self.demonstrations is not None:
+            raise ValueError(
+                "demonstrations: the microworld brings its own (`world:`); remove one of the two"
+            )
+        return self
+
+    @property
+    def run_directory(self) -> Path:
+        """Where this run's record lies."""
+        return self.runs_dir / self.name
+
+    @property
+    def has_demonstrations(self) -> bool:
+        """Whether a helpful-only model is trained."""
+        return self.world is not None or self.demonstrations is not None

@@ -1,0 +1,65 @@
+"""Types that the sections of a run's configuration share.
+
+A relative path in a config file starts at the file's folder; one given on the command line (`--set`) starts
+at the working directory. The loader passes the file's folder as validation context.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+_CONSTITUTION_PATH = re.compile(r"[/\\]|\.ya?ml$")
+
+
+class FromCommandLine(str):
+    """A text given with --set."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses unknown fields; a field's docstring is its description."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+
+def _base(value: str, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return Path.cwd() if folder is None or isinstance(value, FromCommandLine) else Path(folder)
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("must name a file or folder")
+    return (_base(value, info) / Path(value).expanduser()).resolve()
+
+
+def resolve_model(value: Any, info: ValidationInfo) -> Any:
+    """A folder beside the config becomes an absolute path; `organisation/name` stays a hub id."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    path = (_base(value, info) / Path(value).expanduser()).resolve()
+    hub = value.count("/") == 1 and not value.startswith((".", "/", "~"))
+    return str(value) if hub and not path.exists() else str(path)
+
+
+def _constitution(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not _CONSTITUTION_PATH.search(value):
+        return value
+    return str(_path(value, info))
+
+
+def _templates(value: Any, info: ValidationInfo) -> Any:
+    return str(_path(value, info)) if isinstance(value, str) and "/" in value else value
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_path)]
+ModelRef = Annotated[str, Field(min_length=1), BeforeValidator(resolve_model)]
+ConstitutionRef = Annotated[str, Field(min_length=1), BeforeValidator(_constitution)]
+TemplatesRef = Annotated[str, Field(min_length=1), BeforeValidator(_templates)]

@@ -1,0 +1,24 @@
+"""What can go wrong in a run, each as one clear line."""
+
+from __future__ import annotations
+
+
+class FlowError(ValueError):
+    """The user's mistake, or a stage that failed: one line that says what and where."""
+
+
+class StageFailed(FlowError):
+    """A stage's process ended badly; the line names its log."""
+
+
+class RunBusy(FlowError):
+    """Another process works in the run directory."""
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error is a message to the user rather than a bug: each room has its own kind of ValueError."""
+    from constitution import ConstitutionError
+    from judges import JudgeError
+    from training import TrainingError
+
+    return isinstance(error, (FlowError, ConstitutionError, JudgeError, TrainingError))

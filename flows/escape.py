@@ -1,0 +1,22 @@
+"""Model text in views: shown as text, never as markup."""
+
+from __future__ import annotations
+
+import re
+
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+def escape_markdown(text: str, *, limit: int = 2000) -> str:
+    """Text that a Markdown renderer shows letter by letter, on one line, clipped to `limit` characters.
+
+    Every ASCII punctuation mark becomes a character reference, so neither Markdown nor HTML finds its syntax.
+    """
+    one_line = clip(text.replace("\x00", ""), limit)
+    return _PUNCTUATION.sub(lambda match: f"&#{ord(match.group())};", one_line)
+
+
+def clip(text: str, limit: int = 60) -> str:
+    """Text on one line, cut to `limit` characters."""
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"

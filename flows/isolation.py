@@ -1,0 +1,102 @@
+"""Running a stage function in a child process: `python -m flows.isolation job.json`.
+
+The job file holds the same `Work` that the function would get in this process; progress comes back through
+`progress.json`, the result through `result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from flows.errors import is_ours
+from flows.files import write_atomically, write_json
+from flows.processes import run_child
+from flows.stages.base import Result, Work
+
+JOB, PROGRESS, RESULT = "job.json", "progress.json", "result.json"
+_PROGRESS_SECONDS = 0.2
+
+
+def run_isolated(work: Work) -> Result:
+    """Run the stage that `work` names in a child process.
+
+    Raises StageFailed with the child's error line and its log.
+    """
+    from flows.snapshot import to_json
+
+    directory = work.directory
+    job = {
+        "stage": work.stage,
+        "directory": str(directory),
+        "run_directory": str(work.run_directory),
+        "seed": work.seed,
+        "settings": work.settings,
+        "tuning": work.tuning,
+        "inputs": work.inputs,
+        "digests": work.digests,
+        "constitution": to_json(work.constitution) if work.constitution else None,
+    }
+    write_json(directory / JOB, job)
+    (directory / RESULT).unlink(missing_ok=True)
+    run_child(
+        [sys.executable, "-m", "flows.isolation", str(directory / JOB)],
+        log=directory / "log.txt",
+        what=f"stage {work.stage}",
+        on_poll=lambda: _relay(work),
+        on_exit=work.note_child,
+    )
+    result = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+    for name in (JOB, PROGRESS, RESULT):
+        (directory / name).unlink(missing_ok=True)
+    return Result(outputs=result["outputs"], metrics=result["metrics"])
+
+
+def _relay(work: Work) -> None:
+    try:
+        done, total, text = json.loads((work.directory / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # nothing said yet
+    work.progress(done, total, text)
+
+
+class _ToFile:
+    def __init__(self, path: Path) -> None:
+        self._path, self._last = path, 0.0
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            write_atomically(self._path, json.dumps([done, total, text]))
+
+
+def _main(job_path: Path) -> int:
+    from flows.snapshot import from_json
+    from flows.stages import by_name
+
+    job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
+    constitution = job.pop("constitution")
+    directory = Path(job.pop("directory"))
+    work = Work(
+        **{**job, "run_directory": Path(job["run_directory"])},
+        directory=directory,
+        constitution=from_json(constitution) if constitution else None,
+        progress=_ToFile(directory / PROGRESS),
+    )
+    try:
+        result = by_name(work.stage).run(work)
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    write_json(directory / RESULT, {"outputs": result.outputs, "metrics": result.metrics})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

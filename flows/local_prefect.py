@@ -1,0 +1,64 @@
+"""Prefect for one run on this machine: a temporary server, its database beside the runs, nothing sent anywhere.
+
+`prepare` must be called before prefect is imported: it sets what prefect reads from the environment at import.
+A user's own PREFECT_API_URL or PREFECT_HOME is respected.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.progress import Reporter
+from flows.report.data import ReportData
+from flows.request import RunRequest
+
+
+def prepare(runs_dir: Path) -> None:
+    """Set the environment for a quiet local Prefect, and make its folder: its server does not."""
+    home = runs_dir.resolve() / ".prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "PREFECT_HOME": str(home),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # The terminal shows our own progress; the run's logs are in the API.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    if "PREFECT_API_URL" not in os.environ:
+        settings |= {
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def without_heartbeats() -> Iterator[None]:
+    """No heartbeats for flows that run in this process: ending them costs a second a flow, and nobody
+    watches a temporary server for crashed runs."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def run_rlaif(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None]) -> str:
+    """Run the `rlaif` flow in this process; returns the run directory. SIGTERM ends the process with code 143."""
+    from prefect.exceptions import TerminationSignal
+
+    from flows.pipeline import RESULT, TERMINAL, rlaif
+
+    TERMINAL.set(reporter)
+    RESULT.set(on_result)
+    try:
+        with without_heartbeats():
+            return rlaif(request)
+    except TerminationSignal:
+        raise SystemExit(128 + signal.SIGTERM) from None

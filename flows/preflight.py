@@ -1,0 +1,188 @@
+"""A look at everything that a run will need, before anything is spent: each problem is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import httpx
+
+from constitution import Constitution, templates_digest
+from flows.config import RunConfig
+from flows.errors import FlowError
+from flows.models import cached_commit, is_hub_id
+from flows.prompts import read_prompts
+from flows.stages import active
+from judges.templates import TemplateSet
+from training.data import read_examples
+from training.errors import TrainingError
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def preflight(config: RunConfig, constitution: Constitution) -> None:
+    """Check constitution, templates, files, models and endpoints, the cheap ones first.
+
+    Raises FlowError or JudgeError: one line that says what is wrong and where.
+    """
+    check_constitution(config, constitution)
+    TemplateSet(config.labels.templates)
+    templates_digest(config.critique_revision.templates)
+    check_run_directory(config.run_directory)
+    check_model(config.models.base, "models.base")
+    if config.models.critic is not None:
+        check_model(config.models.critic, "models.critic")
+    if config.judge.kind == "in_process":
+        check_model(config.judge.model, "judge.model")
+    check_data(config)
+    if config.judge.kind == "openai":
+        for endpoint in config.judge.endpoints:
+            check_endpoint(endpoint, config.judge.model, config.judge.api_key_env)
+    for stage in active(config):
+        stage.settings(config)
+
+
+def check_constitution(config: RunConfig, constitution: Constitution) -> None:
+    """Principles of both kinds, enough of them, and a published version unless the config allows otherwise."""
+    if not constitution.published and not config.allow_unpublished:
+        raise FlowError(
+            f"constitution: {constitution.ref} is not published; publish it (charter constitution publish "
+            f"{constitution.name}) or set allow_unpublished: true for a trial"
+        )
+    for half in ("critique", "comparison"):
+        enabled = [p for p in getattr(constitution, half) if p.enabled and p.weight > 0]
+        if not enabled:
+            raise FlowError(f"constitution: {constitution.ref} has no enabled {half} principle")
+        if half == "comparison" and config.labels.principles > len(enabled):
+            raise FlowError(
+                f"labels.principles: {config.labels.principles} is not allowed: {constitution.ref} has "
+                f"{len(enabled)} enabled comparison principles"
+            )
+
+
+def check_model(ref: str, field: str) -> None:
+    """A model folder has config, safetensors weights and a tokenizer; a hub id is cached or reachable."""
+    if is_hub_id(ref):
+        check_hub_model(ref, field)
+        return
+    folder = Path(ref)
+    if not folder.exists():
+        raise FlowError(f"{field}: {ref}: no such folder (and not a hub id of the form organisation/name)")
+    if not folder.is_dir():
+        raise FlowError(
+            f"{field}: {ref}: is a file; a model is a folder with config.json and safetensors weights"
+        )
+    path = folder / "config.json"
+    if not path.is_file():
+        reason = "is empty" if not any(folder.iterdir()) else "has no config.json"
+        raise FlowError(f"{field}: {ref}: {reason}")
+    try:
+        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise FlowError(f"{field}: {path}: is not a model configuration: {error}") from error
+    if architectures and not any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures):
+        raise FlowError(f"{field}: {ref}: {architectures[0]} is not a causal language model")
+    if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
+        raise FlowError(f"{field}: {ref}: has no safetensors weights")
+    for weights in sorted(folder.glob("*.safetensors")):
+        if not _is_whole(weights):
+            raise FlowError(f"{field}: {weights}: is not a whole safetensors file")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
+
+
+def _is_whole(weights: Path) -> bool:
+    """Whether a safetensors file is as long as its header says (8 bytes of length, JSON, then the data)."""
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = weights.stat().st_size
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            return False
+    return 8 + length + max(ends, default=0) == size
+
+
+def check_hub_model(ref: str, field: str) -> None:
+    """A hub id is in the local cache, or the hub knows it and lets us in."""
+    if cached_commit(ref) is not None:
+        return
+    from huggingface_hub import model_info
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        raise FlowError(
+            f"{field}: {ref}: no such folder, and not in the local hub cache (HF_HUB_OFFLINE is set)"
+        )
+    try:
+        model_info(ref, timeout=10)
+    except Exception as error:  # the hub's client raises many kinds, all of them mean the same to a user
+        reason = " ".join(str(error).split())[:200]
+        raise FlowError(f"{field}: {ref}: no such folder, and the hub does not give it: {reason}") from error
+
+
+def check_data(config: RunConfig) -> None:
+    """Every prompts file parses and is not empty, and so do the demonstrations."""
+    if config.prompts is not None:
+        for purpose in ("sl", "sl_benign", "rl", "eval"):
+            source = getattr(config.prompts, purpose)
+            if source is not None:
+                try:
+                    read_prompts(source.path, limit=source.limit)
+                except ValueError as error:
+                    raise FlowError(f"prompts.{purpose}: {error}") from error
+    if config.demonstrations is not None:
+        try:
+            if not read_examples([config.demonstrations.path]):
+                raise TrainingError(f"{config.demonstrations.path}: holds no demonstrations")
+        except TrainingError as error:
+            raise FlowError(f"demonstrations.path: {error}") from error
+
+
+def check_endpoint(url: str, model: str, api_key_env: str | None) -> None:
+    """The server answers `/v1/models` and serves the judge's model."""
+    headers = {}
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise FlowError(f"judge.api_key_env: the environment variable {api_key_env} is not set")
+        headers["Authorization"] = f"Bearer {key}"
+    models_url = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
+    try:
+        response = httpx.get(models_url, headers=headers, timeout=10)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise FlowError(f"judge.endpoints: {url}: no answer: {reason}") from error
+    if response.status_code in (401, 403):
+        hint = (
+            f"the key in {api_key_env} is refused"
+            if api_key_env
+            else "it asks for a key; set judge.api_key_env"
+        )
+        raise FlowError(f"judge.endpoints: {url}: {hint}")
+    try:
+        response.raise_for_status()
+        served = [entry["id"] for entry in response.json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise FlowError(
+            f"judge.endpoints: {url}: not an OpenAI-compatible server (/v1/models answered "
+            f"{response.status_code})"
+        ) from error
+    if model not in served:
+        raise FlowError(f"judge.model: {model}: {url} serves {', '.join(served) or 'no model'}")
+
+
+def check_run_directory(path: Path) -> None:
+    """The run directory can be made and written."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise FlowError(f"runs_dir: {existing}: is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FlowError(f"runs_dir: {existing}: cannot be written to")

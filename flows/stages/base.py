@@ -1,0 +1,149 @@
+"""What a stage is: a plain function from input paths and settings to a folder of outputs.
+
+`settings` decide the result and are part of the stage's key; `tuning` (checkpoint intervals, processes, batch
+sizes that only cost time) is not. A stage function sees nothing else of the configuration, so a key cannot
+miss what a stage reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from flows.digests import digest_json
+from flows.progress import Progress
+
+if TYPE_CHECKING:
+    from constitution import Constitution
+    from flows.config import RunConfig
+
+Half = Literal["critique", "comparison"]
+
+
+class Shards(Protocol):
+    """How a stage's shards are worked through: one after the other, or each as an orchestrator's task."""
+
+    def __call__(self, name: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]: ...
+
+
+def in_turn(name: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
+    """Shard after shard, in this process."""
+    return [work(item) for item in items]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """An input: a local path or a hub id, and the digest of its content."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a stage function returns: output names with paths inside its folder, and numbers."""
+
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Everything that a stage function gets. `inputs` are paths (or hub ids), `digests` those of their content."""
+
+    stage: str
+    directory: Path
+    run_directory: Path
+    seed: int
+    settings: Mapping[str, Any]
+    tuning: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    digests: Mapping[str, str]
+    constitution: Constitution | None
+    progress: Progress
+    note_child: Callable[[int], None] = lambda ru_maxrss: None
+    shards: Shards = in_turn
+
+    def input(self, name: str) -> Path:
+        """An input that is a local file or folder."""
+        return Path(self.inputs[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of the pipeline.
+
+    `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a
+    child process of their own, so that a model's memory is given back and a crash is an exit code.
+    """
+
+    name: str
+    title: str
+    version: int = 1
+    half: Half | None = None
+    isolated: bool = False
+    inputs: Callable[[Inputs], Mapping[str, Artifact]]
+    settings: Callable[[RunConfig], Mapping[str, Any]]
+    tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
+    run: Callable[[Work], Result]
+    active: Callable[[RunConfig], bool] = lambda config: True
+    summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
+
+    def key(
+        self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None
+    ) -> str:
+        """The digest of all that decides the stage's result; paths are not part of it."""
+        return digest_json(
+            {
+                "stage": self.name,
+                "version": self.version,
+                "seed": seed,
+                "settings": settings,
+                "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+                "constitution": half,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where a stage finds what it reads: outputs of earlier stages, and what the config points at."""
+
+    config: RunConfig
+    outputs: Mapping[tuple[str, str], Artifact]
+
+    def output(self, stage: str, name: str) -> Artifact:
+        """An output of an earlier stage of this run."""
+        return self.outputs[(stage, name)]
+
+    def model(self, role: str) -> Artifact:
+        """A model by its role: base, helpful_only, critic, sl_cai, rl_cai or reward_model.
+
+        Without demonstrations the base model plays the helpful-only model; without a critic of its own the
+        helpful-only model criticises.
+        """
+        made_by = {
+            "helpful_only": "helpful_sft",
+            "sl_cai": "sl_cai",
+            "rl_cai": "rl",
+            "reward_model": "reward_model",
+        }
+        if role == "critic":
+            return (
+                self.external(self.config.models.critic)
+                if self.config.models.critic
+                else self.model("helpful_only")
+            )
+        if role == "helpful_only" and ("helpful_sft", "model") not in self.outputs:
+            role = "base"
+        if role == "base":
+            return self.external(self.config.models.base)
+        return self.output(made_by[role], "model")
+
+    def external(self, ref: str) -> Artifact:
+        """A model that the config names: a local directory, or a hub id."""
+        from flows.models import model_digest
+
+        return Artifact(path=ref, digest=model_digest(ref))

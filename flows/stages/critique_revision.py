@@ -1,0 +1,185 @@
+"""Answers of the helpful-only model, criticised and revised against drawn principles (Bai et al. 2022, §3.1).
+
+The whole chain is kept in chains.jsonl. What trains SL-CAI, in sft.jsonl, is the last revision of every
+red-team prompt and the unrevised answers to harmless prompts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from constitution import draw_critique, render_critique, render_revision, templates_digest
+from flows.errors import FlowError
+from flows.files import write_jsonl
+from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from training.data import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+_SAMPLED = ("response", "critique", "revision")
+
+
+def run(work: Work) -> Result:
+    """Sample, then `revisions` times criticise and revise.
+
+    A chain whose answer, critique or revision is empty or does not fit the context ends there, with its
+    reason as its status, and trains nothing; so does one cut off at max_new_tokens, unless `keep_truncated`.
+
+    Raises FlowError when no chain is left.
+    """
+    dtype = work.settings["dtype"]
+    writer = Sampler(work.inputs["model"], dtype=dtype)
+    critic = writer
+    if work.inputs["critic"] != work.inputs["model"]:
+        critic = Sampler(work.inputs["critic"], dtype=dtype)
+    red_team = read_prompts([work.input("prompts_sl")])
+    benign = read_prompts([work.input("prompts_sl_benign")]) if "prompts_sl_benign" in work.inputs else []
+    answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
+    chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
+    kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]
+    for chain in chains + kept:
+        _end_on(chain, "response", chain["finish"], work)
+    for step in range(work.settings["revisions"]):
+        _revise(work, critic, chains, step)
+    write_jsonl(work.directory / "chains.jsonl", chains + kept)
+    usable = [c for c in chains + kept if c["status"] == "ok"]
+    if not any(c["status"] == "ok" for c in chains):
+        reasons = ", ".join(
+            f"{n} {status}" for status, n in Counter(c["status"] for c in chains).most_common()
+        )
+        raise FlowError(f"no revision can be trained on ({reasons}); see {work.directory / 'chains.jsonl'}")
+    write_jsonl(work.directory / "sft.jsonl", (_example(c) for c in usable))
+    return Result(
+        outputs={"chains": "chains.jsonl", "sft": "sft.jsonl"},
+        metrics={
+            "revised": sum(c["status"] == "ok" for c in chains),
+            "harmless_kept": sum(c["status"] == "ok" for c in kept),
+            "unchanged": sum(c["status"] == "ok" and _last(c) == c["response"] for c in chains),
+            "left_out": dict(Counter(c["status"] for c in chains + kept if c["status"] != "ok")),
+            "principles": dict(Counter(s["principle"] for c in chains for s in c["steps"])),
+        },
+    )
+
+
+def _chain(prompt: Prompt, answer: Answer) -> dict[str, Any]:
+    return {
+        "id": prompt.id,
+        "prompt": prompt.prompt,
+        "response": answer.text,
+        "finish": answer.problem,
+        "steps": [],
+        "status": "ok",
+        "meta": prompt.meta,
+    }
+
+
+def _revise(work: Work, critic: Sampler, chains: list[dict[str, Any]], step: int) -> None:
+    """One critique and one revision of every chain that still stands."""
+    constitution = work.constitution
+    assert constitution is not None
+    templates, exemplars = work.tuning["templates"], constitution.critique_exemplars
+    open_ = [c for c in chains if c["status"] == "ok"]
+    drawn = [draw_critique(constitution, c["id"], step, seed=work.seed) for c in open_]
+    asked = [
+        render_critique(templates, c["prompt"], _last(c), principle, exemplars)
+        for c, principle in zip(open_, drawn, strict=True)
+    ]
+    critiques = _sample(work, "critique", critic, asked, step)
+    for chain, principle, critique in zip(open_, drawn, critiques, strict=True):
+        chain["steps"].append(
+            {
+                "principle": principle.id,
+                "principle_digest": principle.digest,
+                "critique": critique.text,
+                "revision": None,
+            }
+        )
+        # A critique that was cut off has said what it had to; only its absence ends the chain.
+        _end_on(chain, "critique", critique.problem if critique.problem != "truncated" else None, work)
+    standing = [(c, p) for c, p in zip(open_, drawn, strict=True) if c["status"] == "ok"]
+    asked = [
+        render_revision(templates, c["prompt"], _last(c), p, exemplars, critique=c["steps"][-1]["critique"])
+        for c, p in standing
+    ]
+    for (chain, _), revision in zip(standing, _sample(work, "revision", critic, asked, step), strict=True):
+        chain["steps"][-1]["revision"] = revision.text
+        _end_on(chain, "revision", revision.problem, work)
+
+
+def _sample(
+    work: Work, kind: str, sampler: Sampler, conversations: list[Any], step: int | None = None
+) -> list[Answer]:
+    name = kind if step is None else f"{kind}-{step + 1}"
+    return sample_in_parts(
+        work,
+        name,
+        sampler,
+        conversations,
+        work.settings[kind],
+        batch_size=work.tuning["batch_size"][kind],
+    )
+
+
+def _end_on(chain: dict[str, Any], kind: str, problem: str | None, work: Work) -> None:
+    if problem == "truncated" and work.settings["keep_truncated"]:
+        return
+    if problem is not None and chain["status"] == "ok":
+        chain["status"] = f"{kind}_{problem}"
+
+
+def _last(chain: dict[str, Any]) -> str:
+    """The answer as it stands after the revisions so far."""
+    revisions = [step["revision"] for step in chain["steps"] if step["revision"] is not None]
+    return revisions[-1] if revisions else chain["response"]
+
+
+def _example(chain: dict[str, Any]) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": _last(chain)}
+    return {"id": chain["id"], "messages": [*chain["prompt"], answer]}
+
+
+def _inputs(inputs: Inputs) -> dict[str, Artifact]:
+    found = {
+        "model": inputs.model("helpful_only"),
+        "critic": inputs.model("critic"),
+        "prompts_sl": inputs.output("prompts", "sl"),
+    }
+    if ("prompts", "sl_benign") in inputs.outputs:
+        found["prompts_sl_benign"] = inputs.output("prompts", "sl_benign")
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    section = config.critique_revision
+    return {
+        "revisions": section.revisions,
+        "templates_digest": templates_digest(section.templates),
+        "keep_truncated": section.keep_truncated,
+        "dtype": config.models.dtype,
+        **{kind: getattr(section, kind).model_dump(exclude={"batch_size"}) for kind in _SAMPLED},
+    }
+
+
+def _tuning(config: RunConfig) -> dict[str, Any]:
+    section = config.critique_revision
+    batch_size = {kind: getattr(section, kind).batch_size for kind in _SAMPLED}
+    return {"templates": section.templates, "batch_size": batch_size}
+
+
+STAGE = Stage(
+    name="critique_revision",
+    title="Critiques and revisions",
+    half="critique",
+    isolated=True,
+    inputs=_inputs,
+    settings=_settings,
+    tuning=_tuning,
+    run=run,
+    summary=lambda m: (
+        f"{m['revised']} revisions, {m['harmless_kept']} harmless answers kept"
+        + (f", {sum(m['left_out'].values())} left out" if m["left_out"] else "")
+    ),
+)

@@ -1,0 +1,220 @@
+"""Every model answers the held-out prompts; the reward model and, in the microworld, gold score the answers.
+
+Answers and the exam are kept by the digest of what they depend on, so a second constitution costs only the
+models that it changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from constitution import templates_digest
+from flows import gold
+from flows.digests import digest_json
+from flows.files import write_json, write_jsonl
+from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.statistics import mean
+from judges import TemplateSet
+from training.data import Prompt, read_prompts, read_rows
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+ROLES = ("base", "helpful_only", "sl_cai", "rl_cai")
+
+
+def run(work: Work) -> Result:
+    """Write answers.jsonl (one line a prompt and sample, all models side by side) and evaluation.json."""
+    prompts = read_prompts([work.input("prompts")])
+    roles = [role for role in ROLES if role in work.inputs]
+    repeated = [p for p in prompts for _ in range(work.settings["samples_per_prompt"])]
+    answers = {role: _answers(work, role, repeated) for role in roles}
+    with_gold = work.settings["gold"] is not None
+    rewards = _rewards(work, repeated, {role: [a.text for a in found] for role, found in answers.items()})
+    evaluation: dict[str, Any] = {"models": {}}
+    scores: dict[str, list[Any]] = {}
+    for role in roles:
+        texts = [a.text for a in answers[role]]
+        record: dict[str, Any] = {
+            "words": mean([float(len(t.split())) for t in texts], seed=work.seed),
+            "reward": mean([r for r in rewards[role] if r is not None], seed=work.seed),
+        }
+        if with_gold:
+            scores[role] = [gold.score_answer(p.prompt, t) for p, t in zip(repeated, texts, strict=True)]
+            record["gold"] = gold.figures(scores[role], seed=work.seed)
+        evaluation["models"][role] = record
+    samples = [row for _, row in read_rows(work.input("rl_samples"))]
+    evaluation["rl_curve"] = gold.curve(samples, gold=with_gold)
+    rows = _side_by_side(repeated, answers, rewards, scores)
+    if with_gold:
+        evaluation["exam"] = _exam(work)
+        evaluation["gold_agreement"] = _agreement(work, rows)
+    write_jsonl(work.directory / "answers.jsonl", rows)
+    write_json(work.directory / "evaluation.json", evaluation)
+    return Result(
+        outputs={"answers": "answers.jsonl", "evaluation": "evaluation.json"},
+        metrics={"prompts": len(prompts), "answers": len(repeated) * len(roles)},
+    )
+
+
+def _answers(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
+    depends_on = [
+        work.digests[role],
+        work.digests["prompts"],
+        work.settings["sampling"],
+        work.settings["dtype"],
+    ]
+    name = f"answers-{digest_json([*depends_on, work.settings['samples_per_prompt'], work.seed])[:12]}"
+
+    def draw(path: Path) -> None:
+        sampled = sample_in_parts(
+            work,
+            name,
+            Sampler(work.inputs[role], dtype=work.settings["dtype"]),
+            [p.prompt for p in prompts],
+            work.settings["sampling"],
+            batch_size=work.tuning["batch_size"],
+        )
+        write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
+
+    path = _once(work, f"{name}.jsonl", draw)
+    return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
+
+
+def _rewards(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> dict[str, list[float | None]]:
+    """The reward model's scores; None where prompt and answer exceed its context."""
+    import torch
+
+    from training.scoring import RewardScorer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scorer = RewardScorer.load(work.inputs["reward_model"], device=device)
+    conversations = [prompt.prompt for prompt in prompts]
+    scores = {}
+    for role, answers in texts.items():
+        work.progress(0, 0, f"reward of {role.replace('_', ' ')}")
+        scores[role] = scorer(conversations, answers)
+    return scores
+
+
+def _exam(work: Work) -> dict[str, Any]:
+    """What the judge and the critic can do on held-out topics, by the microworld's exam."""
+    from flows.exam import examine
+
+    depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
+    name = f"exam-{digest_json(depends_on)[:12]}.json"
+    path = _once(work, name, lambda path: write_json(path, examine(work)))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _agreement(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often this run's labels and its reward model agree with gold."""
+    from flows.exam import label_agreement, reward_agreement
+
+    assert work.constitution is not None
+    principles = work.constitution.comparison
+    pairs = {row["id"]: row for _, row in read_rows(work.input("pairs"))}
+    labels = [row for _, row in read_rows(work.input("labels"))]
+    return {
+        "labels": label_agreement(pairs, labels, principles),
+        "reward_model": reward_agreement(rows, principles),
+    }
+
+
+def _once(work: Work, name: str, make: Callable[[Path], None]) -> Path:
+    """The file of that name: from this folder, from an earlier evaluation of this run, or made now."""
+    path = work.directory / name
+    if not path.exists():
+        earlier = next(iter(work.directory.parent.glob(f"*/{name}")), None)
+        if earlier is None:
+            make(path)
+        else:
+            shutil.copyfile(earlier, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+    return path
+
+
+def _side_by_side(
+    prompts: list[Prompt],
+    answers: dict[str, list[Answer]],
+    rewards: dict[str, list[float | None]],
+    scores: dict[str, list[Any]],
+) -> list[dict[str, Any]]:
+    rows = []
+    for index, prompt in enumerate(prompts):
+        models: dict[str, dict[str, Any]] = {}
+        for role in answers:
+            models[role] = {"response": answers[role][index].text, "reward": rewards[role][index]}
+            if role in scores:
+                found = scores[role][index]
+                models[role]["gold"] = {n: getattr(found, n) for n in found.__dataclass_fields__}
+        rows.append({"id": prompt.id, "prompt": prompt.prompt, "meta": prompt.meta, "models": models})
+    return rows
+
+
+def _inputs(inputs: Inputs) -> dict[str, Artifact]:
+    config = inputs.config
+    found = {
+        "base": inputs.model("base"),
+        "sl_cai": inputs.model("sl_cai"),
+        "rl_cai": inputs.model("rl_cai"),
+        "reward_model": inputs.model("reward_model"),
+        "rl_samples": inputs.output("rl", "samples"),
+        "prompts": inputs.output("prompts", "eval"),
+    }
+    if config.has_demonstrations:
+        found["helpful_only"] = inputs.model("helpful_only")
+    if config.gold is not None:
+        found["critic"] = inputs.model("critic")
+        found["pairs"] = inputs.output("pairs", "pairs")
+        found["labels"] = inputs.output("labels", "labels")
+        if config.judge.kind == "in_process":
+            found["judge"] = inputs.external(config.judge.model)
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    section = config.evaluate
+    settings: dict[str, Any] = {
+        "gold": config.gold,
+        "samples_per_prompt": section.samples_per_prompt,
+        "sampling": section.sampling.model_dump(exclude={"batch_size"}),
+        "dtype": config.models.dtype,
+    }
+    if config.gold is not None:
+        settings["exam"] = {
+            "pairs": section.exam_pairs,
+            "judge_templates": TemplateSet(config.labels.templates).digest,
+            "templates": templates_digest(config.critique_revision.templates),
+            "served_model": config.judge.model if config.judge.kind == "openai" else None,
+            "critique": config.critique_revision.critique.model_dump(exclude={"batch_size"}),
+            "revision": config.critique_revision.revision.model_dump(exclude={"batch_size"}),
+        }
+    return settings
+
+
+def _tuning(config: RunConfig) -> dict[str, Any]:
+    return {
+        "batch_size": config.evaluate.sampling.batch_size,
+        "judge": config.judge.model_dump(mode="json"),
+        "judge_templates": config.labels.templates,
+        "templates": config.critique_revision.templates,
+    }
+
+
+STAGE = Stage(
+    name="evaluate",
+    title="Evaluation",
+    half="comparison",
+    isolated=True,
+    inputs=_inputs,
+    settings=_settings,
+    tuning=_tuning,
+    run=run,
+    summary=lambda m: f"{m['answers']} answers to {m['prompts']} held-out prompts",
+)

@@ -1,0 +1,169 @@
+"""The judge's labels of all pairs, shard by shard.
+
+The ledger keeps every judgement, so an edit of one principle asks only the pairs that drew it, and a killed
+run asks at most one batch again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import FlowError
+from flows.files import write_jsonl
+from flows.judging import make_judge
+from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences, label_pairs
+from judges.ledger.reading import labelled_pairs
+from training.data import read_rows
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+# What of the section is not the judge's business: how pairs are grouped, and what trains afterwards.
+_NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "min_usable")
+
+
+def run(work: Work) -> Result:
+    """Label every pair; write labels.jsonl (all of them) and preferences.jsonl and .parquet (what may train).
+
+    Raises FlowError when fewer labels may train than `min_usable` says, JudgeError when the judge is down.
+    """
+    pairs = [Pair.from_row(row) for _, row in read_rows(work.input("pairs"))]
+    settings = LabelSettings(
+        **work.settings["asked"],
+        templates=work.tuning["templates"],
+        batch_pairs=work.tuning["batch_pairs"],
+        seed=work.seed,
+    )
+    judge = make_judge(work.tuning["judge"])
+    assert work.constitution is not None
+    constitution = work.constitution
+    done: list[LabelReport] = []
+    with Ledger.open(ledger_url(work)) as ledger:
+
+        def label(shard: list[Pair]) -> LabelReport:
+            before = sum(report.pairs for report in done)
+            report = label_pairs(
+                shard,
+                constitution=constitution,
+                judge=judge,
+                ledger=ledger,
+                settings=settings,
+                on_progress=lambda now: work.progress(before + now.pairs, len(pairs), f"{now.asked} asked"),
+            )
+            done.append(report)
+            return report
+
+        size = work.tuning["shard_pairs"]
+        work.shards("label pairs", [pairs[i : i + size] for i in range(0, len(pairs), size)], label)
+        ids = [pair.id for pair in pairs]
+        label_set = done[0].label_set
+        export_preferences(
+            ledger,
+            label_set,
+            work.directory / "preferences",
+            statuses=work.settings["statuses"],
+            pair_ids=ids,
+        )
+        rows = [_row(labelled) for labelled in labelled_pairs(ledger, label_set, pair_ids=ids)]
+    write_jsonl(work.directory / "labels.jsonl", rows)
+    metrics = {**_metrics(done), "usable": _usable(work, rows), "label_set": label_set}
+    check_usable(work, metrics)
+    return Result(
+        outputs={
+            "labels": "labels.jsonl",
+            "preferences": "preferences.jsonl",
+            "preferences_parquet": "preferences.parquet",
+        },
+        metrics=metrics,
+    )
+
+
+def check_usable(work: Work, metrics: dict[str, Any]) -> None:
+    """Refuse to go on when too few labels may train: a judge that hardly ever decides teaches nothing."""
+    total, usable = metrics["pairs"], metrics["usable"]
+    if usable == 0 or usable / total < work.tuning["min_usable"]:
+        statuses = ", ".join(f"{n} {status}" for status, n in metrics["statuses"].items())
+        raise FlowError(
+            f"labels: {usable} of {total} may train ({statuses}), fewer than labels.min_usable "
+            f"({work.tuning['min_usable']:g}); look at them with `charter labels`, or lower it"
+        )
+
+
+def ledger_url(work: Work) -> str:
+    """The ledger that the configuration names, or the one in the run directory."""
+    return work.tuning["ledger"] or f"sqlite:///{work.run_directory / 'ledger.db'}"
+
+
+def _row(labelled: Any) -> dict[str, Any]:
+    label = labelled.label
+    return {
+        "pair_id": label.pair_id,
+        "p": label.p,
+        "p_ab": label.p_ab,
+        "p_ba": label.p_ba,
+        "status": label.status,
+        "principles": list(label.principles),
+        "label_digest": label.digest,
+        "detail": label.detail,
+    }
+
+
+def _usable(work: Work, rows: list[dict[str, Any]]) -> int:
+    return sum(row["status"] in work.settings["statuses"] for row in rows)
+
+
+def _metrics(reports: list[LabelReport]) -> dict[str, Any]:
+    statuses: Counter[str] = Counter()
+    by_principle: dict[str, Counter[str]] = {}
+    for report in reports:
+        statuses.update(report.statuses)
+        for principle, counts in report.by_principle.items():
+            by_principle.setdefault(principle, Counter()).update(counts)
+    return {
+        "pairs": sum(r.pairs for r in reports),
+        "statuses": dict(statuses.most_common()),
+        "by_principle": {p: dict(c) for p, c in sorted(by_principle.items())},
+        "asked": sum(r.asked for r in reports),
+        "judgements_reused": sum(r.known for r in reports),
+        "labels_reused": sum(r.reused for r in reports),
+        "prompt_tokens": sum(r.prompt_tokens for r in reports),
+        "cost": sum(r.cost for r in reports),
+    }
+
+
+def _inputs(inputs: Inputs) -> dict[str, Artifact]:
+    found = {"pairs": inputs.output("pairs", "pairs")}
+    if inputs.config.judge.kind == "in_process":
+        found["judge"] = inputs.external(inputs.config.judge.model)
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {
+        "asked": config.labels.model_dump(mode="json", exclude=set(_NOT_ASKED)),
+        "templates": TemplateSet(config.labels.templates).digest,
+        "statuses": list(config.labels.statuses),
+        "served_model": config.judge.model if config.judge.kind == "openai" else None,
+    }
+
+
+def _tuning(config: RunConfig) -> dict[str, Any]:
+    names = {"templates", "shard_pairs", "batch_pairs", "ledger", "min_usable"}
+    return {"judge": config.judge.model_dump(mode="json"), **config.labels.model_dump(include=names)}
+
+
+STAGE = Stage(
+    name="labels",
+    title="The judge's labels",
+    half="comparison",
+    inputs=_inputs,
+    settings=_settings,
+    tuning=_tuning,
+    run=run,
+    summary=lambda m: (
+        f"{m['usable']} of {m['pairs']} labels may train; {m['asked']} judgements asked, "
+        f"{m['judgements_reused'] + 2 * m['labels_reused']} reused"
+    ),
+)

@@ -1,0 +1,131 @@
+"""Sampling from a model in parts that survive a kill: a finished part is a file and is not drawn again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.digests import digest_json
+from flows.files import write_jsonl
+from flows.stages.base import Work
+
+# Part of what decides the answers (each part has a seed of its own), so not a setting.
+PART = 512
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A sampled text; `finish` is stop, length (cut off) or prompt_too_long (nothing was drawn)."""
+
+    text: str
+    finish: str
+
+    @property
+    def problem(self) -> str | None:
+        """Why the text cannot be used as a whole answer, or None."""
+        if self.finish == "prompt_too_long":
+            return "prompt_too_long"
+        if not self.text.strip():
+            return "empty"
+        return "truncated" if self.finish == "length" else None
+
+
+class Sampler:
+    """A model that draws answers, loaded when first needed."""
+
+    def __init__(self, ref: str, *, dtype: str) -> None:
+        self._ref, self._dtype = ref, dtype
+        self._loaded: tuple[Any, Any] | None = None
+
+    def load(self) -> tuple[Any, Any]:
+        """(model, tokenizer), the model on the GPU where there is one.
+
+        Raises TrainingError for a model that cannot be loaded.
+        """
+        if self._loaded is None:
+            import torch
+
+            from training.models import load_causal_lm, load_tokenizer
+
+            model = load_causal_lm(self._ref, dtype=getattr(torch, self._dtype), trainable=False)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._loaded = model.to(device), load_tokenizer(self._ref)
+        return self._loaded
+
+    def draw(
+        self,
+        conversations: Sequence[Messages],
+        settings: Mapping[str, Any],
+        *,
+        batch_size: int,
+        seed: int,
+        on_progress: Callable[[int, int], None],
+    ) -> list[Answer]:
+        """One answer per conversation."""
+        from training.rollouts import generate
+
+        model, tokenizer = self.load()
+        completions = generate(
+            model,
+            tokenizer,
+            conversations,
+            max_new_tokens=settings["max_new_tokens"],
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
+            seed=seed,
+            batch_size=batch_size,
+            on_progress=on_progress,
+        )
+        return [Answer(text=c.text, finish=c.finish_reason) for c in completions]
+
+
+def sample_in_parts(
+    work: Work,
+    name: str,
+    sampler: Sampler,
+    conversations: Sequence[Messages],
+    settings: Mapping[str, Any],
+    *,
+    batch_size: int,
+) -> list[Answer]:
+    """Answers to all conversations, part by part; parts on disk from an interrupted attempt are read back."""
+    answers: list[Answer] = []
+    total = len(conversations)
+    for start in range(0, total, PART):
+        part = conversations[start : start + PART]
+        path = work.directory / "parts" / f"{name}-{start // PART:06d}.jsonl"
+        found = _read_part(path, part)
+        if found is None:
+            found = sampler.draw(
+                part,
+                settings,
+                batch_size=batch_size,
+                seed=part_seed(work, name, start // PART),
+                on_progress=lambda done, _, at=start: work.progress(at + done, total, name),  # type: ignore[misc]
+            )
+            asked = digest_json([list(map(dict, c)) for c in part])
+            rows = [{"asked": asked, "text": a.text, "finish": a.finish} for a in found]
+            write_jsonl(path, rows)
+        answers += found
+    work.progress(total, total, name)
+    return answers
+
+
+def part_seed(work: Work, name: str, index: int) -> int:
+    """The seed of one part: a different one for every stage, purpose and part, the same in every attempt."""
+    return int(digest_json([work.seed, work.stage, name, index])[:7], 16)
+
+
+def _read_part(path: Path, part: Sequence[Messages]) -> list[Answer] | None:
+    if not path.exists():
+        return None
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    asked = digest_json([list(map(dict, c)) for c in part])
+    if len(rows) != len(part) or any(row["asked"] != asked for row in rows):
+        return None
+    return [Answer(text=row["text"], finish=row["finish"]) for row in rows]
