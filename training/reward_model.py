@@ -62,9 +62,6 @@ class RewardObjective(torch.nn.Module):
         self.centring = centring
         self.layout: Layout = choose_layout(model) if is_decoder(model) else "rows"
 
-    def prepare(self, items: Sequence[PairItem], runtime: Runtime) -> None:
-        """Nothing to do before a step."""
-
     def forward(self, items: Sequence[PairItem]) -> tuple[torch.Tensor, Stats]:
         """Loss sum; accuracy and margin, and in evaluation what calibration and length need."""
         packed = pack([item.tree for item in items], layout=self.layout).to(self.model.device)

@@ -64,9 +64,6 @@ class SftObjective(torch.nn.Module):
         self.model = model
         self.layout = choose_layout(model)
 
-    def prepare(self, items: Sequence[SftItem], runtime: Runtime) -> None:
-        """Nothing to do before a step."""
-
     def forward(self, items: Sequence[SftItem]) -> tuple[torch.Tensor, Stats]:
         """Loss sum, and next-token accuracy on the tokens of full weight."""
         packed = pack([item.tree for item in items], layout=self.layout)

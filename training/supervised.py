@@ -49,10 +49,8 @@ class Item(Protocol):
 class Objective(Protocol):
     """A module whose `forward(items)` gives a loss summed over items, and statistics as (sum, count)."""
 
-    layout: Layout
-
-    def prepare(self, items: Sequence[Any], runtime: Runtime) -> None:
-        """Called with this process's items before each step's micro-batches."""
+    @property
+    def layout(self) -> Layout: ...
 
 
 def fit(
@@ -62,12 +60,14 @@ def fit(
     objective: Any,
     items: Sequence[Any],
     *,
+    before_step: Callable[[Any, Sequence[Any]], None] | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     conclude: Callable[[Any], dict[str, float]] | None = None,
     shown: Sequence[str] = ("loss",),
 ) -> tuple[dict[str, float], int]:
     """Train `objective` on `items`; returns the last metrics and the number of optimiser steps.
 
+    `before_step(module, batch)` is called with each global batch, on every process.
     `evaluate(module)` runs every `eval_every` steps (or after each epoch) on every process and gives metrics
     with the prefix `eval_`; with `patience` set, training stops when `eval_loss` has not improved that often,
     and the best weights are kept. `conclude(module)` runs once on the final weights and adds metrics.
@@ -118,7 +118,9 @@ def fit(
                 began = time.perf_counter()
                 batch = batch_of_step(items, step, batch_size=config.batch_size, seed=config.seed)
                 scale = schedule(step, total, config.optimizer)
-                row = _gradient(config, runtime, module, objective, batch)
+                if before_step:
+                    before_step(module, batch)
+                row = _gradient(config, runtime, module, batch, layout=objective.layout)
                 norm = runtime.accelerator.clip_grad_norm_(
                     [p for p in module.parameters() if p.requires_grad], config.optimizer.max_grad_norm
                 )
@@ -204,9 +206,9 @@ def micro_batches(items: Sequence[Any], tokens: int, layout: Layout) -> list[lis
 
 
 def run_batches(
-    module: Any, runtime: Runtime, items: Sequence[Any], *, layout: Layout, tokens: int
+    module: Any, runtime: Runtime, items: Sequence[Any], *, layout: Layout, tokens: int, **options: Any
 ) -> dict[str, float]:
-    """Loss and statistics over items without gradients, summed over all processes: held-out evaluation."""
+    """Mean loss and statistics over items of all processes, without gradients; `options` go to `module`."""
     per_rank = [micro_batches(share, tokens, layout) for share in share_out(items, runtime.world, layout)]
     groups = per_rank[runtime.rank]
     sums: Sums = {}
@@ -215,7 +217,7 @@ def run_batches(
         for number in range(max(map(len, per_rank))):
             counted = 1.0 if number < len(groups) else 0.0
             group = groups[number] if counted else list(items[:1])
-            loss, stats = module(group)
+            loss, stats = module(group, **options)
             _add(sums, {"loss": (loss, sum(item.weight for item in group)), **stats}, counted)
     module.train()
     return _means(sums, runtime)
@@ -235,12 +237,10 @@ def hold_out(items: Sequence[Any], share: float, *, seed: int) -> tuple[list[Any
 
 
 def _gradient(
-    config: SupervisedConfig, runtime: Runtime, module: Any, objective: Any, batch: Sequence[Any]
+    config: SupervisedConfig, runtime: Runtime, module: Any, batch: Sequence[Any], *, layout: Layout
 ) -> dict[str, float]:
-    layout = objective.layout
     denominator = sum(item.weight for item in batch)
     shares = share_out(batch, runtime.world, layout)
-    objective.prepare(shares[runtime.rank], runtime)
     per_rank = [micro_batches(share, config.micro_batch_tokens, layout) for share in shares]
     groups, rounds = per_rank[runtime.rank], max(map(len, per_rank))
     sums: Sums = {"loss": [0.0, denominator / runtime.world]}
