@@ -45,18 +45,22 @@ class PolicyModule(torch.nn.Module):
 class ValueModule(torch.nn.Module):
     """The value of each state: the expected reward still to come before a token is chosen.
 
-    A sequence classifier with one label, read at every token instead of the last one.
+    A sequence classifier with one label, read at every token instead of the last one, and normalised like the
+    rewards of the model that it started from.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
+        self.mean = getattr(model.config, "reward_mean", 0.0)
+        self.std = getattr(model.config, "reward_std", 1.0)
         self.model = model
         self.layout = choose_layout(model)
 
     def forward(self, packed: Packed, predictors_N: torch.Tensor) -> torch.Tensor:
         """Values (N,) of the states at the flat indices `predictors_N`."""
         hidden_BTD = backbone(self.model)(**model_inputs(packed)).last_hidden_state
-        return score_head(self.model)(hidden_BTD.flatten(0, 1)[predictors_N]).float().squeeze(-1)
+        scores_N = score_head(self.model)(hidden_BTD.flatten(0, 1)[predictors_N]).float().squeeze(-1)
+        return (scores_N - self.mean) / self.std
 
 
 def load_value_model(config: PPOConfig, tokenizer: Any) -> Any:

@@ -38,7 +38,7 @@ def clipped_value_loss(
     loss = (values - returns) ** 2
     if clip is None:
         return 0.5 * loss, torch.zeros_like(loss)
-    near = old_values + (values - old_values).clamp(-clip, clip)
+    near = torch.clamp(values, old_values - clip, old_values + clip)
     clipped_loss = (near - returns) ** 2
     return 0.5 * torch.maximum(loss, clipped_loss), (clipped_loss > loss).float()
 

@@ -95,10 +95,12 @@ def build_reward(
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Reward:
     """Load models and functions. Raises TrainingError."""
-    from training.reward_scoring import RewardModel
+    from training.scoring import RewardScorer
 
     def model(path: str) -> Part:
-        return RewardModel(path, device=device, micro_batch_tokens=micro_batch_tokens, autocast=autocast)
+        return _batch(
+            RewardScorer.load(path, device=device, micro_batch_tokens=micro_batch_tokens, autocast=autocast)
+        )
 
     counts = Counter(term.name or term.kind for term in terms)
     seen: Counter[str] = Counter()

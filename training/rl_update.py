@@ -64,8 +64,8 @@ class Trained:
                 loss, stats = loss_of(self.module, group)
                 # Processes average their gradients, so each one's share is multiplied back.
                 runtime.accelerator.backward(loss * (float(counted) * runtime.world))
-            for name, value in {"loss": loss.detach(), **stats}.items():
-                sums[name] = sums.get(name, 0.0) + (value if counted else 0.0 * value)
+            for name, value in {"loss": loss, **stats}.items():
+                sums[name] = sums.get(name, 0.0) + float(counted) * value.detach()
         names = list(sums)
         row = dict(zip(names, runtime.sum([float(sums[name]) for name in names]), strict=True))
         norm = runtime.accelerator.clip_grad_norm_(
