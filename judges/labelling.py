@@ -92,12 +92,21 @@ class _Work:
     asked: list[tuple[Question, Vote]]
     labels: dict[str, Label]
     members: dict[str, str]
-    answer: Future[list[Reading]] | None = None
 
     @property
     def claimed(self) -> list[str]:
         """The keys that this process holds for the batch."""
         return [vote.key for _, vote in self.asked]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """A committed batch: its labels, what the judge answered, and how many labels were made rather than found."""
+
+    work: _Work
+    labels: list[Label]
+    answers: list[Reading]
+    made: int
 
 
 class _Run:
@@ -135,25 +144,24 @@ class _Run:
             self._through(_batched(iter(waiting), batch_pairs))
 
     def _through(self, batches: Iterable[list[Question]]) -> None:
-        """Prepares each batch while the judge answers the one before.
+        """Prepares each batch while the judge answers the one before, which is committed in the judge's thread.
 
-        On an error (a bad line among the pairs, an interrupt) what the judge is answering is still kept.
+        So neither an interrupt nor a bad line among the pairs costs what the judge was answering: both strike
+        this thread, and the executor finishes its batch before it ends.
         """
-        flying: _Work | None = None
+        flying: Future[_Done] | None = None
+        prepared: _Work | None = None
         try:
             for questions in batches:
                 prepared = self._prepare(questions)
                 if flying is not None:
-                    done, flying = flying, None
-                    try:
-                        self._finish(done)
-                    except BaseException:
-                        self._ledger.release(prepared.claimed)
-                        raise
-                flying = self._launch(prepared)
-        finally:
+                    self._settle(flying.result())
+                flying, prepared = self.executor.submit(self._ask_and_commit, prepared), None
             if flying is not None:
-                self._finish(flying)
+                self._settle(flying.result())
+        finally:
+            if prepared is not None:
+                self._ledger.release(prepared.claimed)
 
     def _prepare(self, questions: list[Question]) -> _Work:
         labels = self._ledger.labels([q.label_digest for q in questions])
@@ -177,11 +185,6 @@ class _Run:
             members=members,
         )
 
-    def _launch(self, work: _Work) -> _Work:
-        if work.asked:
-            work.answer = self.executor.submit(self._ask, [vote.call for _, vote in work.asked])
-        return work
-
     def _ask(self, calls: Sequence[Call]) -> list[Reading]:
         try:
             readings = self._judge.ask(calls)
@@ -195,10 +198,10 @@ class _Run:
             return [Reading(status="error", detail=detail)] * len(calls)
         return [checked(r, len(c.options)) for r, c in zip(readings, calls, strict=True)]
 
-    def _finish(self, work: _Work) -> None:
-        """Waits for the judge and commits everything of the batch in one transaction."""
+    def _ask_and_commit(self, work: _Work) -> _Done:
+        """Asks the judge and writes everything of the batch in one transaction."""
         try:
-            answers = work.answer.result() if work.answer is not None else []
+            answers = self._ask([vote.call for _, vote in work.asked]) if work.asked else []
         except BaseException:
             self._ledger.release(work.claimed)
             raise
@@ -230,11 +233,12 @@ class _Run:
         )
         if new or work.asked or batch.members:
             self._ledger.add(batch)
-        self._deferred.extend(work.deferred)
-        self._count(work, labels, answers, len(new))
-        self._stop_if_dead(answers)
+        return _Done(work=work, labels=labels, answers=answers, made=len(new))
 
-    def _count(self, work: _Work, labels: Sequence[Label], answers: Sequence[Reading], made: int) -> None:
+    def _settle(self, done: _Done) -> None:
+        """Counts a committed batch."""
+        work, labels, answers = done.work, done.labels, done.answers
+        self._deferred.extend(work.deferred)
         for label in labels:
             self._statuses[label.status] += 1
             for principle in label.principles:
@@ -247,7 +251,7 @@ class _Run:
             by_principle={p: dict(c) for p, c in self._by_principle.items()},
             asked=report.asked + len(answers),
             known=report.known + len(work.readings),
-            reused=report.reused + len(labels) - made,
+            reused=report.reused + len(labels) - done.made,
             prompt_tokens=report.prompt_tokens + sum(r.prompt_tokens for r in answers),
             completion_tokens=report.completion_tokens + sum(r.completion_tokens for r in answers),
             cost=report.cost + sum(r.cost or 0.0 for r in answers),
@@ -255,6 +259,7 @@ class _Run:
         )
         if self._on_progress is not None:
             self._on_progress(self.report)
+        self._stop_if_dead(answers)
 
     def _stop_if_dead(self, answers: Sequence[Reading]) -> None:
         if not answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -72,16 +73,18 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory):
+def postgres_server():
     """A real PostgreSQL server; None where pgserver is not installed."""
     try:
         import pgserver
     except ImportError:
         yield None
         return
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.cleanup()
+    # Not under pytest's own folder, which other users (PostgreSQL refuses to run as root) may not enter.
+    with tempfile.TemporaryDirectory(prefix="charter-pg-") as folder:
+        server = pgserver.get_server(folder)
+        yield server
+        server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
