@@ -23,6 +23,9 @@ from training.rollouts.vllm import VLLMEngine
 from training.runtime import Runtime
 from training.supervised import micro_batches, share_out
 
+# Far above what bfloat16 kernels differ by (about 0.01), far below another model's (over 1).
+LARGEST_GAP = 0.2
+
 
 class Collector:
     """Samples and scores the responses of a step; each process does a part, all of them get the whole."""
@@ -101,6 +104,16 @@ class Collector:
                 f"{too_long} prompts fill the model's context"
             )
         return rollouts, {"missing_rewards": missing, "prompts_too_long": too_long}
+
+    def check_sampler(self, gap: float) -> None:
+        """Raises TrainingError when a server's log-probabilities are not those of the policy (mean absolute
+        difference per token, where temperature and nucleus leave them comparable)."""
+        comparable = self.config.temperature == 1 and self.config.top_p == 1
+        if self.config.rollouts.kind == "vllm" and comparable and gap > LARGEST_GAP:
+            raise TrainingError(
+                f"rollouts.url {self.config.rollouts.url}: the server's log-probabilities are {gap:.2g} off the "
+                "policy's: it did not take the weights; start it from a copy made by training.rollouts.export"
+            )
 
     def _hand_over_weights(self) -> None:
         if self.config.rollouts.kind == "vllm":

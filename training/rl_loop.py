@@ -182,6 +182,7 @@ class Learner:
         experience, row = measure(
             rollouts, self.policy, self.reference, self.value, self.runtime, self.config
         )
+        self.collector.check_sampler(row["sampler_gap"])
         beta = self.kl.beta
         row |= self.algorithm.advantages(experience, beta)
         row |= self._update(experience, beta)

@@ -1,8 +1,9 @@
 """Sampling from a vLLM server whose weights are replaced between steps.
 
-The server reads the new weights from a directory that both sides see. It must have been started with
-VLLM_SERVER_DEV_MODE=1, on an address that only trusted processes reach: that mode lets a client call into the
-server's workers.
+The server reads the new weights from a directory that both sides see. It must have been started from a copy
+made by `training.rollouts.export`, with VLLM_SERVER_DEV_MODE=1, on an address that only trusted processes
+reach: that mode lets a client call into the server's workers. Log-probabilities are the server's, before
+temperature and nucleus.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import httpx
 
 from training.chat import decode_response, stop_token_ids
 from training.errors import TrainingError
+from training.policy import without_adapter
+from training.rollouts.export import save_untied
 from training.rollouts.protocol import Completion, Sampling
 
 PROMPTS_PER_REQUEST = 256
@@ -30,7 +33,7 @@ class VLLMEngine:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.tokenizer = tokenizer
         self.weights_dir = Path(weights_dir)
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0), trust_env=False)
         served = self._call("GET", "/v1/models")["data"]
         if not served:
             raise TrainingError(f"{self.base_url}: the server has no model")
@@ -70,7 +73,7 @@ class VLLMEngine:
 
     def update_weights(self, model: Any) -> None:
         """Save `model` (its adapters merged) and have the server load it; cached prefixes are dropped."""
-        model.save_pretrained(self.weights_dir, safe_serialization=True)
+        save_untied(without_adapter(model), self.tokenizer, self.weights_dir)
         self._call(
             "POST",
             "/collective_rpc",
