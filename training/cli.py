@@ -37,7 +37,16 @@ def main(config_class: type[C], train: Callable[..., Any], description: str) -> 
         if main_process:
             print(stop, file=sys.stderr)
         return stop.exit_code
+    finally:
+        _leave_process_group()
     if main_process:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
         print(f"{result.output_dir}: {numbers}")
     return 0
+
+
+def _leave_process_group() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,8 +20,9 @@ from pydantic import Field, model_validator
 from training import cli
 from training import dpo_losses as losses
 from training.attention import choose_layout
+from training.export import export
 from training.logprobs import selected_logprobs, sum_by_branch
-from training.models import check_fit, check_model, export, load_causal_lm, load_tokenizer, make_trainable
+from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
 from training.packing import Layout, Tree, pack
 from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
 from training.run import Run, TrainResult
@@ -261,13 +261,7 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
         shown=("loss", "margin"),
     )
 
-    def save(directory: Path, card: str) -> None:
-        export(objective.model, tokenizer, directory, config, card=card)
-
-    if runtime.is_main:
-        run.finish(save, metrics, steps=steps)
-    runtime.barrier()
-    return TrainResult(output_dir=config.output_dir, metrics=metrics)
+    return export(run, runtime, objective.model, tokenizer, metrics, steps=steps)
 
 
 if __name__ == "__main__":

@@ -246,23 +246,24 @@ def check_fit(model: Any, tokenizer: Any, longest: int) -> None:
         )
 
 
-def export(model: Any, tokenizer: Any, output_dir: Path, config: TrainConfig, *, card: str) -> None:
-    """Save what was trained: the model, with its adapter merged in where `lora.merge` says so."""
-    if config.lora and config.lora.merge:
-        model = model.merge_and_unload()
-    save_model(model, tokenizer, output_dir, card=card)
-
-
-def save_model(model: Any, tokenizer: Any, output_dir: Path, *, card: str = "") -> None:
+def save_model(
+    model: Any,
+    tokenizer: Any,
+    output_dir: Path,
+    *,
+    card: str = "",
+    state: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Save weights (safetensors), config and tokenizer into `output_dir`, each file whole or not at all.
 
-    A LoRA model that was not merged is saved as its adapter.
+    A LoRA model that was not merged is saved as its adapter. `state` replaces the model's own weights where
+    those are sharded.
     """
     temporary = output_dir / ".saving"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with _quiet():
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
     tokenizer.save_pretrained(temporary)
     if card:
         (temporary / "README.md").write_text(card, encoding="utf-8")

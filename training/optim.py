@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from training.config import OptimizerConfig
 from training.errors import TrainingError
@@ -47,7 +48,7 @@ class Optimizers:
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimizers:
     """The optimiser over the trainable parameters of `model`; matrices alone are decayed.
 
-    Raises TrainingError when nothing is trainable.
+    Raises TrainingError when nothing is trainable, and for Muon under FSDP.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     inner, matrices, others = [], [], []
@@ -65,6 +66,8 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimize
         raise TrainingError("the model has no trainable parameters")
     members: dict[str, torch.optim.Optimizer] = {}
     if config.name == "muon" and inner:
+        if any(isinstance(parameter, DTensor) for parameter in inner):
+            raise TrainingError("optimizer.name: muon needs whole matrices, and FSDP shards them; use adamw")
         lr, decay = config.muon_learning_rate, config.weight_decay
         members["muon"] = Muon([{"params": inner, "peak_lr": lr}], lr=lr, weight_decay=decay)
     else:
@@ -98,4 +101,4 @@ def schedule(step: int, total: int, config: OptimizerConfig) -> float:
 def clip_gradients(model: torch.nn.Module, max_norm: float) -> float:
     """Scale the gradients to at most this global 2-norm; returns the norm before, which may be non-finite."""
     norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_norm)
-    return float(norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,10 @@ from pydantic import Field
 
 from training import cli
 from training.attention import choose_layout
+from training.export import export
 from training.models import (
     check_fit,
     check_model,
-    export,
     is_decoder,
     load_sequence_classifier,
     load_tokenizer,
@@ -136,13 +135,7 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
         shown=("loss", "accuracy"),
     )
 
-    def save(directory: Path, card: str) -> None:
-        export(objective.model, tokenizer, directory, config, card=card)
-
-    if runtime.is_main:
-        run.finish(save, metrics, steps=steps)
-    runtime.barrier()
-    return TrainResult(output_dir=config.output_dir, metrics=metrics)
+    return export(run, runtime, objective.model, tokenizer, metrics, steps=steps)
 
 
 def report(found: dict[str, float]) -> dict[str, float]:

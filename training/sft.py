@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,8 +24,9 @@ from training.chat import encode_conversation, encode_prompt, encode_response
 from training.config import SupervisedConfig
 from training.data import Example, read_examples
 from training.errors import TrainingError
+from training.export import export
 from training.logprobs import selected_logits
-from training.models import check_fit, check_model, export, load_causal_lm, load_tokenizer, make_trainable
+from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
 from training.packing import Tree, pack
 from training.run import Run, TrainResult
 from training.runtime import Runtime
@@ -145,13 +145,7 @@ def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
         shown=("loss", "accuracy"),
     )
 
-    def save(directory: Path, card: str) -> None:
-        export(objective.model, tokenizer, directory, config, card=card)
-
-    if runtime.is_main:
-        run.finish(save, metrics, steps=steps)
-    runtime.barrier()
-    return TrainResult(output_dir=config.output_dir, metrics=metrics)
+    return export(run, runtime, objective.model, tokenizer, metrics, steps=steps)
 
 
 if __name__ == "__main__":

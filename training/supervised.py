@@ -24,7 +24,7 @@ from training.errors import Interrupted, TrainingError
 from training.guard import DivergenceGuard, stop_diverged
 from training.interrupt import StopRequest
 from training.metrics import MetricsLog, Progress
-from training.optim import build_optimizer, schedule
+from training.optim import build_optimizer, clip_gradients, schedule
 from training.packing import Layout, Tree
 from training.run import Run
 from training.runtime import Runtime
@@ -121,10 +121,7 @@ def fit(
                 if before_step:
                     before_step(module, batch)
                 row = _gradient(config, runtime, module, batch, layout=objective.layout)
-                norm = runtime.accelerator.clip_grad_norm_(
-                    [p for p in module.parameters() if p.requires_grad], config.optimizer.max_grad_norm
-                )
-                row["grad_norm"] = float(norm)
+                row["grad_norm"] = clip_gradients(module, config.optimizer.max_grad_norm)
                 problem = guard.problem(row["loss"], row["grad_norm"])
                 if problem:
                     # Every process knows the same loss, so all of them stop here; one writes.

@@ -27,6 +27,17 @@ def load_weights(module: torch.nn.Module, saved: dict[str, torch.Tensor]) -> Non
             parameter.copy_(_like(saved[name], parameter))
 
 
+def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A sharded model's state dict with whole CPU tensors; weights that are tied stay one tensor."""
+    seen: dict[int, torch.Tensor] = {}
+    state = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen[id(tensor)] = _whole(tensor.detach())
+        state[name] = seen[id(tensor)]
+    return state
+
+
 def optimizer_state(optimizer: Optimizers) -> dict[str, Any]:
     """The optimiser's state with whole tensors."""
     return _map(optimizer.state_dict(), _whole)

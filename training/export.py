@@ -1,0 +1,30 @@
+"""Finishing a run: whole weights from wherever they are, saved in Hugging Face format by the main process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.models import save_model
+from training.run import Run, TrainResult
+from training.runtime import Runtime
+from training.weights import whole_state
+
+
+def export(
+    run: Run, runtime: Runtime, model: Any, tokenizer: Any, metrics: Mapping[str, float], *, steps: int
+) -> TrainResult:
+    """Save `model`, adapters merged in where `lora.merge` says so. Every process must call this."""
+    lora = run.config.lora
+    if lora and lora.merge:
+        model = model.merge_and_unload()
+    state = whole_state(model) if runtime.sharded else None
+
+    def save(directory: Path, card: str) -> None:
+        save_model(model, tokenizer, directory, card=card, state=state)
+
+    if runtime.is_main:
+        run.finish(save, metrics, steps=steps)
+    runtime.barrier()
+    return TrainResult(output_dir=run.config.output_dir, metrics=dict(metrics))
