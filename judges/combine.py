@@ -1,4 +1,4 @@
-"""Adding up the judgements of one pair: the mean over both orders and all votes, and its status."""
+"""Adding up the judgements of one pair: the mean over all orders and votes, and its status."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from judges.readout import normalised, option_mass
-from judges.records import FAILURES, Reading, Status
+from judges.readout import option_mass
+from judges.records import FAILURES, ORDERS, Order, Reading, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +36,38 @@ class Combined:
     detail: str | None = None
 
 
-def combine(votes: Sequence[tuple[Reading, Reading]], margins: Margins) -> Combined:
-    """One verdict from votes, each the readings of the orders (ab, ba) under one principle.
+def combine(
+    votes: Sequence[Sequence[Reading]],
+    margins: Margins,
+    *,
+    shown: Sequence[Order] = ORDERS,
+    pair: str = "ab",
+) -> Combined:
+    """One verdict on `pair` from votes, each the readings of all orders `shown` under one principle.
 
-    Averaging both orders: Lee et al. 2023 (arXiv 2309.00267), section 2.1. One failed judgement fails
-    the pair: a mean over what happened to arrive would be a different question from the one asked.
+    Averaging over orders: Lee et al. 2023 (arXiv 2309.00267), section 2.1. Where more than two responses are
+    shown, the probability of one against another is that of the pair alone, p_a / (p_a + p_b) (Luce's choice
+    axiom). One failed judgement fails the pair: a mean over what happened to arrive would be a different question
+    from the one asked.
     """
     if not votes:
         raise ValueError("combine needs at least one vote")
     failed = _failure(votes, margins)
     if failed is not None:
         return failed
-    ab = [normalised(_logprobs(first))[0] for first, _ in votes]
-    ba = [normalised(_logprobs(second))[1] for _, second in votes]
-    p_ab, p_ba = _mean(ab), _mean(ba)
-    means = [(x + y) / 2 for x, y in zip(ab, ba, strict=True)]
+    first: list[float] = []
+    second: list[float] = []
+    for vote in votes:
+        by_place: dict[bool, list[float]] = {True: [], False: []}
+        for order, reading in zip(shown, vote, strict=True):
+            p = _against(dict(zip(order, _logprobs(reading), strict=True)), pair)
+            if p is None:
+                return Combined(status="no_answer", detail="neither response has any probability")
+            by_place[order.index(pair[0]) < order.index(pair[1])].append(p)
+        first.append(_mean(by_place[True]))
+        second.append(_mean(by_place[False]))
+    p_ab, p_ba = _mean(first), _mean(second)
+    means = [(x + y) / 2 for x, y in zip(first, second, strict=True)]
     p = (p_ab + p_ba) / 2
     spread = math.sqrt(_mean([(m - p) ** 2 for m in means]))
     status: Status = "ok"
@@ -68,7 +85,15 @@ def reading_status(reading: Reading, margins: Margins) -> Status:
     return reading.status
 
 
-def _failure(votes: Sequence[tuple[Reading, Reading]], margins: Margins) -> Combined | None:
+def _against(logprobs: dict[str, float], pair: str) -> float | None:
+    """The probability of the first of `pair` against the second; None when both are impossible."""
+    difference = logprobs[pair[1]] - logprobs[pair[0]]
+    if math.isnan(difference):
+        return None
+    return 1.0 / (1.0 + math.exp(difference)) if difference < 700 else 0.0
+
+
+def _failure(votes: Sequence[Sequence[Reading]], margins: Margins) -> Combined | None:
     worst: tuple[int, Reading] | None = None
     for vote in votes:
         for reading in vote:

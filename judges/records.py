@@ -7,11 +7,13 @@ add up to. `p` is everywhere the probability that response `a` of the pair is th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from judges.digests import digest
+from judges.errors import JudgeError
 
 Message = Mapping[str, str]
 """`{"role": "user"|"assistant"|"system", "content": str}`."""
@@ -32,9 +34,19 @@ FAILURES: tuple[Status, ...] = ("error", "timeout", "truncated", "refused", "no_
 # Failures of the transport, not of the judge: asked again at the next run.
 TRANSIENT: tuple[Status, ...] = ("error", "timeout")
 
-Order = Literal["ab", "ba"]
-"""Which response is shown first: `ab` shows `a` as the first option, `ba` shows `b` there."""
-ORDERS: tuple[Order, Order] = ("ab", "ba")
+Order = str
+"""In which order the responses are shown: `ab` shows `a` as the first option, `ba` shows `b` there."""
+LETTERS = ("A", "B", "C", "D")
+"""The options, in the order shown."""
+
+
+def orders(k: int) -> tuple[Order, ...]:
+    """The orders in which k responses are shown: each stands once in every place (k = 2: both orders)."""
+    names = "abcd"[:k]
+    return tuple(names[i:] + names[:i] for i in range(k))
+
+
+ORDERS = orders(2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,16 @@ class Pair:
     def digest(self) -> str:
         """sha256 of conversation and both responses; neither id nor meta counts."""
         return digest({"prompt": [dict(m) for m in self.prompt], "a": self.a, "b": self.b})
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Both responses."""
+        return (self.a, self.b)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pair itself: what a judgement of it yields labels for."""
+        return (self,)
 
     def swap(self) -> Pair:
         """The same pair with its responses in each other's places."""
@@ -84,6 +106,35 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Two to four responses to one conversation, to be ordered; yields a label for each of their pairs."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    prompt_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.responses) <= len(LETTERS):
+            n = len(self.responses)
+            raise JudgeError(f"ranking {self.id!r} has {n} responses, allowed are 2 to {len(LETTERS)}")
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of conversation and responses; the id does not count."""
+        return digest({"prompt": [dict(m) for m in self.prompt], "responses": list(self.responses)})
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs of the responses; the pair of the first and the third has the id `<id>:ac`."""
+        named = list(zip("abcd", self.responses, strict=False))
+        return tuple(
+            Pair(id=f"{self.id}:{x}{y}", prompt=self.prompt, a=a, b=b, prompt_id=self.prompt_id)
+            for (x, a), (y, b) in combinations(named, 2)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeIdentity:
     """Who answered. `model` and `revision` determine an answer; `kind` and `build` are provenance only."""
 
@@ -98,26 +149,41 @@ class JudgeIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a judge writes free text."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One question to a judge: a conversation (or plain text for a completion) and the options it may answer.
 
-    Every `content` in `messages` is data: a judge never interprets special tokens in it.
+    Every `content` in `messages` is data: a judge never interprets special tokens in it. Without more, the
+    reading is the options' log probabilities. With `write` the judge writes text and no option is read; with
+    `verdict` as well, the text is a JSON object that names an option (see `judges.verdict`).
     """
 
     messages: tuple[Message, ...] = ()
     text: str | None = None
-    options: tuple[str, ...] = ("A", "B")
+    options: tuple[str, ...] = LETTERS[:2]
+    write: Sampling | None = None
+    verdict: bool = False
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of everything that the judge is shown."""
-        return digest(
-            {
-                "messages": [dict(m) for m in self.messages],
-                "text": self.text,
-                "options": list(self.options),
-            }
-        )
+        """sha256 of everything that the judge is shown and asked for."""
+        shown: dict[str, Any] = {
+            "messages": [dict(m) for m in self.messages],
+            "text": self.text,
+            "options": list(self.options),
+        }
+        if self.write is not None:
+            shown |= {"write": asdict(self.write), "verdict": self.verdict}
+        return digest(shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +191,9 @@ class Reading:
     """What came back from one call.
 
     `logprobs` holds the natural log probability of every option as the judge gave it, before any
-    renormalisation; it is None unless `status` is "ok". Latency in seconds, cost in the currency of the
-    endpoint's price list (None where nobody charges).
+    renormalisation; it is None unless `status` is "ok" and options were asked for. `text` is what the judge
+    wrote, where it wrote. Latency in seconds, cost in the currency of the endpoint's price list (None where
+    nobody charges).
     """
 
     status: Status
@@ -157,8 +224,9 @@ class Judge(Protocol):
 class Label:
     """What the judgements of one pair add up to.
 
-    `p` is the mean over principles and orders, None when the status is a failure. `p_ab` and `p_ba` are the
-    means of each order alone. `spread` is the standard deviation of the principles' means (0 for one).
+    `p` is the mean over votes and orders, None when the status is a failure; after a chain of thought it is
+    clamped and `p_raw` holds the mean itself. `p_ab` and `p_ba` are the means of each order alone. A vote is one
+    principle, one judge, one rationale; `spread` is the standard deviation of the votes' means (0 for one).
     `judgements` are the keys of the judgements in the ledger.
     """
 
@@ -170,6 +238,7 @@ class Label:
     digest: str
     p_ab: float | None = None
     p_ba: float | None = None
+    p_raw: float | None = None
     spread: float | None = None
     detail: str | None = None
 
@@ -186,4 +255,6 @@ class Label:
         def flip(p: float | None) -> float | None:
             return None if p is None else 1.0 - p
 
-        return replace(self, p=flip(self.p), p_ab=flip(self.p_ba), p_ba=flip(self.p_ab))
+        return replace(
+            self, p=flip(self.p), p_ab=flip(self.p_ba), p_ba=flip(self.p_ab), p_raw=flip(self.p_raw)
+        )

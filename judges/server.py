@@ -28,6 +28,7 @@ STOP_S = 20.0
 _PREFIX = re.compile(
     r"^(\(\S+ pid=\d+\)\s*)?((INFO|WARNING|ERROR|DEBUG)\s+[\d-]+\s+[\d:.]+\s+\[[^\]]*\]\s*)?"
 )
+_CHATTER = re.compile(r"^(\(\S+ pid=\d+\)\s*)?(INFO|WARNING|DEBUG)\b")
 _REASON = re.compile(r"(\b\w*(Error|Exception)\b: .+|^error: .+)")
 
 
@@ -115,19 +116,33 @@ class VllmServer:
         while (waited := time.monotonic() - started) < timeout_s:
             if not self.is_running():
                 raise JudgeError(f"vLLM ended while starting: {self.reason()} (log: {self.log})")
-            try:
-                if (
-                    httpx.get(f"http://{HOST}:{self.port}/health", timeout=5.0, trust_env=False).status_code
-                    == 200
-                ):
-                    return
-            except httpx.HTTPError:
-                pass
+            if self._answers(timeout_s - waited):
+                return
             if on_progress is not None:
                 on_progress(waited)
             time.sleep(0.5)
         self.stop()
         raise JudgeError(f"vLLM was not ready after {timeout_s:.0f} s (log: {self.log})")
+
+    def _answers(self, patience: float) -> bool:
+        """Whether the server is up; then it must also complete a token, which is when some models fail."""
+        root = f"http://{HOST}:{self.port}"
+        try:
+            if httpx.get(f"{root}/health", timeout=5.0, trust_env=False).status_code != 200:
+                return False
+        except httpx.HTTPError:
+            return False
+        body = {"model": self.model_name, "prompt": [0], "max_tokens": 1}
+        try:
+            answer = httpx.post(f"{root}/v1/completions", json=body, timeout=patience, trust_env=False)
+            problem = None if answer.status_code == 200 else f"it answers {answer.status_code}"
+        except httpx.HTTPError as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem is not None:
+            raise JudgeError(
+                f"vLLM cannot run {self.model_name}: {problem}: {self.reason()} (log: {self.log})"
+            )
+        return True
 
     def is_running(self) -> bool:
         """Whether the process lives."""
@@ -160,7 +175,8 @@ class VllmServer:
 
     def reason(self) -> str:
         """Why the server ended, in one line of vLLM's own words."""
-        lines = [_PREFIX.sub("", line).strip() for line in self.log.read_text(errors="replace").splitlines()]
+        log = self.log.read_text(errors="replace").splitlines()
+        lines = [_PREFIX.sub("", line).strip() for line in log if not _CHATTER.match(line)]
         reasons = [line for line in lines if _REASON.search(line)]
         # The first error is the cause, the later ones its wake.
         text = reasons[0] if reasons else next((line for line in reversed(lines) if line), "it said nothing")

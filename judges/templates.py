@@ -1,9 +1,11 @@
-"""Prompt templates: folders of Jinja files that turn a pair and a principle into a call.
+"""Prompt templates: folders of Jinja files that turn what is judged, and a principle, into a call.
 
-A set is a folder with `pairwise.j2`. A file with blocks named `system`, `user` and `assistant` becomes a chat
-(exemplars as earlier turns); a file with a block `completion` becomes plain text for a base model; a file
-without blocks becomes a single user message. Variables: `question`, `conversation` (one string), `turns`
-(messages), `a` (shown first), `b`, `answer` (of an exemplar), `tag` (see `fence_tag`), and in `completion`
+A set is a folder with `pairwise.j2`; `rationale.j2` (chain of thought), `verdict.j2` (JSON verdicts) and
+`pointwise.j2` (scores) serve the modes of their names. A file with blocks named `system`, `user` and `assistant`
+becomes a chat (exemplars as earlier turns); a file with a block `completion` becomes plain text for a base model;
+a file without blocks becomes a single user message. Variables: `question`, `conversation` (one string), `turns`
+(messages), `responses` (pairs of letter and text, as shown), `letters`, `a` and `b` (the first two texts),
+`answer` and `rationale` (of an exemplar), `tag` (see `fence_tag`), `response` (pointwise), and in `completion`
 also `exemplars`.
 """
 
@@ -20,10 +22,11 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from judges.digests import digest
 from judges.errors import JudgeError
-from judges.records import Call, Message, Order, Pair
+from judges.records import LETTERS, Call, Message, Order, Pair, Ranking, Sampling
 
 SHIPPED = Path(__file__).parent / "templates"
-LETTERS = ("A", "B")
+SCORES = tuple(str(n) for n in range(1, 11))
+"""The answers to a pointwise question."""
 
 
 class Exemplar(Protocol):
@@ -39,6 +42,8 @@ class Exemplar(Protocol):
     def b(self) -> str: ...
     @property
     def better(self) -> str: ...
+    @property
+    def rationale(self) -> str: ...
 
 
 def fence_tag(texts: Sequence[str]) -> str:
@@ -89,34 +94,103 @@ class TemplateSet:
         """Digest of the names and texts of the set's files."""
         return digest(dict(self.sources))
 
-    def pairwise(self, pair: Pair, question: str, order: Order, exemplars: Sequence[Exemplar] = ()) -> Call:
-        """The call that shows `pair` in `order` under the principle `question`.
+    def pairwise(
+        self, item: Pair | Ranking, question: str, order: Order, exemplars: Sequence[Exemplar] = ()
+    ) -> Call:
+        """The call that shows `item` in `order` under the principle `question`; its answer is a letter.
 
         Raises JudgeError, with file and line, for a template that does not render.
         """
-        a, b = (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
-        variables = _variables(question, pair.prompt, a, b)
-        template = self._template("pairwise.j2")
-        blocks = template.blocks
+        variables = _variables(question, item.prompt, [item.responses["abcd".index(x)] for x in order])
+        shown = [[("user", v), ("assistant", v)] for v in map(_exemplar_variables, exemplars)]
+        return self._call("pairwise.j2", variables, shown, options=variables["letters"])
+
+    def rationale(
+        self,
+        item: Pair | Ranking,
+        question: str,
+        order: Order,
+        exemplars: Sequence[Exemplar],
+        sampling: Sampling,
+    ) -> Call:
+        """The call that asks for a comparison in words; `conclude` then asks for the letter.
+
+        Exemplars without a rationale are left out. Raises JudgeError where the set has no rationale.j2.
+        """
+        variables = _variables(question, item.prompt, [item.responses["abcd".index(x)] for x in order])
+        shown = [
+            [("user", v), ("", v), ("conclude", v), ("assistant", v)]
+            for v in map(_exemplar_variables, exemplars)
+            if v["rationale"]
+        ]
+        return self._call("rationale.j2", variables, shown, options=variables["letters"], write=sampling)
+
+    def conclude(self, call: Call, rationale: str) -> Call:
+        """The call that reads the letter after the judge's own `rationale`, written in answer to `call`."""
+        asked = self._rendered("rationale.j2", "conclude", {"letters": call.options})
+        turns = ({"role": "assistant", "content": rationale}, {"role": "user", "content": asked})
+        return Call(messages=call.messages + turns, options=call.options)
+
+    def verdict(
+        self,
+        item: Pair | Ranking,
+        question: str,
+        order: Order,
+        exemplars: Sequence[Exemplar],
+        sampling: Sampling,
+    ) -> Call:
+        """The call whose answer is a JSON verdict. Raises JudgeError where the set has no verdict.j2."""
+        variables = _variables(question, item.prompt, [item.responses["abcd".index(x)] for x in order])
+        shown = [[("user", v), ("assistant", v)] for v in map(_exemplar_variables, exemplars)]
+        options = variables["letters"]
+        return self._call("verdict.j2", variables, shown, options=options, write=sampling, verdict=True)
+
+    def pointwise(self, prompt: Sequence[Message], response: str, question: str) -> Call:
+        """The call that asks for a score of one response. Raises JudgeError where the set has no pointwise.j2."""
+        variables = _variables(question, prompt, [response]) | {"response": response}
+        return self._call("pointwise.j2", variables, [], options=SCORES)
+
+    def _call(
+        self,
+        file: str,
+        variables: Mapping[str, Any],
+        exemplars: Sequence[Sequence[tuple[str, Mapping[str, Any]]]],
+        **more: Any,
+    ) -> Call:
+        """A call from a file's blocks. Each exemplar is a list of (block, variables); "" stands for its rationale."""
+        blocks = self._template(file).blocks
+        if "completion" in blocks:
+            shown = {**variables, "exemplars": [turns[0][1] for turns in exemplars]}
+            return Call(text=self._rendered(file, "completion", shown), **more)
+        if "user" not in blocks:
+            return Call(
+                messages=({"role": "user", "content": self._rendered(file, None, variables)},), **more
+            )
+        messages: list[Message] = []
+        if "system" in blocks:
+            messages.append({"role": "system", "content": self._rendered(file, "system", {})})
+        for turns in exemplars:
+            for n, (block, values) in enumerate(turns):
+                content = self._rendered(file, block, values) if block else values["rationale"]
+                messages.append({"role": "assistant" if n % 2 else "user", "content": content})
+        messages.append({"role": "user", "content": self._rendered(file, "user", variables)})
+        return Call(messages=tuple(messages), **more)
+
+    def _rendered(self, file: str, block: str | None, variables: Mapping[str, Any]) -> str:
+        """A file, or one of its blocks alone; Jinja renders only whole files, so the block's generator is asked."""
+        template = self._template(file)
         try:
-            if "completion" in blocks:
-                shown = [_exemplar_variables(e) for e in exemplars]
-                return Call(text=_block(template, "completion", variables | {"exemplars": shown}))
-            if "user" not in blocks:
-                return Call(messages=({"role": "user", "content": template.render(variables)},))
-            messages: list[Message] = []
-            if "system" in blocks:
-                messages.append({"role": "system", "content": _block(template, "system", {})})
-            for exemplar in exemplars:
-                shown_variables = _exemplar_variables(exemplar)
-                for role in ("user", "assistant"):
-                    messages.append({"role": role, "content": _block(template, role, shown_variables)})
-            messages.append({"role": "user", "content": _block(template, "user", variables)})
+            if block is None:
+                return template.render(dict(variables))
+            if block not in template.blocks:
+                raise jinja2.TemplateError(f"has no block {block!r}, which is needed here")
+            return "".join(template.blocks[block](template.new_context(dict(variables))))
         except jinja2.TemplateError as error:
-            raise self._error("pairwise.j2", error) from error
-        return Call(messages=tuple(messages))
+            raise self._error(file, error) from error
 
     def _template(self, file: str) -> jinja2.Template:
+        if file not in self.sources:
+            raise JudgeError(f"template set {str(self._place)!r} has no {file}, which this mode needs")
         try:
             return self._environment.get_template(file)
         except jinja2.TemplateError as error:
@@ -132,24 +206,20 @@ def _read_sources(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.j2"))}
 
 
-def _variables(question: str, turns: Sequence[Message], a: str, b: str) -> dict[str, Any]:
+def _variables(question: str, turns: Sequence[Message], responses: Sequence[str]) -> dict[str, Any]:
+    letters = LETTERS[: len(responses)]
     return {
         "question": question,
         "turns": turns,
         "conversation": transcript(turns),
-        "a": a,
-        "b": b,
-        "tag": fence_tag([*(t["content"] for t in turns), a, b]),
+        "responses": list(zip(letters, responses, strict=True)),
+        "letters": letters,
+        "a": responses[0],
+        "b": responses[1] if len(responses) > 1 else None,
+        "tag": fence_tag([*(t["content"] for t in turns), *responses]),
     }
 
 
 def _exemplar_variables(exemplar: Exemplar) -> dict[str, Any]:
-    variables = _variables(exemplar.question, exemplar.conversation, exemplar.a, exemplar.b)
-    return variables | {"answer": LETTERS["ab".index(exemplar.better)]}
-
-
-def _block(template: jinja2.Template, name: str, variables: Mapping[str, Any]) -> str:
-    """One block of a template alone; Jinja renders only whole files, so its generator is asked directly."""
-    if name not in template.blocks:
-        raise jinja2.TemplateError(f"exemplars need a block {name!r}")
-    return "".join(template.blocks[name](template.new_context(dict(variables))))
+    variables = _variables(exemplar.question, exemplar.conversation, [exemplar.a, exemplar.b])
+    return variables | {"answer": LETTERS["ab".index(exemplar.better)], "rationale": exemplar.rationale}

@@ -17,7 +17,7 @@ WORDS = "principle question better answer please bake bread wash glass paper hel
 
 
 def make_model(
-    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, hidden: int = 32, layers: int = 2
+    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, hidden: int = 64, layers: int = 2
 ) -> Path:
     """Writes a random LlamaForCausalLM with a byte-level BPE tokenizer to `folder`."""
     import torch
@@ -47,7 +47,7 @@ def make_model(
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=2,  # heads of 32: vLLM's CPU attention takes no smaller ones
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
