@@ -19,7 +19,7 @@ def make_judge(settings: Mapping[str, Any]) -> Judge:
         from judges import InProcessJudge
 
         disable_progress_bar()  # its bar would tear through the run's own progress
-        return InProcessJudge(settings["model"])
+        return InProcessJudge(settings["model"], dtype=settings["dtype"])
     from judges import OpenAIJudge
 
     return OpenAIJudge(

@@ -138,8 +138,7 @@ def check_data(config: RunConfig) -> None:
                     raise FlowError(f"prompts.{purpose}: {error}") from error
     if config.demonstrations is not None:
         try:
-            if not read_examples([config.demonstrations.path]):
-                raise TrainingError(f"{config.demonstrations.path}: holds no demonstrations")
+            read_examples([config.demonstrations.path])
         except TrainingError as error:
             raise FlowError(f"demonstrations.path: {error}") from error
 

@@ -17,7 +17,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     p, z2 = hits / n, _Z * _Z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding may push a bound past the proportion itself at 0 and 1.
+    return max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
 
 
 def rate(outcomes: Sequence[bool]) -> dict[str, Any]:

@@ -11,24 +11,17 @@ from pydantic import BaseModel, create_model, model_validator
 from flows.config.types import Section
 
 
-def knobs(
-    source: type[BaseModel], *, filled: Mapping[str, Any], without: Collection[str] = (), **defaults: Any
-) -> Any:
-    """A base class with the fields of `source`, less those in `filled` and `without`; `defaults` replace its own.
+def knobs(source: type[BaseModel], *, filled: Mapping[str, Any], without: Collection[str] = ()) -> Any:
+    """A base class with the fields of `source`, less those in `filled` and `without`.
 
     `filled` gives stand-ins for the fields that the pipeline sets itself, so that the checks that `source`
     makes across fields run when the configuration is read.
     """
-    fields: dict[str, Any] = {}
-    for name, info in source.model_fields.items():
-        if name in filled or name in without:
-            continue
-        mine = copy(info)
-        if name in defaults:
-            mine.default, mine.default_factory = defaults[name], None
-        fields[name] = (info.annotation, mine)
-    unknown = defaults.keys() - fields.keys()
-    assert not unknown, f"{source.__name__} has no field {', '.join(sorted(unknown))}"
+    fields: dict[str, Any] = {
+        name: (info.annotation, copy(info))
+        for name, info in source.model_fields.items()
+        if name not in filled and name not in without
+    }
 
     def check(self: BaseModel) -> BaseModel:
         own = {name: getattr(self, name) for name in fields}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from flows.config.types import FromCommandLine
 from flows.errors import FlowError
 
 Location = tuple[str | int, ...]
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -77,7 +80,7 @@ def _collect_lines(node: Any, at: Location, lines: dict[Location, int], path: Pa
 
 def _apply(values: dict[str, Any], override: str, places: dict[Location, str]) -> None:
     name, equals, text = override.partition("=")
-    place = f"--set {override}"
+    place = f"--set {_without_password(override)}"
     if not equals or not name:
         raise FlowError(f"{place}: expected section.field=value")
     try:
@@ -135,8 +138,12 @@ def _describe(error: ValidationError, path: str, places: dict[Location, str]) ->
 
 
 def _short(value: Any) -> str:
-    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    text = _without_password(repr(str(value)) if isinstance(value, str) else repr(value))
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _without_password(text: str) -> str:
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def _field_names(location: Location) -> list[str]:

@@ -34,6 +34,9 @@ class JudgeSection(Section):
     model: str = Field(min_length=1)
     """A Hugging Face folder (in_process), or the name under which the server serves its model (openai)."""
 
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of an in_process judge: auto is bfloat16 on a GPU and float32 elsewhere."""
+
     endpoints: tuple[Annotated[str, Field(pattern=r"^https?://[^@\s]+$")], ...] = ()
     """Base URLs of the servers, such as http://127.0.0.1:8000/v1; requests are spread over them."""
 
@@ -147,6 +150,13 @@ class PairsSection(Section):
 
     sampling: Sampling = Sampling()
     """The two answers to each prompt."""
+
+    contrast: Literal["base", "helpful_only"] | None = None
+    """The model that gives the second answer of some pairs, so that the reward model also sees what the SL-CAI
+    model hardly says; without one, both answers are always the SL-CAI model's."""
+
+    contrast_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the prompts whose second answer is the contrast model's."""
 
 
 class LabelsSection(

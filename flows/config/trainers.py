@@ -41,11 +41,14 @@ class SLCAISection(_SupervisedKnobs):
     """Loss weight of the tokens that no assistant wrote; models trained from scratch like 0.1."""
 
 
-class RewardModelSection(knobs(SupervisedConfig, filled=_SUPERVISED, held_out=0.1)):  # type: ignore[misc]
+class RewardModelSection(_SupervisedKnobs):
     """The reward model."""
 
     start_from: Literal["base", "helpful_only", "sl_cai"] = "sl_cai"
     """The model whose body the reward model starts from."""
+
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the pairs kept out of training, for accuracy, calibration and normalisation."""
 
     targets: Literal["soft", "hard"] = "soft"
     """soft uses the labels' probabilities; hard rounds them to 0 or 1, and leaves out those of one half."""

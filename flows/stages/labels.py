@@ -145,6 +145,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "asked": config.labels.model_dump(mode="json", exclude=set(_NOT_ASKED)),
         "templates": TemplateSet(config.labels.templates).digest,
         "statuses": list(config.labels.statuses),
+        "dtype": config.judge.dtype,
         "served_model": config.judge.model if config.judge.kind == "openai" else None,
     }
 

@@ -1,14 +1,20 @@
-"""Two answers of the SL-CAI model to every prompt; identical ones are no pair and are counted."""
+"""Two answers to every prompt; identical ones are no pair and are counted.
+
+Both are the SL-CAI model's, or, for a share of the prompts, the second is another model's: what the SL-CAI model hardly
+says any more, such as a refusal of a harmless request, would otherwise be a blind spot of the reward model, and the
+policy finds those.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.digests import digest_json
 from flows.errors import FlowError
 from flows.files import write_jsonl
-from flows.stages.base import Result, Stage, Work
-from flows.stages.sampling import Sampler, sample_in_parts
+from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 from training.data import read_prompts
 
 if TYPE_CHECKING:
@@ -21,13 +27,17 @@ def run(work: Work) -> Result:
     Raises FlowError when no two answers differ.
     """
     prompts = read_prompts([work.input("prompts")])
-    sampler = Sampler(work.inputs["model"], dtype=work.settings["dtype"])
-    twice = [p.prompt for p in prompts for _ in "ab"]
-    answers = sample_in_parts(
-        work, "answers", sampler, twice, work.settings["sampling"], batch_size=work.tuning["batch_size"]
+    asked = [p.prompt for p in prompts]
+    firsts = _sample(work, "answers-a", "model", asked)
+    contrasted = [_is_contrasted(work, p.id) for p in prompts]
+    own = _sample(work, "answers-b", "model", [q for q, c in zip(asked, contrasted, strict=True) if not c])
+    other = _sample(
+        work, "answers-contrast", "contrast", [q for q, c in zip(asked, contrasted, strict=True) if c]
     )
+    queues = {False: iter(own), True: iter(other)}
+    seconds = [next(queues[c]) for c in contrasted]
     rows: list[dict[str, Any]] = []
-    for prompt, a, b in zip(prompts, answers[::2], answers[1::2], strict=True):
+    for prompt, a, b in zip(prompts, firsts, seconds, strict=True):
         if "prompt_too_long" in (a.finish, b.finish) or a.text == b.text:
             continue
         rows.append(
@@ -49,16 +59,39 @@ def run(work: Work) -> Result:
         outputs={"pairs": "pairs.jsonl"},
         metrics={
             "pairs": len(rows),
+            "contrasted": sum(contrasted),
             "identical": len(prompts) - len(rows),
-            "empty_answers": sum(not a.text.strip() for a in answers),
-            "truncated_answers": sum(a.finish == "length" for a in answers),
+            "empty_answers": sum(not a.text.strip() for a in firsts + seconds),
+            "truncated_answers": sum(a.finish == "length" for a in firsts + seconds),
         },
     )
+
+
+def _sample(work: Work, name: str, role: str, conversations: Sequence[Messages]) -> list[Answer]:
+    if not conversations:
+        return []
+    sampler = Sampler(work.inputs[role], dtype=work.settings["dtype"])
+    return sample_in_parts(
+        work, name, sampler, conversations, work.settings["sampling"], batch_size=work.tuning["batch_size"]
+    )
+
+
+def _is_contrasted(work: Work, prompt_id: str) -> bool:
+    share = int(digest_json([work.seed, "contrast", prompt_id])[:8], 16) / 0xFFFFFFFF
+    return share < work.settings["contrast_share"]
+
+
+def _inputs(inputs: Inputs) -> dict[str, Artifact]:
+    found = {"model": inputs.model("sl_cai"), "prompts": inputs.output("prompts", "rl")}
+    if contrast := inputs.config.pairs.contrast:
+        found["contrast"] = inputs.model(contrast)
+    return found
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     return {
         "sampling": config.pairs.sampling.model_dump(exclude={"batch_size"}),
+        "contrast_share": config.pairs.contrast_share if config.pairs.contrast else 0.0,
         "dtype": config.models.dtype,
     }
 
@@ -67,7 +100,7 @@ STAGE = Stage(
     name="pairs",
     title="Pairs of answers",
     isolated=True,
-    inputs=lambda inputs: {"model": inputs.model("sl_cai"), "prompts": inputs.output("prompts", "rl")},
+    inputs=_inputs,
     settings=_settings,
     tuning=lambda config: {"batch_size": config.pairs.sampling.batch_size},
     run=run,
