@@ -33,7 +33,7 @@ demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution 
 	@$(BIN)/charter demo
 
 demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
-	@$(BIN)/charter demo --constitution microworld-detailed
+	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
 test: $(BIN)/.installed-dev .venv-vllm/.installed browser ## all tests, fast ones first
 	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
