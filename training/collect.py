@@ -14,6 +14,7 @@ from training.chat import encode_prompt
 from training.data import Prompt
 from training.errors import TrainingError
 from training.experience import Experience, Rollout, pack_rows, response_mask, rows_of
+from training.models import load_causal_lm
 from training.rewards import Reward
 from training.rl_config import RLConfig
 from training.rl_update import Trained
@@ -22,6 +23,7 @@ from training.rollouts.protocol import Rollouts, Sampling
 from training.rollouts.vllm import VLLMEngine
 from training.runtime import Runtime
 from training.supervised import micro_batches, share_out
+from training.weights import whole_state
 
 # Far above what bfloat16 kernels differ by (about 0.01), far below another model's (over 1).
 LARGEST_GAP = 0.2
@@ -39,7 +41,13 @@ class Collector:
         prompts: Sequence[Prompt],
         reward: Reward,
     ) -> None:
-        self.config, self.runtime, self.model = config, runtime, model
+        self.config, self.runtime = config, runtime
+        self.trained = model
+        # Sampling takes as many passes as the longest answer needs, another number on each process: of sharded
+        # weights every process keeps a whole copy for it.
+        self.sampled = model
+        if runtime.sharded:
+            self.sampled = load_causal_lm(config.model, trainable=False).to(runtime.device)
         self.tokenizer, self.prompts, self.reward = tokenizer, prompts, reward
         self.sampling = Sampling(
             max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
@@ -53,7 +61,7 @@ class Collector:
             # On a CPU a small model samples no faster in bfloat16.
             on_cpu = runtime.device.type == "cpu"
             self.engine = InProcessEngine(
-                model,
+                self.sampled,
                 tokenizer,
                 batch_size=config.rollouts.batch_size,
                 autocast=nullcontext if on_cpu else runtime.accelerator.autocast,
@@ -73,7 +81,11 @@ class Collector:
         own = range(
             runtime.rank * len(plan) // runtime.world, (runtime.rank + 1) * len(plan) // runtime.world
         )
-        self._hand_over_weights()
+        whole = self.whole_policy()
+        if config.rollouts.kind == "vllm":
+            if runtime.is_main:
+                self.engine.update_weights(whole)
+            runtime.barrier()
         prompt_ids = [self._encode(plan[row][1]) for row in own]
         completions = self.engine.generate(
             prompt_ids, self.sampling, seed=config.seed + 7919 * step, rows=own
@@ -115,11 +127,11 @@ class Collector:
                 "policy's: it did not take the weights; start it from a copy made by training.rollouts.export"
             )
 
-    def _hand_over_weights(self) -> None:
-        if self.config.rollouts.kind == "vllm":
-            if self.runtime.is_main:
-                self.engine.update_weights(self.model)
-            self.runtime.barrier()
+    def whole_policy(self) -> Any:
+        """The model with its weights as they are now, whole. Every process must call this."""
+        if self.runtime.sharded:
+            self.sampled.load_state_dict(whole_state(self.trained))
+        return self.sampled
 
     def _encode(self, place: int) -> tuple[int, ...]:
         if place not in self._encoded:
@@ -156,8 +168,13 @@ def measure(
     rows = rows_of(rollouts)
     names = ("logprobs", "reference", "entropy", "values")
     found = {name: torch.zeros(mask_RT.shape, device=device) for name in names}
-    share = share_out(rows, runtime.world, policy.layout)[runtime.rank]
-    for group in micro_batches(share, config.micro_batch_tokens, policy.layout):
+    shares = share_out(rows, runtime.world, policy.layout)
+    groups = [micro_batches(share, config.micro_batch_tokens, policy.layout) for share in shares]
+    own = groups[runtime.rank]
+    for number in range(max(map(len, groups))):
+        # Sharded processes exchange weights in step: one that has no more work takes part without counting.
+        counted = number < len(own)
+        group = own[number] if counted else rows[:1]
         packed, order = pack_rows(group, policy.layout, device)
         tokens = (packed, packed.predictors_N, packed.targets_N)
         logprobs_N, entropies_N = policy.bare(*tokens, entropy=True)
@@ -173,7 +190,7 @@ def measure(
                 packed, _ = pack_rows(group, value.layout, device)
             values_N = value.bare(packed, packed.predictors_N)
         for name, values in zip(names, (logprobs_N, reference_N, entropies_N, values_N), strict=True):
-            if values is not None:
+            if counted and values is not None:
                 part_RT = torch.zeros((len(order), mask_RT.shape[1]), device=device)
                 found[name][order] = part_RT.masked_scatter(mask_RT[order], values.float())
     if runtime.world > 1:

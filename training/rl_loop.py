@@ -61,6 +61,8 @@ def train(
     tokenizer = load_tokenizer(config.model)
     keep_freed_memory()
     runtime = Runtime(config)
+    if runtime.sharded and config.lora:
+        raise TrainingError("lora: an adapter cannot be sampled from while its model is sharded; use DDP")
     if config.batch_size < runtime.world:
         raise TrainingError(f"batch_size ({config.batch_size}) is less than the {runtime.world} processes")
     if runtime.is_main:
@@ -71,8 +73,10 @@ def train(
     finally:
         learner.collector.engine.close()
 
+    model = learner.model_to_save()
+
     def save(directory: Path, card: str) -> None:
-        learner.save_policy(directory, card)
+        save_model(model, tokenizer, directory, card=card)
 
     if runtime.is_main:
         run.finish(save, metrics, steps=steps)
@@ -155,8 +159,8 @@ class Learner:
                         samples.write(self.step, experience)
                     shown = ("reward", "kl", "length", "samples_per_second")
                     progress.update(self.step, **{name: row[name] for name in shown})
-                    if runtime.is_main and config.snapshot_every and self.step % config.snapshot_every == 0:
-                        self.save_policy(config.output_dir / "snapshots" / f"step-{self.step:06d}", "")
+                    if config.snapshot_every and self.step % config.snapshot_every == 0:
+                        self._snapshot()
                     signum = request.agreed()
                     every = config.checkpoint_every
                     if signum or (every and self.step % every == 0 and self.step < config.steps):
@@ -169,11 +173,11 @@ class Learner:
                     samples.close()
         return {name: value for name, value in self.last.items() if name not in TIMINGS}, self.step
 
-    def save_policy(self, directory: Path, card: str) -> None:
-        """The policy as it is now, in Hugging Face format; adapters merged in unless `lora.merge` is off."""
-        directory.mkdir(parents=True, exist_ok=True)
-        merge = self.config.lora is None or self.config.lora.merge
-        save_model(without_adapter(self.model) if merge else self.model, self.tokenizer, directory, card=card)
+    def model_to_save(self) -> Any:
+        """The policy as it is now, adapters merged in unless `lora.merge` is off. Every process must call
+        this."""
+        model = self.collector.whole_policy()
+        return without_adapter(model) if self.config.lora is None or self.config.lora.merge else model
 
     def _one_step(self) -> tuple[Experience, dict[str, float]]:
         began = time.perf_counter()
@@ -262,6 +266,13 @@ class Learner:
                 batch = [minibatch.experience.rollouts[item.index].record() for item in items]
                 problem = f"the {which}'s {name.replace('_', ' ')} is {found[name]}"
                 stop_diverged(self.config.output_dir, self.step + 1, problem, batch)
+
+    def _snapshot(self) -> None:
+        model = self.model_to_save()
+        if self.runtime.is_main:
+            directory = self.config.output_dir / "snapshots" / f"step-{self.step:06d}"
+            directory.mkdir(parents=True, exist_ok=True)
+            save_model(model, self.tokenizer, directory)
 
     def _leash_broken(self) -> bool:
         return self.config.max_kl is not None and self.last.get("kl", 0.0) > self.config.max_kl

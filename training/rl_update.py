@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from training.config import OptimizerConfig
-from training.optim import Optimizers, build_optimizer
+from training.optim import Optimizers, build_optimizer, clip_gradients
 from training.packing import Layout
 from training.runtime import Runtime
 from training.supervised import micro_batches, share_out
@@ -68,10 +68,7 @@ class Trained:
                 sums[name] = sums.get(name, 0.0) + float(counted) * value.detach()
         names = list(sums)
         row = dict(zip(names, runtime.sum([float(sums[name]) for name in names]), strict=True))
-        norm = runtime.accelerator.clip_grad_norm_(
-            [p for p in self.module.parameters() if p.requires_grad], self.config.max_grad_norm
-        )
-        row["grad_norm"] = float(norm)
+        row["grad_norm"] = clip_gradients(self.module, self.config.max_grad_norm)
         if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
             self.optimizer.step(scale)
         self.optimizer.zero_grad()

@@ -1,0 +1,94 @@
+"""Two CPU processes with gloo sample, score and learn what one with the same global batch does: DDP and FSDP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from training.metrics import read_metrics
+from training.models import load_causal_lm
+
+# All methods in one launch; a launch costs more than the training.
+SCRIPT = """
+import json, sys
+from training import grpo, ppo, rloo
+from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
+
+kinds = {"ppo": (PPOConfig, ppo.train), "grpo": (GRPOConfig, grpo.train), "rloo": (RLOOConfig, rloo.train)}
+for name, settings in json.loads(sys.argv[1]):
+    make, train = kinds[name]
+    train(make(**settings))
+"""
+
+
+def run(script, jobs, *launcher, **environment):
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
+    command = [*launcher, str(script), json.dumps(jobs)]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "names"), [("ddp", ("ppo", "grpo", "rloo")), ("fsdp", ("ppo",))])
+def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    texts = ("egg", "a cat and a dog", "What is the capital of France?", "house", "Tell me a story")
+    prompts.write_text(
+        "".join(json.dumps({"id": t, "prompt": [{"role": "user", "content": t}]}) + "\n" for t in texts)
+    )
+
+    def jobs(directory):
+        common = {
+            "model": str(tiny_dir),
+            "prompts": [str(prompts)],
+            "rewards": [{"kind": "regex", "pattern": "e"}, {"kind": "length", "free": 10}],
+            "precision": "float32",
+            "steps": 3,
+            "batch_size": 10,
+            "minibatches": 2,
+            "epochs": 2,
+            "max_new_tokens": 8,
+            "micro_batch_tokens": 60,
+            "log_samples": 10,
+            "optimizer": {"learning_rate": 1e-3},
+        }
+        own = {
+            "ppo": {"value": {"start_from": "policy"}, "snapshot_every": 2},
+            "grpo": {"samples_per_prompt": 5},
+            "rloo": {"samples_per_prompt": 5},
+        }
+        return [
+            (name, {**common, **own[name], "output_dir": str(tmp_path / directory / name)}) for name in names
+        ]
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run(script, jobs("one"), sys.executable)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launcher += ["--main_process_port", "0"]
+    launcher += {"ddp": ["--multi_gpu"], "fsdp": ["--use_fsdp", "--fsdp_version", "2"]}[kind]
+    run(script, jobs("two"), *launcher, ACCELERATE_USE_CPU="true")
+    for name in names:
+        one, two = (read_metrics(tmp_path / place / name / "metrics.jsonl") for place in ("one", "two"))
+        assert len(one) == len(two) == 3
+        for first, second in zip(one, two, strict=True):
+            for key in ("reward", "kl", "entropy", "policy_loss", "value_loss", "grad_norm", "length"):
+                if key in first:
+                    assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4), (name, key)
+        said = [
+            [row["response"] for row in read_metrics(tmp_path / place / name / "samples.jsonl")]
+            for place in ("one", "two")
+        ]
+        assert said[0] == said[1]
+        weights = [load_causal_lm(str(tmp_path / place / name)).state_dict() for place in ("one", "two")]
+        for key, tensor in weights[0].items():
+            # Adam turns a gradient near zero into a step of full size: rounding shows in single weights.
+            torch.testing.assert_close(weights[1][key], tensor, rtol=1e-3, atol=3e-3)
+    if "ppo" in names:
+        load_causal_lm(str(tmp_path / "two" / "ppo" / "snapshots" / "step-000002"))
