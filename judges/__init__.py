@@ -28,7 +28,9 @@ from judges.records import (
     Message,
     Order,
     Pair,
+    Ranking,
     Reading,
+    Sampling,
     Status,
 )
 from judges.scripted import ScriptedJudge
@@ -58,7 +60,9 @@ __all__ = [
     "Order",
     "Pair",
     "Prices",
+    "Ranking",
     "Reading",
+    "Sampling",
     "ScriptedJudge",
     "Status",
     "TemplateSet",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,8 +12,8 @@ from judges.errors import LedgerError
 from judges.ledger import Ledger, Verdict, schema
 from judges.ledger.reading import label_set_content, to_verdict
 from judges.ledger.rows import to_label, to_reading
-from judges.records import Call, JudgeIdentity, Label, Order, Pair, Reading
-from judges.templates import TemplateSet
+from judges.methods import Method
+from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def explain(ledger: Ledger, ref: str) -> Explanation:
         item = connection.execute(sa.select(schema.items).where(schema.items.c.digest == row.item)).one()
         a, b = json.loads(item.responses)
         pair = Pair(id=row.pair_id, prompt=tuple(json.loads(item.prompt)), a=a, b=b)
-        judgements = tuple(_judgement(connection, key, pair) for key in label.judgements)
+        judgements = tuple(_judgement(connection, key, pair.id) for key in label.judgements)
         lost = schema.failures
         failures = connection.execute(
             sa.select(lost.c.status, lost.c.detail, lost.c.created_at)
@@ -99,7 +98,7 @@ def _find(connection: sa.Connection, ref: str, url: str) -> Any:
     return found[0]
 
 
-def _judgement(connection: sa.Connection, key: str, pair: Pair) -> ExplainedJudgement | None:
+def _judgement(connection: sa.Connection, key: str, pair_id: str) -> ExplainedJudgement | None:
     """A judgement with its prompt; None for a call that was lost and left no judgement."""
     table = schema.judgements
     row = connection.execute(sa.select(table).where(table.c.key == key)).one_or_none()
@@ -112,7 +111,14 @@ def _judgement(connection: sa.Connection, key: str, pair: Pair) -> ExplainedJudg
     question = connection.execute(
         sa.select(schema.principles.c.text).where(schema.principles.c.digest == row.principle)
     ).scalar_one()
-    call = rendered(json.loads(method), pair, question, row.shown)
+    item = connection.execute(sa.select(schema.items).where(schema.items.c.digest == row.item)).one()
+    prompt, responses = tuple(json.loads(item.prompt)), tuple(json.loads(item.responses))
+    judged: Pair | Ranking
+    if len(responses) == 2:
+        judged = Pair(id=pair_id, prompt=prompt, a=responses[0], b=responses[1])
+    else:
+        judged = Ranking(id=pair_id, prompt=prompt, responses=responses)
+    call = Method.from_content(json.loads(method)).call(judged, question, row.shown, row.sample)
     return ExplainedJudgement(
         key=key,
         principle_id=row.principle_id,
@@ -124,9 +130,3 @@ def _judgement(connection: sa.Connection, key: str, pair: Pair) -> ExplainedJudg
         call=call if call.digest == row.prompt else None,
         created_at=row.created_at,
     )
-
-
-def rendered(method: dict[str, Any], pair: Pair, question: str, order: Order) -> Call:
-    """The call that a stored method makes of a pair: the very templates and exemplars of that time."""
-    exemplars = [SimpleNamespace(**e) for e in method["exemplars"]]
-    return TemplateSet("stored", sources=method["templates"]).pairwise(pair, question, order, exemplars)

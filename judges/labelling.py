@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from constitution import Constitution
+from judges.asking import ask_judges
 from judges.errors import JudgeError
-from judges.ledger import Batch, Judgement, Ledger
+from judges.ledger import Batch, Judgement, LabelRow, Ledger
 from judges.questions import Question, Questionnaire, Vote
-from judges.readout import checked
-from judges.records import FAILURES, TRANSIENT, Call, Judge, Label, Pair, Reading, Status
+from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
 from judges.settings import LabelSettings
 
 # A judge that fails two whole batches in a row is down, not unlucky: stop, and let the user start again.
@@ -58,22 +58,26 @@ class LabelReport:
 
 
 def label_pairs(
-    pairs: Iterable[Pair],
+    pairs: Iterable[Pair | Ranking],
     *,
     constitution: Constitution,
-    judge: Judge,
+    judge: Judge | Sequence[Judge],
     ledger: Ledger,
     settings: LabelSettings,
     on_progress: Callable[[LabelReport], None] | None = None,
 ) -> LabelReport:
     """Labels `pairs`, both orders each, and returns what was done; the labels themselves are in the ledger.
 
-    `pairs` may be a generator; one batch is held at a time. `on_progress` is called after every commit with
-    the report so far. Raises JudgeError when a pair id comes twice with different content, or when the judge
-    fails whole batches in a row; everything committed before stays.
+    `pairs` may be a generator; one batch is held at a time. A ranking among them yields a label for each of its
+    pairs, `<id>:ab` and so on. Several judges vote, and their votes are averaged. `on_progress` is called after
+    every commit with the report so far. Raises JudgeError when a pair id comes twice with different content, or
+    when the judge fails whole batches in a row; everything committed before stays.
     """
-    questionnaire = Questionnaire(constitution, judge.identity, settings)
-    run = _Run(questionnaire, judge, ledger, on_progress)
+    judges = list(judge) if isinstance(judge, Sequence) else [judge]
+    if not judges:
+        raise JudgeError("no judge: give at least one")
+    questionnaire = Questionnaire(constitution, [j.identity for j in judges], settings)
+    run = _Run(questionnaire, judges, ledger, on_progress)
     questionnaire.register(ledger)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") as executor:
         run.executor = executor
@@ -117,12 +121,12 @@ class _Run:
     def __init__(
         self,
         questionnaire: Questionnaire,
-        judge: Judge,
+        judges: Sequence[Judge],
         ledger: Ledger,
         on_progress: Callable[[LabelReport], None] | None,
     ) -> None:
         self._questionnaire = questionnaire
-        self._judge = judge
+        self._judges = judges
         self._ledger = ledger
         self._on_progress = on_progress
         self._deferred: list[Question] = []
@@ -132,9 +136,9 @@ class _Run:
         self._by_principle: dict[str, Counter[Status]] = {}
         self.report = LabelReport(label_set=questionnaire.label_set)
 
-    def main_pass(self, batches: Iterator[list[Pair]]) -> None:
+    def main_pass(self, batches: Iterator[list[Pair | Ranking]]) -> None:
         """Every pair once; what another worker holds is put off."""
-        self._through([self._questionnaire.question(pair) for pair in batch] for batch in batches)
+        self._through([self._questionnaire.question(item) for item in batch] for batch in batches)
 
     def wait_for_others(self, batch_pairs: int) -> None:
         """What was put off: taken from the ledger when it is there, asked here when its worker gave up."""
@@ -164,10 +168,11 @@ class _Run:
                 self._ledger.release(prepared.claimed)
 
     def _prepare(self, questions: list[Question]) -> _Work:
-        labels = self._ledger.labels([q.label_digest for q in questions])
+        labels = self._ledger.labels([d for q in questions for d in q.label_digests])
         labels = {d: label for d, label in labels.items() if label.status not in TRANSIENT}
-        members = self._ledger.members(self._questionnaire.label_set, [q.pair.id for q in questions])
-        open_questions = [q for q in questions if q.label_digest not in labels]
+        pair_ids = [pair.id for q in questions for pair in q.item.pairs]
+        members = self._ledger.members(self._questionnaire.label_set, pair_ids)
+        open_questions = [q for q in questions if not all(d in labels for d in q.label_digests)]
         votes = {v.key: (q, v) for q in open_questions for v in q.votes}
         readings = self._ledger.readings(votes)
         claimed = self._ledger.claim([k for k in votes if k not in readings])
@@ -185,23 +190,10 @@ class _Run:
             members=members,
         )
 
-    def _ask(self, calls: Sequence[Call]) -> list[Reading]:
-        try:
-            readings = self._judge.ask(calls)
-        except JudgeError:
-            raise
-        except Exception as error:
-            # The judge is at fault, not the user: its batch failed, the run goes on.
-            return [Reading(status="error", detail=f"{type(error).__name__}: {error}"[:500])] * len(calls)
-        if len(readings) != len(calls):
-            detail = f"the judge gave {len(readings)} readings for {len(calls)} calls"
-            return [Reading(status="error", detail=detail)] * len(calls)
-        return [checked(r, len(c.options)) for r, c in zip(readings, calls, strict=True)]
-
     def _ask_and_commit(self, work: _Work) -> _Done:
-        """Asks the judge and writes everything of the batch in one transaction."""
+        """Asks the judges and writes everything of the batch in one transaction."""
         try:
-            answers = self._ask([vote.call for _, vote in work.asked]) if work.asked else []
+            answers = self._ask([vote for _, vote in work.asked]) if work.asked else []
         except BaseException:
             self._ledger.release(work.claimed)
             raise
@@ -213,27 +205,35 @@ class _Run:
             row = self._questionnaire.judgement(question, vote, reading, now)
             (failures if reading.status in TRANSIENT else judgements).append(row)
             readings[vote.key] = reading
-        new: list[tuple[Question, Label]] = []
+        rows: list[LabelRow] = []
         labels: list[Label] = []
+        items: dict[str, Pair | Ranking] = {q.item.digest: q.item for q, _ in work.asked}
+        members: dict[str, str] = {}
         for question in work.questions:
-            label = work.labels.get(question.label_digest)
-            if label is None:
-                label = self._questionnaire.label(question, readings)
-                new.append((question, label))
-            labels.append(label)
-        members = {q.pair.id: q.label_digest for q in work.questions}
+            known = [work.labels.get(d) for d in question.label_digests]
+            mine = [label for label in known if label is not None]
+            if len(mine) < len(known):
+                mine = self._questionnaire.labels(question, readings)
+                rows += self._questionnaire.label_rows(question, mine, now)
+                items |= {pair.digest: pair for pair in question.item.pairs}
+            labels += mine
+            members |= {label.pair_id: label.digest for label in mine}
         batch = Batch(
             label_set=self._questionnaire.label_set,
             judgements=judgements,
             failures=failures,
-            labels=[self._questionnaire.label_row(q, label, now) for q, label in new],
-            pairs=[q.pair for q in {*(q for q, _ in new), *(q for q, _ in work.asked)}],
+            labels=rows,
+            items=list(items.values()),
             members={i: d for i, d in members.items() if work.members.get(i) != d},
             released=work.claimed,
         )
-        if new or work.asked or batch.members:
+        if rows or work.asked or batch.members:
             self._ledger.add(batch)
-        return _Done(work=work, labels=labels, answers=answers, made=len(new))
+        return _Done(work=work, labels=labels, answers=answers, made=len(rows))
+
+    def _ask(self, votes: Sequence[Vote]) -> list[Reading]:
+        templates = self._questionnaire.method.templates
+        return ask_judges(self._judges, [v.judge for v in votes], [v.call for v in votes], templates)
 
     def _settle(self, done: _Done) -> None:
         """Counts a committed batch."""
@@ -273,7 +273,7 @@ class _Run:
             )
 
 
-def _distinct(pairs: Iterable[Pair]) -> Iterator[Pair]:
+def _distinct(pairs: Iterable[Pair | Ranking]) -> Iterator[Pair | Ranking]:
     """The pairs, each id once. Raises JudgeError when an id comes back with other content."""
     seen: dict[str, str] = {}
     for pair in pairs:

@@ -1,72 +1,72 @@
-"""From a pair to its questions: the principles it draws, the calls, their keys, and the label they add up to."""
+"""From a pair to its questions: the principles it draws, the calls, their keys, and the labels they add up to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from constitution import ComparisonPrinciple, Constitution, draw_comparison
 from constitution.model import vars_of
 from judges.combine import combine
 from judges.digests import digest
+from judges.errors import JudgeError
 from judges.ledger import Judgement, LabelRow, Ledger
 from judges.ledger.rows import judge_digest
-from judges.records import ORDERS, Call, JudgeIdentity, Label, Order, Pair, Reading
+from judges.methods import Method
+from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading, orders
 from judges.settings import LabelSettings
-from judges.templates import TemplateSet
-
-READOUT = "option-logprobs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """One call of a question: one principle, one order. `key` is its key in the ledger."""
+    """One judgement to be made: judge (by number), principle, order, rationale. `key` is its key in the ledger."""
 
+    judge: int
     principle: ComparisonPrinciple
     order: Order
+    sample: int
     call: Call
     key: str
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """All that is asked about one pair. Prompts are rendered only when `votes` is looked at."""
+    """All that is asked about one pair or ranking. Prompts are rendered only when `votes` is looked at."""
 
-    pair: Pair
+    item: Pair | Ranking
     principles: tuple[ComparisonPrinciple, ...]
-    label_digest: str
+    label_digests: tuple[str, ...]
     questionnaire: Questionnaire
 
     @cached_property
     def votes(self) -> tuple[Vote, ...]:
-        """Principle by principle, the two orders next to each other (they share their prompts' beginnings)."""
-        return tuple(
-            self.questionnaire.vote(self.pair, p, order) for p in self.principles for order in ORDERS
-        )
+        """All orders of one principle, judge and rationale next to each other: their prompts begin alike."""
+        return self.questionnaire.votes(self.item, self.principles)
 
 
 class Questionnaire:
-    """One constitution, one judge, one way of asking: makes questions out of pairs and labels out of readings."""
+    """One constitution, its judges, one way of asking: makes questions out of pairs and labels out of readings."""
 
-    def __init__(self, constitution: Constitution, identity: JudgeIdentity, settings: LabelSettings) -> None:
-        """Raises JudgeError for an unknown template set."""
+    def __init__(
+        self, constitution: Constitution, identities: Sequence[JudgeIdentity], settings: LabelSettings
+    ) -> None:
+        """Raises JudgeError for an unknown template set, or when two judges are the same."""
         self._constitution = constitution
-        self._identity = identity
+        self._identities = tuple(identities)
         self._settings = settings
-        self._templates = TemplateSet(settings.templates)
-        self._method_content = {
-            "readout": READOUT,
-            "templates": self._templates.sources,
-            "exemplars": [vars_of(e) for e in constitution.comparison_exemplars],
-        }
-        self._method = digest(self._method_content)
-        self._judge = judge_digest(identity)
+        self.method = Method.of(settings, [vars_of(e) for e in constitution.comparison_exemplars])
+        self._judges = [judge_digest(identity) for identity in identities]
+        keys = [identity.key() for identity in identities]
+        if any(key in keys[:n] for n, key in enumerate(keys)):
+            raise JudgeError("two judges are the same model and revision: an average needs different ones")
+        self._judge_keys = keys[0] if len(keys) == 1 else keys
         self.label_set = digest(
             {
                 "constitution": constitution.comparison_digest,
-                "judge": identity.key(),
-                "method": self._method,
+                "judge": self._judge_keys,
+                "method": self.method.digest,
                 "margins": settings.key(),
                 "seed": settings.seed,
                 "principles": settings.principles,
@@ -84,88 +84,106 @@ class Questionnaire:
                 "published": c.published,
                 "comparison_digest": c.comparison_digest,
             },
-            "judge": self._judge,
-            "method": self._method,
+            "judges": self._judges,
+            "method": self.method.digest,
             "settings": self._settings.model_dump(mode="json"),
         }
         ledger.register(
-            judge=self._identity,
-            methods={self._method: self._method_content},
+            judges=self._identities,
+            methods={self.method.digest: self.method.content},
             principles={p.digest: p.question for p in c.comparison},
             label_set=(self.label_set, content),
         )
 
-    def question(self, pair: Pair) -> Question:
-        """The question about `pair`. Its label digest needs no prompt, so a resume renders nothing."""
+    def question(self, item: Pair | Ranking) -> Question:
+        """The question about `item`. Its label digests need no prompt, so a resume renders nothing."""
         s = self._settings
-        principles = draw_comparison(self._constitution, pair.id, seed=s.seed, n=s.principles)
-        label_digest = digest(
-            {
-                "pair_id": pair.id,
-                "item": pair.digest,
-                "principles": [[p.id, p.digest] for p in principles],
-                "judge": self._identity.key(),
-                "method": self._method,
-                "margins": s.key(),
-            }
-        )
-        return Question(pair, principles, label_digest, self)
+        principles = draw_comparison(self._constitution, item.id, seed=s.seed, n=s.principles)
+        common = {
+            "item": item.digest,
+            "principles": [[p.id, p.digest] for p in principles],
+            "judge": self._judge_keys,
+            "method": self.method.digest,
+            "margins": s.key(),
+        }
+        digests = tuple(digest({"pair_id": pair.id, **common}) for pair in item.pairs)
+        return Question(item, principles, digests, self)
 
-    def vote(self, pair: Pair, principle: ComparisonPrinciple, order: Order) -> Vote:
-        """One call, with the key under which its reading is stored: a digest of all that determines it."""
-        exemplars = self._constitution.comparison_exemplars
-        call = self._templates.pairwise(pair, principle.question, order, exemplars)
-        key = digest(
-            {
-                "item": pair.digest,
-                "principle": [principle.id, principle.digest],
-                "order": order,
-                "prompt": call.digest,
-                "readout": READOUT,
-                "judge": self._identity.key(),
-            }
-        )
-        return Vote(principle=principle, order=order, call=call, key=key)
+    def votes(self, item: Pair | Ranking, principles: Sequence[ComparisonPrinciple]) -> tuple[Vote, ...]:
+        """Every judgement that a label of `item` needs, in the order in which `labels` takes them up."""
+        found = []
+        shown = orders(len(item.responses))
+        for judge, principle, sample in product(
+            range(len(self._identities)), principles, range(self.method.samples)
+        ):
+            for order in shown:
+                call = self.method.call(item, principle.question, order, sample)
+                key = digest(
+                    {
+                        "item": item.digest,
+                        "principle": [principle.id, principle.digest],
+                        "order": order,
+                        "prompt": call.digest,
+                        "readout": self.method.readout,
+                        "judge": self._identities[judge].key(),
+                    }
+                )
+                found.append(
+                    Vote(judge=judge, principle=principle, order=order, sample=sample, call=call, key=key)
+                )
+        return tuple(found)
 
     def judgement(self, question: Question, vote: Vote, reading: Reading, now: float) -> Judgement:
-        """The row of one call."""
+        """The row of one judgement."""
         return Judgement(
             key=vote.key,
-            item=question.pair.digest,
+            item=question.item.digest,
             principle_id=vote.principle.id,
             principle=vote.principle.digest,
             shown=vote.order,
+            sample=vote.sample,
             prompt=vote.call.digest,
-            judge=self._judge,
-            method=self._method,
+            judge=self._judges[vote.judge],
+            method=self.method.digest,
             reading=reading,
             created_at=now,
         )
 
-    def label(self, question: Question, readings: Mapping[str, Reading]) -> Label:
-        """What the readings of a question add up to."""
+    def labels(self, question: Question, readings: Mapping[str, Reading]) -> list[Label]:
+        """What the readings of a question add up to, one label per pair of its item."""
+        shown = orders(len(question.item.responses))
         answers = [readings[vote.key] for vote in question.votes]
-        votes = list(zip(answers[::2], answers[1::2], strict=True))
-        total = combine(votes, self._settings.margins)
-        return Label(
-            pair_id=question.pair.id,
-            p=total.p,
-            status=total.status,
-            principles=tuple(p.id for p in question.principles),
-            judgements=tuple(vote.key for vote in question.votes),
-            digest=question.label_digest,
-            p_ab=total.p_ab,
-            p_ba=total.p_ba,
-            spread=total.spread,
-            detail=total.detail,
-        )
+        votes = [answers[n : n + len(shown)] for n in range(0, len(answers), len(shown))]
+        labels = []
+        for pair, label_digest in zip(question.item.pairs, question.label_digests, strict=True):
+            name = "ab" if isinstance(question.item, Pair) else pair.id[-2:]
+            total = combine(votes, self._settings.margins, shown=shown, pair=name)
+            labels.append(
+                Label(
+                    pair_id=pair.id,
+                    p=None if total.p is None else self._settings.clamped(total.p),
+                    status=total.status,
+                    principles=tuple(p.id for p in question.principles),
+                    judgements=tuple(vote.key for vote in question.votes),
+                    digest=label_digest,
+                    p_ab=total.p_ab,
+                    p_ba=total.p_ba,
+                    p_raw=total.p,
+                    spread=total.spread,
+                    detail=total.detail,
+                )
+            )
+        return labels
 
-    def label_row(self, question: Question, label: Label, now: float) -> LabelRow:
-        """The label's row."""
-        return LabelRow(
-            label=label,
-            item=question.pair.digest,
-            principle_digests=tuple(p.digest for p in question.principles),
-            label_set=self.label_set,
-            created_at=now,
-        )
+    def label_rows(self, question: Question, labels: Sequence[Label], now: float) -> list[LabelRow]:
+        """The rows of a question's labels."""
+        return [
+            LabelRow(
+                label=label,
+                item=pair.digest,
+                principle_digests=tuple(p.digest for p in question.principles),
+                label_set=self.label_set,
+                created_at=now,
+            )
+            for pair, label in zip(question.item.pairs, labels, strict=True)
+        ]

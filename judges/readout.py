@@ -48,6 +48,21 @@ def checked(reading: Any, n_options: int) -> Reading:
     return replace(reading, status="error", logprobs=None, detail=problem)
 
 
+def checked_text(reading: Any) -> Reading:
+    """The same gate for a call that writes: an "ok" reading carries text, and an empty text is no answer."""
+    if not isinstance(reading, Reading):
+        return Reading(status="error", detail=f"the judge returned {type(reading).__name__}, not a reading")
+    if reading.status in ("tie", "inconsistent") or reading.status not in STATUSES:
+        return Reading(
+            status="error", detail=f"status {str(reading.status)[:40]!r} is not one of a judgement"
+        )
+    if reading.status == "ok" and not isinstance(reading.text, str):
+        return replace(reading, status="error", logprobs=None, text=None, detail="the judge wrote no text")
+    if reading.status == "ok" and not (reading.text or "").strip():
+        return replace(reading, status="no_answer", logprobs=None, detail="the judge wrote nothing")
+    return replace(reading, logprobs=None)
+
+
 def _problem(logprobs: Any, n_options: int) -> str | None:
     if not isinstance(logprobs, tuple | list) or len(logprobs) != n_options:
         return f"expected {n_options} option log probabilities, got {str(logprobs)[:80]}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from judges.combine import Margins
+from judges.records import Sampling
 
 
 class LabelSettings(BaseModel):
@@ -17,15 +18,40 @@ class LabelSettings(BaseModel):
     templates: str = Field(
         default="default", description="Template set: default, microworld, or a folder with pairwise.j2."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the draw of principles.")
+    seed: int = Field(default=0, ge=0, description="Seed of the draw of principles and of what is sampled.")
     principles: int = Field(
         default=1, ge=1, le=64, description="Principles drawn per pair; their answers are averaged."
+    )
+    readout: Literal["logprobs", "verdict"] = Field(
+        default="logprobs",
+        description="logprobs reads the options' probabilities; verdict asks for JSON, for judges without them.",
+    )
+    rationales: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="Chains of thought written before each answer; their answers are averaged. 0: none.",
+    )
+    rationale_tokens: int = Field(
+        default=256, ge=1, le=16_384, description="Longest rationale, in tokens; a longer one is truncated."
+    )
+    temperature: float = Field(
+        default=0.7, ge=0.0, le=2.0, description="Temperature at which rationales are written."
+    )
+    clamp_low: float = Field(
+        default=0.4,
+        ge=0.0,
+        le=0.5,
+        description="After a rationale, probabilities are near 0 or 1: labels below this are raised to it.",
+    )
+    clamp_high: float = Field(
+        default=0.6, ge=0.5, le=1.0, description="After a rationale, labels above this are lowered to it."
     )
     mass_threshold: float = Field(
         default=0.5,
         ge=0.0,
         le=1.0,
-        description="Less probability than this on the two options together is no_answer.",
+        description="Less probability than this on the options together is no_answer.",
     )
     tie_margin: float = Field(
         default=0.05, ge=0.0, lt=0.5, description="A mean closer to one half than this is a tie."
@@ -43,11 +69,41 @@ class LabelSettings(BaseModel):
         description="Pairs asked and committed together; at most these are asked again.",
     )
 
+    @model_validator(mode="after")
+    def _several_rationales_differ(self) -> LabelSettings:
+        if self.rationales > 1 and self.temperature == 0.0:
+            raise ValueError("rationales: several at temperature 0 are all the same; raise temperature")
+        return self
+
     @property
     def margins(self) -> Margins:
         """The thresholds that turn readings into a status."""
         return Margins(mass=self.mass_threshold, tie=self.tie_margin, flip=self.flip_margin)
 
+    @property
+    def writes(self) -> bool:
+        """Whether the judge writes before it answers."""
+        return self.rationales > 0 or self.readout == "verdict"
+
+    @property
+    def samples(self) -> int:
+        """Answers per judge, principle and order."""
+        return max(1, self.rationales)
+
+    def sampling(self, sample: int) -> Sampling:
+        """How rationale number `sample` is written; one verdict alone is written greedily."""
+        temperature = self.temperature if self.rationales else 0.0
+        return Sampling(
+            max_tokens=self.rationale_tokens, temperature=temperature, seed=1000 * self.seed + sample
+        )
+
+    def clamped(self, p: float) -> float:
+        """`p` held to the clamp where the judge writes (Bai et al. 2022, section 4.3), otherwise as it is."""
+        return min(max(p, self.clamp_low), self.clamp_high) if self.writes else p
+
     def key(self) -> dict[str, Any]:
-        """What of the settings determines a label, given its templates and principles."""
-        return {"mass": self.mass_threshold, "tie": self.tie_margin, "flip": self.flip_margin}
+        """What of the settings determines a label, given its judgements."""
+        key: dict[str, Any] = {"mass": self.mass_threshold, "tie": self.tie_margin, "flip": self.flip_margin}
+        if self.writes:
+            key |= {"clamp": [self.clamp_low, self.clamp_high]}
+        return key

@@ -187,7 +187,7 @@ def stats(place: str | None, ref: str | None) -> None:
     with _open(place) as ledger:
         label_set = find_label_set(ledger, ref)
         content = label_set_content(ledger, label_set)
-        s = set_statistics(ledger, label_set, judge=content["judge"], method=content["method"])
+        s = set_statistics(ledger, label_set, judges=content["judges"], method=content["method"])
         url = ledger.url
     table = _table(
         "principle", "labels", *(x for x in STATUSES if s.overall.statuses[x]), "decided", "first slot"
@@ -243,6 +243,7 @@ def _story(x: Explanation) -> list[str]:
         f"pair       {printable(label.pair_id)}",
         f"status     {label.status}{'' if label.detail is None else f' ({printable(label.detail)})'}",
         f"p          {_p(label.p)}  (a first: {_p(label.p_ab)}, b first: {_p(label.p_ba)}, spread {_p(label.spread)})",
+        *([] if label.p_raw == label.p else [f"before     {_p(label.p_raw)}, as it was before the clamp"]),
         f"winner     {label.winner or 'none'}",
         f"made       {_when(x.created_at)} under {c['ref']}, label set {x.label_set[:12]}",
         f"settings   {json.dumps(x.made_with['settings'])}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from judges.digests import canonical, digest
-from judges.records import JudgeIdentity, Label, Order, Pair, Reading
+from judges.records import JudgeIdentity, Label, Order, Pair, Ranking, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Batch:
     judgements: Sequence[Judgement] = ()
     failures: Sequence[Judgement] = ()
     labels: Sequence[LabelRow] = ()
-    pairs: Sequence[Pair] = ()
+    items: Sequence[Pair | Ranking] = ()
     members: Mapping[str, str] = field(default_factory=dict)
     released: Sequence[str] = ()
 
@@ -110,6 +110,7 @@ def label_values(row: LabelRow) -> dict[str, Any]:
         "p": label.p,
         "p_ab": label.p_ab,
         "p_ba": label.p_ba,
+        "p_raw": label.p_raw,
         "spread": label.spread,
         "detail": storable(label.detail),
         "principles": canonical([list(p) for p in zip(label.principles, row.principle_digests, strict=True)]),
@@ -119,11 +120,11 @@ def label_values(row: LabelRow) -> dict[str, Any]:
     }
 
 
-def item_values(pair: Pair) -> dict[str, Any]:
+def item_values(item: Pair | Ranking) -> dict[str, Any]:
     return {
-        "digest": pair.digest,
-        "prompt": json.dumps([dict(m) for m in pair.prompt]),
-        "responses": json.dumps([pair.a, pair.b]),
+        "digest": item.digest,
+        "prompt": json.dumps([dict(m) for m in item.prompt]),
+        "responses": json.dumps(list(item.responses)),
     }
 
 
@@ -150,6 +151,7 @@ def to_label(row: Any) -> Label:
         digest=row.digest,
         p_ab=row.p_ab,
         p_ba=row.p_ba,
+        p_raw=row.p_raw,
         spread=row.spread,
         detail=row.detail,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,8 @@ class SetStatistics:
     verdicts: Counter[tuple[str, str]]
 
 
-def set_statistics(ledger: Ledger, label_set: str, *, judge: str, method: str) -> SetStatistics:
-    """Sums of one label set; `judge` and `method` are the digests that its content names.
+def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], method: str) -> SetStatistics:
+    """Sums of one label set; `judges` and `method` are the digests that its content names.
 
     `verdicts` counts (judge's winner, person's winner) over pairs that a person judged, each "a", "b" or "tie".
     """
@@ -127,11 +127,11 @@ def set_statistics(ledger: Ledger, label_set: str, *, judge: str, method: str) -
         sa.func.sum(judgements.c.completion_tokens),
         sa.func.sum(judgements.c.latency_s),
         sa.func.sum(judgements.c.cost),
-    ).where(judgements.c.judge == judge, judgements.c.method == method)
+    ).where(judgements.c.judge.in_(judges), judgements.c.method == method)
     with ledger.read() as connection:
         groups = list(connection.execute(grouped))
         count, prompt_tokens, completion_tokens, seconds, cost = connection.execute(calls).one()
-        lost = sa.select(sa.func.count()).where(failures.c.judge == judge)
+        lost = sa.select(sa.func.count()).where(failures.c.judge.in_(judges))
         n_failures = connection.execute(lost).scalar_one()
         verdicts = _verdicts(connection, label_set)
     overall = Tally()

@@ -75,21 +75,24 @@ class Ledger:
     def register(
         self,
         *,
-        judge: JudgeIdentity,
+        judges: Sequence[JudgeIdentity],
         methods: Mapping[str, Any],
         principles: Mapping[str, str],
         label_set: tuple[str, Any],
     ) -> None:
         """Stores what judgements refer to: who judged, how (digest to content), principles, the label set."""
         with self.write() as connection:
-            judge_row = {
-                "digest": rows.judge_digest(judge),
-                "kind": judge.kind,
-                "model": judge.model,
-                "revision": judge.revision,
-                "build": judge.build,
-            }
-            connection.execute(insert_new(connection, schema.judges), [judge_row])
+            judge_rows = [
+                {
+                    "digest": rows.judge_digest(judge),
+                    "kind": judge.kind,
+                    "model": judge.model,
+                    "revision": judge.revision,
+                    "build": judge.build,
+                }
+                for judge in judges
+            ]
+            connection.execute(insert_new(connection, schema.judges), judge_rows)
             method_rows = [{"digest": d, "content": canonical(c)} for d, c in methods.items()]
             connection.execute(insert_new(connection, schema.methods), method_rows)
             if principles:
@@ -160,7 +163,7 @@ class Ledger:
         with self.write() as connection:
             # Sorted, so that two PostgreSQL workers that write the same rows never wait for each other.
             for table, values in (
-                (schema.items, [rows.item_values(p) for p in sorted(batch.pairs, key=lambda p: p.digest)]),
+                (schema.items, [rows.item_values(x) for x in sorted(batch.items, key=lambda x: x.digest)]),
                 (schema.judgements, [rows.judgement_values(j) for j in batch.judgements]),
                 (schema.failures, [rows.failure_values(j) for j in batch.failures]),
             ):
@@ -195,7 +198,7 @@ def _label_upsert(connection: sa.Connection) -> Any:
     """An INSERT of labels that replaces a row only while its status is a failure of the transport."""
     table = schema.labels
     statement = insert(connection, table)
-    replaced = ("status", "p", "p_ab", "p_ba", "spread", "detail", "created_at", "label_set")
+    replaced = ("status", "p", "p_ab", "p_ba", "p_raw", "spread", "detail", "created_at", "label_set")
     return statement.on_conflict_do_update(
         index_elements=["digest"],
         set_={name: statement.excluded[name] for name in replaced},
