@@ -25,6 +25,7 @@ from training.logprobs import selected_logprobs, sum_by_branch
 from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
 from training.packing import Layout, Tree, pack
 from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
+from training.plan import announce, plan_supervised
 from training.run import Run, TrainResult
 from training.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, micro_batches, run_batches, share_out
@@ -204,6 +205,10 @@ def with_reference(
     ]
 
 
+def _answered(item: DpoItem) -> int:
+    return sum(map(len, item.tree.branches))
+
+
 def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
     """Train and save a policy. Raises TrainingError, Diverged or Interrupted."""
     run = Run.open(config, method=config.loss.upper(), resume=resume)
@@ -216,6 +221,7 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
     pairs = encode_pairs(tokenizer, load_pairs(config), config.max_length)
     items = make_items(pairs, mismatched=config.loss == "kto")
     runtime = Runtime(config)
+    announce(plan_supervised(config, runtime, items, head_tokens=_answered), runtime)
     if runtime.is_main:
         run.begin()
     dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32

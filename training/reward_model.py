@@ -31,6 +31,7 @@ from training.models import (
 )
 from training.packing import Layout, pack
 from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
+from training.plan import announce, plan_supervised
 from training.preference_loss import bradley_terry, centring
 from training.run import Run, TrainResult
 from training.runtime import Runtime
@@ -98,6 +99,7 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
     items = encode_pairs(tokenizer, load_pairs(config), config.max_length)
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
     runtime = Runtime(config)
+    announce(plan_supervised(config, runtime, items, head_tokens=lambda item: 0), runtime)
     if runtime.is_main:
         run.begin()
     model = load_sequence_classifier(

@@ -28,6 +28,7 @@ from training.export import export
 from training.logprobs import selected_logits
 from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
 from training.packing import Tree, pack
+from training.plan import announce, plan_supervised
 from training.run import Run, TrainResult
 from training.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, run_batches
@@ -112,6 +113,10 @@ def encode(tokenizer: Any, examples: Sequence[Example], config: SftConfig) -> li
     return items
 
 
+def _predicted(item: SftItem) -> int:
+    return sum(weight > 0 for weight in item.weights)
+
+
 def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune and save a model. Raises TrainingError, Diverged or Interrupted."""
     run = Run.open(config, method="SFT", resume=resume)
@@ -122,6 +127,7 @@ def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
     items = encode(tokenizer, read_examples(config.data), config)
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
     runtime = Runtime(config)
+    announce(plan_supervised(config, runtime, items, head_tokens=_predicted), runtime)
     if runtime.is_main:
         run.begin()
     dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32
