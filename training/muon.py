@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-# The source's quintic: steepest at zero, and all singular values end in about [0.7, 1.2].
+# The source's quintic: steepest at zero, and singular values not near zero end in about [0.7, 1.2].
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 

@@ -1,0 +1,84 @@
+"""Loading models: one line for each way it can fail, before weights are read where that is possible."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from training.errors import TrainingError
+from training.models import check_model, load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+
+
+@pytest.fixture
+def copy(tmp_path, tiny_model, make_tokenizer):
+    directory = tmp_path / "copy"
+    save_model(tiny_model, make_tokenizer(), directory)
+    return directory
+
+
+def one_line(function, *arguments, **settings):
+    with pytest.raises(TrainingError) as caught:
+        function(*arguments, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_saved_model_loads_and_leaves_nothing_half_written(copy, tiny_model):
+    found = load_causal_lm(str(copy)).state_dict()
+    assert all((found[name] == tensor).all() for name, tensor in tiny_model.state_dict().items())
+    assert not [path for path in copy.iterdir() if path.name.startswith(".")]
+    assert not any(p.requires_grad for p in load_causal_lm(str(copy), trainable=False).parameters())
+
+
+def test_directories_that_hold_no_model(tmp_path, copy):
+    assert one_line(check_model, str(tmp_path / "none")).endswith("no such directory")
+    (tmp_path / "empty").mkdir()
+    assert one_line(check_model, str(tmp_path / "empty")).endswith("the directory is empty")
+    assert "is a file" in one_line(check_model, str(copy / "config.json"))
+    (copy / "model.safetensors").unlink()
+    assert one_line(check_model, str(copy)).endswith("has no safetensors weights")
+    (copy / "config.json").write_text("{")
+    assert "is not JSON" in one_line(check_model, str(copy))
+    (copy / "config.json").unlink()
+    assert one_line(check_model, str(copy)).endswith("has no config.json")
+    (copy / "adapter_config.json").write_text("{}")
+    assert "is a LoRA adapter" in one_line(check_model, str(copy))
+    assert "cannot be loaded" in one_line(load_causal_lm, "nobody/nothing")
+
+
+def test_damaged_weights(copy):
+    (copy / "model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{broken")
+    assert "cannot be loaded" in one_line(load_causal_lm, str(copy))
+
+
+def test_the_wrong_head(tmp_path, copy, make_tokenizer):
+    assert "has no reward head" in one_line(load_sequence_classifier, str(copy))
+    reward = tmp_path / "reward"
+    save_model(load_sequence_classifier(str(copy), new_head=True), make_tokenizer(), reward)
+    assert "a causal language model is needed" in one_line(load_causal_lm, str(reward))
+    config = json.loads((reward / "config.json").read_text())
+    config["id2label"] = {"0": "a", "1": "b"}
+    (reward / "config.json").write_text(json.dumps(config))
+    assert "has 2 labels; a reward model has one" in one_line(load_sequence_classifier, str(reward))
+
+
+def test_a_tokenizer_without_padding_gets_some_and_none_at_all_is_one_line(tmp_path, copy, make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(copy)
+    assert load_tokenizer(str(copy)).pad_token == "<|end|>"
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(copy)
+    assert "has no pad, unk or eos token" in one_line(load_tokenizer, str(copy))
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    assert one_line(load_tokenizer, str(copy)).endswith("holds no tokenizer files")
+
+
+def test_new_heads_follow_the_seed(copy):
+    first, again, other = (
+        load_sequence_classifier(str(copy), new_head=True, seed=s).score.weight for s in (0, 0, 1)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
