@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from judges.digests import digest_files
 from judges.errors import JudgeError
+from judges.generation import generate
 from judges.readout import checked
-from judges.records import Call, JudgeIdentity, Reading
+from judges.records import Call, JudgeIdentity, Reading, Sampling
 
 if TYPE_CHECKING:
     from judges.encoding import CallEncoder
@@ -110,6 +111,53 @@ class _Loaded:
         self.padding: int = self.tokenizer.pad_token_id or 0
 
     def ask(self, calls: Sequence[Call], tokens_per_batch: int) -> list[Reading]:
+        writing = [n for n, call in enumerate(calls) if call.write is not None]
+        if not writing:
+            return self._read(calls, tokens_per_batch)
+        reading = [n for n, call in enumerate(calls) if call.write is None]
+        found = dict(zip(reading, self._read([calls[n] for n in reading], tokens_per_batch), strict=True))
+        found |= dict(zip(writing, self._write([calls[n] for n in writing], tokens_per_batch), strict=True))
+        return [found[n] for n in range(len(calls))]
+
+    def _write(self, calls: Sequence[Call], tokens_per_batch: int) -> list[Reading]:
+        """Texts; one that does not end within its tokens is "truncated", half a thought being another thought."""
+        if any(call.verdict for call in calls):
+            raise JudgeError("readout: an in-process judge has log probabilities; set readout: logprobs")
+        started = time.perf_counter()
+        prompts = self.encoder.encode(calls)
+        readings: list[Reading | None] = [None] * len(calls)
+        groups: dict[Sampling, list[int]] = {}
+        for n, (call, ids) in enumerate(zip(calls, prompts, strict=True)):
+            assert call.write is not None
+            if len(ids) + call.write.max_tokens > self.context:
+                detail = f"prompt and rationale may have {len(ids) + call.write.max_tokens} tokens, the model takes "
+                readings[n] = Reading(status="truncated", detail=f"{detail}{self.context}")
+            else:
+                groups.setdefault(call.write, []).append(n)
+        for sampling, numbers in groups.items():
+            numbers.sort(key=lambda n: len(prompts[n]))
+            size = max(1, tokens_per_batch // (len(prompts[numbers[-1]]) + sampling.max_tokens))
+            for at in range(0, len(numbers), size):
+                batch = numbers[at : at + size]
+                texts = generate(
+                    self.model, self.tokenizer, [prompts[n] for n in batch], sampling, padding=self.padding
+                )
+                for n, written in zip(batch, texts, strict=True):
+                    readings[n] = Reading(
+                        status="ok" if written.ended else "truncated",
+                        text=written.text,
+                        detail=None
+                        if written.ended
+                        else f"the rationale did not end in {sampling.max_tokens} tokens",
+                        prompt_tokens=len(prompts[n]),
+                        completion_tokens=written.tokens,
+                    )
+        latency = (time.perf_counter() - started) / len(calls)
+        return [replace(r, latency_s=latency) for r in readings if r is not None]
+
+    def _read(self, calls: Sequence[Call], tokens_per_batch: int) -> list[Reading]:
+        if not calls:
+            return []
         started = time.perf_counter()
         prompts = self.encoder.encode(calls)
         readings: list[Reading | None] = [None] * len(calls)

@@ -125,8 +125,10 @@ class OpenAIJudge:
         prompts = self._encoder.encode(calls)
         fitting = []
         for n, ids in enumerate(prompts):
-            if not ids or len(ids) >= self._server.context:
-                detail = f"the prompt has {len(ids)} tokens, the server takes {self._server.context} with the answer"
+            call = calls[n]
+            whole = len(ids) + (1 if call.write is None else call.write.max_tokens)
+            if not ids or whole > self._server.context:
+                detail = f"prompt and answer may have {whole} tokens, the server takes {self._server.context}"
                 yield _Job(
                     calls, [n], reading=Reading(status="truncated", detail=detail, prompt_tokens=len(ids))
                 )
@@ -149,6 +151,10 @@ class OpenAIJudge:
     def _request(self, job: _Job) -> list[Reading]:
         calls = [job.calls[n] for n in job.numbers]
         options = calls[0].options
+        if calls[0].write is not None:
+            texts = [call.text for call in calls if call.text is not None]
+            path = "/completions" if job.prompts or texts else "/chat/completions"
+            return wire.read_writing(self._post(path, wire.writing_body(calls[0], job.prompts, texts)), calls)
         if job.prompts is None:
             if calls[0].text is None:
                 return [wire.read_chat(self._post("/chat/completions", wire.chat_body(calls[0])), calls[0])]
@@ -275,12 +281,16 @@ class _Job:
 
 
 def _grouped(numbers: Sequence[int], calls: Sequence[Call], size: int) -> Iterator[list[int]]:
-    """Runs of at most `size` neighbours that share their options."""
+    """Runs of at most `size` neighbours that ask for the same kind of answer."""
     group: list[int] = []
     for n in numbers:
-        if group and (len(group) == size or calls[n].options != calls[group[0]].options):
+        if group and (len(group) == size or _shape(calls[n]) != _shape(calls[group[0]])):
             yield group
             group = []
         group.append(n)
     if group:
         yield group
+
+
+def _shape(call: Call) -> tuple[object, ...]:
+    return call.options, call.write, call.verdict

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from judges.readout import checked
+from judges.readout import checked, checked_text
 from judges.records import Call, JudgeIdentity, Reading
+from judges.verdict import read_verdict
 
 
 class ScriptedJudge:
     """Answers every call with `fn(call)`.
 
-    `fn` returns an option ("A": certain of it), the probability of the first option as a float, a tuple of
-    log probabilities, or a whole `Reading`. Anything else, and any exception, is a reading with status "error".
+    Where the call asks for text (`call.write`), `fn` returns it; for a verdict, the JSON. Otherwise it returns an
+    option ("A": certain of it), the probability of the first option as a float, a tuple of log probabilities, or
+    a whole `Reading`. Anything else, and any exception, is a reading with status "error".
     """
 
     def __init__(self, fn: Callable[[Call], Any], *, name: str = "scripted", revision: str = "1") -> None:
@@ -33,6 +35,9 @@ class ScriptedJudge:
             answer = self._fn(call)
         except Exception as error:
             return Reading(status="error", detail=f"{type(error).__name__}: {error}")
+        if call.write is not None and isinstance(answer, str):
+            written = checked_text(Reading(status="ok", text=answer))
+            return read_verdict(call, written) if call.verdict else written
         if isinstance(answer, str):
             if answer not in call.options:
                 return Reading(status="no_answer", text=answer[:200], detail="the answer is not an option")
@@ -43,4 +48,6 @@ class ScriptedJudge:
             answer = tuple(math.log(p) if p > 0 else -math.inf for p in (answer, 1.0 - answer))
         if isinstance(answer, tuple):
             answer = Reading(status="ok", logprobs=answer)
+        if call.write is not None and not call.verdict:
+            return checked_text(answer)
         return checked(answer, len(call.options))

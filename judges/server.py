@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Self
 
@@ -177,10 +178,11 @@ class VllmServer:
         """Why the server ended, in one line of vLLM's own words."""
         log = self.log.read_text(errors="replace").splitlines()
         lines = [_PREFIX.sub("", line).strip() for line in log if not _CHATTER.match(line)]
-        reasons = [line for line in lines if _REASON.search(line)]
-        # The first error is the cause, the later ones its wake.
-        text = reasons[0] if reasons else next((line for line in reversed(lines) if line), "it said nothing")
-        return text[:300]
+        # The first error is the cause, the later ones its wake. Pydantic says what is wrong on the next line.
+        for line, following in pairwise([*lines, ""]):
+            if _REASON.search(line):
+                return (following if "validation error" in line and following else line)[:300]
+        return next((line for line in reversed(lines) if line), "it said nothing")[:300]
 
     def __enter__(self) -> Self:
         self.start()

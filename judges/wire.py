@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from judges.readout import checked, read_listed
+from judges.readout import checked, checked_text, read_listed
 from judges.records import Call, Reading
+from judges.verdict import read_verdict, verdict_schema
 
 # The most that vLLM and most others list by default.
 TOP_LOGPROBS = 20
@@ -64,6 +66,59 @@ def chat_body(call: Call) -> dict[str, Any]:
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
     }
+
+
+def writing_body(call: Call, prompts: Sequence[Sequence[int]] | None, texts: Sequence[str]) -> dict[str, Any]:
+    """A request for text: `/completions` of token ids or texts, or `/chat/completions` when both are empty."""
+    assert call.write is not None
+    body: dict[str, Any] = {
+        "max_tokens": call.write.max_tokens,
+        "temperature": call.write.temperature,
+        "top_p": call.write.top_p,
+        "seed": call.write.seed,
+    }
+    if prompts:
+        body |= {"prompt": [list(ids) for ids in prompts], "add_special_tokens": False}
+    elif texts:
+        body["prompt"] = [defused(text) for text in texts]
+    else:
+        body["messages"] = [{"role": m["role"], "content": defused(m["content"])} for m in call.messages]
+    if call.verdict:
+        schema = {"name": "verdict", "strict": True, "schema": verdict_schema(call.options)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def read_writing(answer: Mapping[str, Any], calls: Sequence[Call]) -> list[Reading]:
+    """Readings of `writing_body`: texts, or the verdicts that they hold. A text cut off is "truncated"."""
+
+    def read(choice: Mapping[str, Any]) -> Reading:
+        message = choice.get("message")
+        if isinstance(message, dict) and message.get("refusal"):
+            return Reading(status="refused", detail=str(message["refusal"])[:200])
+        if choice.get("finish_reason") == "content_filter":
+            return Reading(status="refused", detail="content filter")
+        text = choice["text"] if message is None else message["content"]
+        if not isinstance(text, str):
+            raise TypeError(f"text is {type(text).__name__}")
+        if choice.get("finish_reason") == "length":
+            return Reading(status="truncated", text=text, detail="the text did not end within its tokens")
+        return Reading(status="ok", text=text.strip())
+
+    readings = _each(answer, len(calls), read)
+    prompt_tokens, completion_tokens = _usage(answer, "prompt_tokens"), _usage(answer, "completion_tokens")
+    counted = [
+        replace(
+            reading,
+            prompt_tokens=prompt_tokens // len(calls),
+            completion_tokens=completion_tokens // len(calls),
+        )
+        for reading in readings
+    ]
+    return [
+        read_verdict(call, reading) if call.verdict else checked_text(reading)
+        for call, reading in zip(calls, counted, strict=True)
+    ]
 
 
 def read_tokens(
@@ -170,13 +225,7 @@ def _choices(answer: Mapping[str, Any], count: int) -> list[Any] | str:
 
 
 def _counted(reading: Reading, prompt_tokens: int, completion_tokens: int, n_options: int) -> Reading:
-    counted = Reading(
-        status=reading.status,
-        logprobs=reading.logprobs,
-        detail=reading.detail,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-    )
+    counted = replace(reading, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     return checked(counted, n_options)
 
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from judges import Call, JudgeError, LabelSettings, OpenAIJudge, label_pairs
+from judges import Call, JudgeError, LabelSettings, OpenAIJudge, Sampling, label_pairs
 
 
 class Server:
@@ -329,3 +329,44 @@ def test_a_tenth_of_the_calls_fail_and_nothing_becomes_a_score(server, ledger, m
     server.behave = lambda path, body, n: (200, json.dumps(prefer_long(body["messages"][0]["content"])))
     again = label_pairs(make_pairs(30), judge=make(server), **what)
     assert (again.statuses, again.asked) == ({"ok": 30}, 10)
+
+
+WRITE = Sampling(max_tokens=30, temperature=0.5, seed=4)
+
+
+def written(text, finish="stop", **message):
+    return {"index": 0, "text": text, "message": {"content": text, **message}, "finish_reason": finish}
+
+
+def test_rationales_and_verdicts_are_asked_for_as_text(server, tiny_model):
+    verdict = '{"rationale": "x", "answer": "B"}'
+    server.behave = lambda path, body, n: (200, json.dumps({"choices": [written(verdict)]}))
+    plain = Call(messages=({"role": "user", "content": "x"},), write=WRITE)
+    judged = Call(messages=plain.messages, write=WRITE, verdict=True)
+    for judge, path in (
+        (make(server), "/v1/chat/completions"),
+        (make(server, tokenizer=tiny_model), "/v1/completions"),
+    ):
+        assert judge.ask([plain])[0].text == verdict
+        assert judge.ask([judged])[0].logprobs == (-math.inf, 0.0)
+        sent, body = server.requests[-1]
+        assert (sent, body["seed"], body["max_tokens"], body["temperature"]) == (path, 4, 30, 0.5)
+        assert body["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "status"),
+    [
+        (written("half a", "length"), "truncated"),
+        (written("", "content_filter"), "refused"),
+        (written("", refusal="no"), "refused"),
+        (written(""), "no_answer"),
+        (written(None), "error"),
+        ({"index": 0, "message": {}}, "error"),
+    ],
+)
+def test_text_that_is_none_has_a_status(server, choice, status):
+    server.behave = lambda path, body, n: (200, json.dumps({"choices": [choice]}))
+    for verdict in (False, True):
+        call = Call(messages=({"role": "user", "content": "x"},), write=WRITE, verdict=verdict)
+        assert make(server).ask([call])[0].status == status

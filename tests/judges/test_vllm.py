@@ -18,6 +18,7 @@ from judges import (
     LabelSettings,
     Ledger,
     OpenAIJudge,
+    Sampling,
     VllmServer,
     label_pairs,
 )
@@ -98,6 +99,16 @@ def test_too_long_is_truncated_and_the_rest_is_read(judge, server):
 def test_without_a_tokenizer_chats_and_texts_have_a_status(server):
     readings = OpenAIJudge(endpoints=[server.url]).ask([*calls(3), Call(text="bread is A")])
     assert {r.status for r in readings} <= {"ok", "no_answer"}
+
+
+def test_rationales_and_structured_verdicts(judge, server):
+    message = ({"role": "user", "content": "bread or glass"},)
+    write = Call(messages=message, write=Sampling(max_tokens=12, temperature=1.0, seed=1))
+    # A random model rarely ends a string by itself, but what it does end is a verdict.
+    verdict = Call(messages=message, write=Sampling(max_tokens=200, temperature=1.0), verdict=True)
+    for asked in (judge, OpenAIJudge(endpoints=[server.url])):
+        assert {r.status for r in asked.ask([write] * 3)} <= {"ok", "truncated", "no_answer"}
+        assert {r.status for r in asked.ask([verdict] * 3)} <= {"ok", "truncated"}
 
 
 def test_labels_from_a_served_judge_are_known_to_the_same_weights_in_process(
