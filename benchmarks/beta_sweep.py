@@ -29,12 +29,15 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Proxy and gold against the square root of KL, one line a beta."""
     from matplotlib.figure import Figure
 
+    from flows.report.figures import smoothed
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, key, title in zip(
         panels, ("proxy", "gold"), ("proxy: reward model", "gold: oracle"), strict=True
     ):
-        for i, (beta, curve) in enumerate(curves.items()):
+        for i, (beta, whole) in enumerate(curves.items()):
+            curve = smoothed(whole)
             x = [math.sqrt(max(0.0, p["kl"])) for p in curve]
             shade = 0.85 - 0.7 * i / max(1, len(curves) - 1)
             axes.plot(x, [p[key] for p in curve], ".-", color=(shade, 0.35, 1 - shade), label=f"beta {beta}")

@@ -4,7 +4,8 @@
 
 Each seed is a run of `charter demo` with a world, samples and training of its own; the shipped models stay the
 same. Writes benchmarks/results/microworld_seeds.json: per seed the gold scores of the four models, and every promise
-with what was measured. Exits with 1 when a promise is broken.
+with what was measured; and the README's pictures, of the first seed, to docs/images/. Exits with 1 when a promise is
+broken.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from statistics import mean
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def run_demo(*changes: str, runs: Path) -> dict[str, Any]:
@@ -80,6 +82,16 @@ def promises(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def draw(summary: dict[str, Any]) -> None:
+    """The report's plots of one run, as the README shows them."""
+    from flows.report.data import ReportData
+    from flows.report.figures import figures, png
+
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for name, (_, figure) in figures(ReportData(summary=summary)).items():
+        (IMAGES / f"{name}.png").write_bytes(png(figure, dpi=110))
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import os
@@ -103,6 +115,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
     args = parser.parse_args()
     summaries = [run_demo(f"seed={s}", f"name=seed-{s}", runs=args.runs) for s in args.seeds]
+    draw(summaries[0])
     found = promises(summaries)
     per_seed = {
         str(seed): {

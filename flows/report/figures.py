@@ -28,9 +28,27 @@ def figures(data: ReportData) -> dict[str, tuple[str, Callable[[str], Figure]]]:
     found: dict[str, tuple[str, Callable[[str], Figure]]] = {}
     curve = [row for row in data.summary["rl"]["curve"] if row["proxy"] is not None]
     if curve:
-        found["path"] = (_path_text(curve), lambda ink: _path(curve, ink))
+        path = smoothed(curve)
+        found["path"] = (_path_text(path), lambda ink: _path(path, ink))
     if data.models and all(data.value(m, f"gold.{k}") for m in data.models for k in ("helpful", "harmless")):
         found["plane"] = (_plane_text(data), lambda ink: _plane(data, ink))
+    return found
+
+
+def smoothed(curve: Sequence[dict[str, Any]], points: int = 12) -> list[dict[str, float]]:
+    """At most `points` points of a curve: means over runs of consecutive steps, answers weighted alike.
+
+    One step's few answers say little: their mean KL and gold jump about more than they move.
+    """
+    size = max(1, math.ceil(len(curve) / points))
+    found = []
+    for start in range(0, len(curve), size):
+        rows = curve[start : start + size]
+        weights = [row.get("n", 1) for row in rows]
+        keys = [k for k in ("step", "proxy", "gold", "kl") if all(k in row for row in rows)]
+        found.append(
+            {k: sum(w * row[k] for w, row in zip(weights, rows, strict=True)) / sum(weights) for k in keys}
+        )
     return found
 
 

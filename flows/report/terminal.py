@@ -11,7 +11,9 @@ from flows.report.data import ReportData, change_rows, findings, rate_rows, resu
 
 def print_report(data: ReportData, console: Console) -> None:
     """Tables of the run's result, the comparison with the attempt before, and the findings."""
-    console.print(_table("Gold scores on held-out prompts, % (95% interval)", result_rows(data)))
+    # Models as columns: four of them fit into 80 characters, eight figures do not.
+    by_figure = [list(row) for row in zip(*result_rows(data), strict=True)]
+    console.print(_table("Gold scores on held-out prompts, % (95% interval)", by_figure))
     if len(rates := rate_rows(data)) > 1:
         console.print(_table("Judge, critic and reward model", rates))
     if changes := change_rows(data):
