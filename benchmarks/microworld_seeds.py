@@ -26,7 +26,7 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 def run_demo(*changes: str, runs: Path) -> dict[str, Any]:
     """The summary of one `charter demo` with these `key=value` changes."""
-    command = [sys.executable, "-m", "flows.cli", "demo", "--set", f"runs_dir={runs}"]
+    command = [str(Path(sys.executable).with_name("charter")), "demo", "--set", f"runs_dir={runs}"]
     for change in changes:
         command += ["--set", change]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
