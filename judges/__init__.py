@@ -16,6 +16,7 @@ from judges.inprocess import InProcessJudge
 from judges.labelling import LabelReport, label_pairs
 from judges.ledger import Ledger
 from judges.openai_judge import OpenAIJudge, Prices
+from judges.pointwise import PointwiseScorer, Score
 from judges.records import (
     FAILURES,
     ORDERS,
@@ -59,10 +60,12 @@ __all__ = [
     "OpenAIJudge",
     "Order",
     "Pair",
+    "PointwiseScorer",
     "Prices",
     "Ranking",
     "Reading",
     "Sampling",
+    "Score",
     "ScriptedJudge",
     "Status",
     "TemplateSet",

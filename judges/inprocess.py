@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from judges.digests import digest_files
 from judges.errors import JudgeError
 from judges.generation import generate
-from judges.readout import checked
+from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading, Sampling
 
 if TYPE_CHECKING:
@@ -171,16 +171,20 @@ class _Loaded:
             else:
                 rows.extend(mine)
         logprobs: dict[int, list[float]] = {}
-        # Options of one call keep their order: the sort is stable.
+        answers: dict[int, list[list[int]]] = {}
+        for row in rows:
+            if row.forms is None:
+                answers.setdefault(row.call, []).append(row.ids[row.start :])
         for batch in _batches(sorted(rows, key=lambda row: (len(row.ids), row.call)), tokens_per_batch):
             for row, values in zip(batch, self._score(batch), strict=True):
                 per_option = logprobs.setdefault(row.call, [0.0] * len(calls[row.call].options))
                 per_option[row.first : row.first + len(values)] = values
         latency = (time.perf_counter() - started) / len(calls)
         for n, values in logprobs.items():
+            whole = answers.get(n)
             reading = Reading(
                 status="ok",
-                logprobs=tuple(values),
+                logprobs=without_extensions(values, whole) if whole else tuple(values),
                 prompt_tokens=len(prompts[n]),
                 completion_tokens=1,
                 latency_s=latency,

@@ -21,7 +21,7 @@ from judges.encoding import CallEncoder
 from judges.endpoints import Endpoints, RequestFailed
 from judges.errors import JudgeError
 from judges.inprocess import model_revision
-from judges.readout import checked
+from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading
 
 _TOO_LONG = re.compile(r"context length|max_model_len|maximum.{0,30}(length|tokens)|too long", re.IGNORECASE)
@@ -178,15 +178,17 @@ class OpenAIJudge:
                 starts.append(len(prompt))
         lengths = [len(ids) for ids in whole]
         answer = self._post("/completions", wire.continuation_body(whole))
-        scores = iter(wire.read_continuations(answer, starts, lengths))
+        scores, remaining = iter(wire.read_continuations(answer, starts, lengths)), iter(whole)
         readings = []
         for prompt, call in zip(prompts, calls, strict=True):
             mine = [next(scores) for _ in call.options]
+            mine_ids = [next(remaining) for _ in call.options]
             wrong = [score for score in mine if isinstance(score, str)]
             if wrong:
                 readings.append(Reading(status="error", detail=wrong[0]))
             else:
-                values = tuple(float(score) for score in mine)
+                answers = [ids[len(prompt) :] for ids in mine_ids]
+                values = without_extensions([float(score) for score in mine], answers)
                 reading = Reading(
                     status="ok", logprobs=values, prompt_tokens=len(prompt), completion_tokens=1
                 )

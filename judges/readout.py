@@ -63,6 +63,34 @@ def checked_text(reading: Any) -> Reading:
     return replace(reading, logprobs=None)
 
 
+def without_extensions(logprobs: Sequence[float], answers: Sequence[Sequence[Any]]) -> tuple[float, ...]:
+    """Log probabilities of exactly these answers, where one may go on as another ("1" as "10").
+
+    `logprobs[i]` is the probability that the text begins with `answers[i]` (tokens); what goes on as a longer
+    answer is taken off the shorter one.
+    """
+    masses = [math.exp(min(lp, 0.0)) for lp in logprobs]
+    own = list(masses)
+    for i, short in enumerate(answers):
+        for j, long in enumerate(answers):
+            if len(long) > len(short) and list(long[: len(short)]) == list(short):
+                own[i] -= masses[j]
+    return tuple(
+        lp if mass == kept else (math.log(kept) if kept > 0 else -math.inf)
+        for lp, mass, kept in zip(logprobs, masses, own, strict=True)
+    )
+
+
+def ambiguous(listed: Mapping[str, float], options: Sequence[str]) -> str | None:
+    """The option that a list of next tokens cannot tell from a longer one: "1" listed, "10" not."""
+    for short in options:
+        mass = sum(math.exp(min(listed[t], 0.0)) for t in (short, f" {short}") if t in listed)
+        longer = [o for o in options if o != short and o.startswith(short)]
+        if mass > UNLISTED_BOUND and any(o not in listed and f" {o}" not in listed for o in longer):
+            return short
+    return None
+
+
 def _problem(logprobs: Any, n_options: int) -> str | None:
     if not isinstance(logprobs, tuple | list) or len(logprobs) != n_options:
         return f"expected {n_options} option log probabilities, got {str(logprobs)[:80]}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from judges.readout import checked, checked_text, read_listed
+from judges.readout import ambiguous, checked, checked_text, read_listed
 from judges.records import Call, Reading
 from judges.verdict import read_verdict, verdict_schema
 
@@ -160,13 +160,12 @@ def read_continuations(
 
 def read_texts(answer: Mapping[str, Any], calls: Sequence[Call]) -> list[Reading]:
     """Readings of `text_body`; prompt tokens are shared out evenly, the API gives only their sum."""
-    forms = _spellings(calls[0].options)
 
     def read(choice: Mapping[str, Any]) -> Reading:
-        return read_listed(choice["logprobs"]["top_logprobs"][0], forms)
+        return _read_spelled(choice["logprobs"]["top_logprobs"][0], calls[0].options)
 
     each = _usage(answer, "prompt_tokens") // len(calls)
-    return [_counted(r, each, 1, len(forms)) for r in _each(answer, len(calls), read)]
+    return [_counted(r, each, 1, len(calls[0].options)) for r in _each(answer, len(calls), read)]
 
 
 def read_chat(answer: Mapping[str, Any], call: Call) -> Reading:
@@ -180,7 +179,7 @@ def read_chat(answer: Mapping[str, Any], call: Call) -> Reading:
         for entry in choice["logprobs"]["content"][0]["top_logprobs"]:
             # Two tokens may read the same; the likelier one comes first.
             listed.setdefault(str(entry["token"]), float(entry["logprob"]))
-        return read_listed(listed, _spellings(call.options))
+        return _read_spelled(listed, call.options)
 
     reading = _each(answer, 1, read)[0]
     return _counted(
@@ -188,8 +187,13 @@ def read_chat(answer: Mapping[str, Any], call: Call) -> Reading:
     )
 
 
-def _spellings(options: Sequence[str]) -> list[tuple[str, ...]]:
-    return [(option, f" {option}") for option in options]
+def _read_spelled(listed: Mapping[str, float], options: Sequence[str]) -> Reading:
+    reading = read_listed(listed, [(option, f" {option}") for option in options])
+    unclear = ambiguous(listed, options) if reading.status == "ok" else None
+    if unclear is not None:
+        detail = f"{unclear!r} may be the beginning of a longer option: give the model's tokenizer"
+        return Reading(status="no_answer", detail=detail)
+    return reading
 
 
 _GARBAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
