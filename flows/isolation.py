@@ -7,6 +7,7 @@ The job file holds the same `Work` that the function would get in this process; 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,15 +15,18 @@ from typing import Any
 
 from flows.errors import is_ours
 from flows.files import write_atomically, write_json
-from flows.processes import run_child
+from flows.processes import Command, run_children
 from flows.stages.base import Result, Work
 
 JOB, PROGRESS, RESULT = "job.json", "progress.json", "result.json"
 _PROGRESS_SECONDS = 0.2
 
 
-def run_isolated(work: Work) -> Result:
-    """Run the stage that `work` names in a child process.
+def run_isolated(work: Work, *, workers: int = 1) -> Result:
+    """Run the stage that `work` names in a child process, or in several that share its sampling.
+
+    All workers run the same function; each draws its share of the parts and reads the others' from disk, so all
+    of them come to the same result. Each has one GPU, where there are GPUs.
 
     Raises StageFailed with the child's error line and its log.
     """
@@ -42,9 +46,8 @@ def run_isolated(work: Work) -> Result:
     }
     write_json(directory / JOB, job)
     (directory / RESULT).unlink(missing_ok=True)
-    run_child(
-        [sys.executable, "-m", "flows.isolation", str(directory / JOB)],
-        log=directory / "log.txt",
+    run_children(
+        [_command(directory, rank, workers) for rank in range(workers)],
         what=f"stage {work.stage}",
         on_poll=lambda: _relay(work),
         on_exit=work.note_child,
@@ -53,6 +56,18 @@ def run_isolated(work: Work) -> Result:
     for name in (JOB, PROGRESS, RESULT):
         (directory / name).unlink(missing_ok=True)
     return Result(outputs=result["outputs"], metrics=result["metrics"])
+
+
+def _command(directory: Path, rank: int, workers: int) -> Command:
+    env = {"CHARTER_RANK": str(rank), "CHARTER_WORLD": str(workers)}
+    if workers > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        env["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) and visible[rank] else str(rank)
+    return Command(
+        arguments=[sys.executable, "-m", "flows.isolation", str(directory / JOB)],
+        log=directory / ("log.txt" if rank == 0 else f"log-{rank}.txt"),
+        env=env,
+    )
 
 
 def _relay(work: Work) -> None:
@@ -79,13 +94,15 @@ def _main(job_path: Path) -> int:
     from flows.stages import by_name
 
     job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
-    constitution = job.pop("constitution")
+    constitution, rank = job.pop("constitution"), int(os.environ["CHARTER_RANK"])
     directory = Path(job.pop("directory"))
     work = Work(
         **{**job, "run_directory": Path(job["run_directory"])},
         directory=directory,
         constitution=from_json(constitution) if constitution else None,
-        progress=_ToFile(directory / PROGRESS),
+        progress=_ToFile(directory / PROGRESS) if rank == 0 else lambda done, total, text: None,
+        rank=rank,
+        world=int(os.environ["CHARTER_WORLD"]),
     )
     try:
         result = by_name(work.stage).run(work)

@@ -25,5 +25,10 @@ def make_judge(settings: Mapping[str, Any]) -> Judge:
     return OpenAIJudge(
         endpoints=list(settings["endpoints"]),
         model=settings["model"],
+        tokenizer=settings["tokenizer"],
+        revision=settings["revision"],
         api_key_env=settings["api_key_env"],
+        prompts_per_request=settings["prompts_per_request"],
+        concurrency=settings["concurrency"],
+        timeout_s=settings["timeout_s"],
     )

@@ -1,4 +1,4 @@
-"""Prefect for one run on this machine: a temporary server, its database beside the runs, nothing sent anywhere.
+"""Prefect for one run on this machine: a server of its own, its database beside the runs, nothing sent anywhere.
 
 `prepare` must be called before prefect is imported: it sets what prefect reads from the environment at import.
 A user's own PREFECT_API_URL or PREFECT_HOME is respected.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows import serving
 from flows.progress import Reporter
 from flows.report.data import ReportData
 from flows.request import RunRequest
@@ -29,18 +30,43 @@ def prepare(runs_dir: Path) -> None:
         # The terminal shows our own progress; the run's logs are in the API.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
-    if "PREFECT_API_URL" not in os.environ:
-        settings |= {
-            "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
-            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-        }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
+def run_rlaif(
+    request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None], *, runs_dir: Path
+) -> str:
+    """Run the `rlaif` flow in this process; returns the run directory. SIGTERM ends the process with code 143."""
+    if "PREFECT_API_URL" in os.environ:
+        return _run(request, reporter, on_result)
+    log = runs_dir / ".prefect" / "server.log"
+    with serving.server(port=serving.free_port(0), log=log, services=False) as server:
+        os.environ["PREFECT_API_URL"] = server.url
+        import flows.pipeline  # noqa: F401  (seconds of imports, while the server comes up)
+
+        server.wait()
+        return _run(request, reporter, on_result)
+
+
+def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None]) -> str:
+    from prefect.exceptions import TerminationSignal
+
+    from flows.pipeline import RESULT, TERMINAL, rlaif
+
+    TERMINAL.set(reporter)
+    RESULT.set(on_result)
+    try:
+        with _without_heartbeats():
+            return rlaif(request)
+    except TerminationSignal:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        _send_what_is_left()
+
+
 @contextmanager
-def without_heartbeats() -> Iterator[None]:
+def _without_heartbeats() -> Iterator[None]:
     """No heartbeats for flows that run in this process: ending them costs a second a flow, and nobody
     watches a temporary server for crashed runs."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -49,16 +75,17 @@ def without_heartbeats() -> Iterator[None]:
         yield
 
 
-def run_rlaif(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None]) -> str:
-    """Run the `rlaif` flow in this process; returns the run directory. SIGTERM ends the process with code 143."""
-    from prefect.exceptions import TerminationSignal
+def _send_what_is_left() -> None:
+    """Logs and events wait in threads of prefect's; at exit they would look for a server that is gone."""
+    import inspect
 
-    from flows.pipeline import RESULT, TERMINAL, rlaif
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.utilities.asyncutils import run_coro_as_sync
 
-    TERMINAL.set(reporter)
-    RESULT.set(on_result)
-    try:
-        with without_heartbeats():
-            return rlaif(request)
-    except TerminationSignal:
-        raise SystemExit(128 + signal.SIGTERM) from None
+    async def drain() -> None:
+        for result in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
+            if inspect.isawaitable(result):
+                await result
+
+    run_coro_as_sync(drain())

@@ -37,6 +37,13 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     if config.judge.kind == "in_process":
         check_model(config.judge.model, "judge.model")
     check_data(config)
+    if (
+        config.judge.tokenizer is not None
+        and not (config.judge.tokenizer / "tokenizer_config.json").is_file()
+    ):
+        raise FlowError(
+            f"judge.tokenizer: {config.judge.tokenizer}: has no tokenizer (tokenizer_config.json)"
+        )
     if config.judge.kind == "openai":
         for endpoint in config.judge.endpoints:
             check_endpoint(endpoint, config.judge.model, config.judge.api_key_env)

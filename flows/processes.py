@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,6 @@ import psutil
 from flows.errors import StageFailed
 from flows.files import write_atomically
 
-PID_FILE = "child.pid"
 TERMINATE_SECONDS = 60.0  # long enough to write a checkpoint of a large model
 _PR_SET_PDEATHSIG = 1
 _ERROR_TAIL_BYTES = 65536
@@ -29,50 +29,63 @@ _ERROR_TAIL_BYTES = 65536
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def run_child(
-    arguments: Sequence[str],
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command line, the file that its output is appended to, and what its environment has beside ours."""
+
+    arguments: Sequence[str]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pid_file(self) -> Path:
+        return self.log.with_suffix(".pid")
+
+
+def run_children(
+    commands: Sequence[Command],
     *,
-    log: Path,
     what: str,
-    env: Mapping[str, str] | None = None,
     on_poll: Callable[[], None] | None = None,
     on_exit: Callable[[int], None] | None = None,
     poll_seconds: float = 0.25,
 ) -> None:
-    """Run a command to its end; stdout and stderr are appended to `log`.
+    """Run commands side by side to their end.
 
-    `on_poll` is called while it runs (to relay progress), `on_exit` with its ru_maxrss. When this process is
-    interrupted (Ctrl-C, SIGTERM turned into an exception, a cancelled flow) the child gets SIGTERM and time to
-    write a checkpoint before the exception goes on.
+    `on_poll` is called while they run (to relay progress), `on_exit` with the ru_maxrss of each that ended. When
+    this process is interrupted (Ctrl-C, SIGTERM turned into an exception, a cancelled flow) the children get
+    SIGTERM and time to write a checkpoint before the exception goes on.
 
-    Raises StageFailed with the log's last telling line when the exit code is not 0.
+    Raises StageFailed with the last telling line of the log when an exit code is not 0; the others are stopped.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    pid_file = log.with_name(PID_FILE)
-    stop_stale(pid_file)
-    start = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            list(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
-            start_new_session=True,  # a terminal's Ctrl-C reaches the child through us, once
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+    running: dict[subprocess.Popen[bytes], tuple[Command, int]] = {}
     try:
-        write_atomically(pid_file, f"{child.pid} {psutil.Process(child.pid).create_time()}")
-        code, peak = _wait(child, on_poll, poll_seconds)
+        for command in commands:
+            stop_stale(command.pid_file)
+            start = command.log.stat().st_size if command.log.exists() else 0
+            running[_start(command)] = (command, start)
+        while running:
+            for child in list(running):
+                pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+                if not pid:
+                    continue
+                child.returncode = os.waitstatus_to_exitcode(status)
+                command, start = running.pop(child)
+                command.pid_file.unlink(missing_ok=True)
+                if on_exit is not None:
+                    on_exit(usage.ru_maxrss)
+                if child.returncode != 0:
+                    told = f"{describe_exit(child.returncode)}: {last_error(command.log, start)}"
+                    raise StageFailed(f"{what} {told} (log: {command.log})")
+            if on_poll is not None:
+                on_poll()
+            if running:
+                time.sleep(poll_seconds)
     except BaseException:
-        _stop(child)
+        _stop(list(running))
+        for command, _ in running.values():
+            command.pid_file.unlink(missing_ok=True)
         raise
-    finally:
-        pid_file.unlink(missing_ok=True)
-    if on_exit is not None:
-        on_exit(peak)
-    if code != 0:
-        raise StageFailed(f"{what} {describe_exit(code)}: {last_error(log, start)} (log: {log})")
 
 
 def stop_stale(pid_file: Path) -> None:
@@ -115,31 +128,37 @@ def last_error(log: Path, start: int = 0) -> str:
     return lines[-1] if lines else "it wrote nothing"
 
 
-def _wait(
-    child: subprocess.Popen[bytes], on_poll: Callable[[], None] | None, poll_seconds: float
-) -> tuple[int, int]:
-    while True:
-        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if pid:
-            child.returncode = os.waitstatus_to_exitcode(status)
-            return child.returncode, usage.ru_maxrss
-        if on_poll is not None:
-            on_poll()
-        time.sleep(poll_seconds)
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("ab") as output:
+        child = subprocess.Popen(
+            list(command.arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **command.env},
+            start_new_session=True,  # a terminal's Ctrl-C reaches the child through us, once
+            preexec_fn=die_with_parent,
+        )
+    write_atomically(command.pid_file, f"{child.pid} {psutil.Process(child.pid).create_time()}")
+    return child
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the child's whole session, then SIGKILL to what is left of it."""
-    if child.poll() is not None:
-        return
-    os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(TERMINATE_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to the children's whole sessions, then SIGKILL to what is left of them."""
+    alive = [child for child in children if child.poll() is None]
+    for child in alive:
+        os.killpg(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + TERMINATE_SECONDS
+    for child in alive:
+        try:
+            child.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """In a new child: have the kernel send SIGTERM when the parent dies (Linux; elsewhere nothing)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

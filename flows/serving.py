@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx
 import yaml
 
 from flows.errors import FlowError
+from flows.processes import die_with_parent
 
 _START_SECONDS = 300.0
 
@@ -45,24 +47,61 @@ def free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def server(port: int, log: Path) -> Iterator[str]:
-    """A Prefect server on 127.0.0.1; yields its API's URL and stops it in the end.
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A Prefect server of ours that is coming up."""
 
-    Raises FlowError when it does not come up.
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> None:
+        """Until it answers. Raises FlowError when it does not."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                code = self.process.returncode
+                raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise FlowError(f"the Prefect server did not answer within {_START_SECONDS:.0f} s (log: {self.log})")
+
+
+@contextmanager
+def server(*, port: int, log: Path, services: bool) -> Iterator[Server]:
+    """Start a Prefect server on 127.0.0.1, which dies with this process, and stop it in the end.
+
+    With `services` it has the page and the scheduler; without, it only records runs.
     """
     url = f"http://127.0.0.1:{port}/api"
-    # The page must talk to this server, not to the default port.
-    env = {**os.environ, "PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url}
+    env = {
+        **os.environ,
+        "PREFECT_API_URL": url,
+        "PREFECT__SERVER_FINAL": "1",
+        # The page must talk to this server, not to the default port.
+        "PREFECT_SERVER_UI_API_URL": url,
+    }
+    if not services:
+        env["PREFECT__SERVER_EPHEMERAL"] = "1"
+    command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *command], env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [sys.executable, *command],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
     try:
-        _wait(process, f"{url}/health", log)
-        yield url
+        yield Server(url=url, process=process, log=log)
     finally:
         process.terminate()
         try:
@@ -92,17 +131,3 @@ def serve(deployments: list[dict[str, Any]]) -> None:
             )
         )
     serve_all(*made, pause_on_shutdown=False, print_starting_message=False)
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise FlowError(f"the Prefect server ended with exit code {process.returncode} (log: {log})")
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise FlowError(f"the Prefect server did not answer within {_START_SECONDS:.0f} s (log: {log})")

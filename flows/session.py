@@ -117,7 +117,9 @@ class Session:
             note_child=memory.note_child,
             shards=self.shards,
         )
-        return isolation.run_isolated(work) if stage.isolated else stage.run(work)
+        if stage.isolated:
+            return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)
+        return stage.run(work)
 
     def _take(self, stage: Stage, manifest: Manifest, *, reused: bool) -> Outcome:
         directory = self.run.stage_path(stage.name, manifest.key)

@@ -85,7 +85,9 @@ def start(request: RunRequest) -> None:
     click.echo(f"charter: {config.name}, constitution {constitution.ref}{mark}")
     local_prefect.prepare(config.runs_dir)
     console = Console()
-    directory = local_prefect.run_rlaif(request, Terminal(), lambda data: print_report(data, console))
+    directory = local_prefect.run_rlaif(
+        request, Terminal(), lambda data: print_report(data, console), runs_dir=config.runs_dir
+    )
     click.echo(directory)
 
 

@@ -35,9 +35,10 @@ def ui(port: int, runs_dir: Path, no_browser: bool) -> None:
     )
     port = serving.free_port(port)
     local_prefect.prepare(runs_dir)
-    with serving.server(port, runs_dir / ".prefect" / "server.log") as url:
-        os.environ["PREFECT_API_URL"] = url
-        page = url.removesuffix("/api")
+    with serving.server(port=port, log=runs_dir / ".prefect" / "server.log", services=True) as server:
+        server.wait()
+        os.environ["PREFECT_API_URL"] = server.url
+        page = server.url.removesuffix("/api")
         click.echo(f"{page}  (Ctrl-C stops it)")
         if not no_browser:
             webbrowser.open(page)

@@ -60,7 +60,7 @@ class RunConfig(Section):
     """For helpful-only fine-tuning. Without it, the base model plays the helpful-only model."""
 
     launcher: LauncherSection = LauncherSection()
-    """How training processes are started."""
+    """How training and sampling processes are started."""
 
     helpful_sft: HelpfulSFTSection = HelpfulSFTSection()
     """Fine-tuning on demonstrations of a helpful-only assistant."""

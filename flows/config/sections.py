@@ -43,6 +43,22 @@ class JudgeSection(Section):
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable that holds the key, for servers that ask for one."""
 
+    tokenizer: ConfigPath | None = None
+    """Folder of the served model or of its tokenizer. With it, prompts travel as token ids, many per request,
+    and nothing in a text can become a control token; without it, one chat per request."""
+
+    revision: str | None = Field(default=None, min_length=1, max_length=200)
+    """Which weights a server serves, where `tokenizer` is no folder with the weights. A label is of one revision."""
+
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    """Requests under way at the same time, per server."""
+
+    prompts_per_request: int = Field(default=32, ge=1, le=1024)
+    """Prompts per request, where a tokenizer is given."""
+
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds that a server may take for one request."""
+
     @field_validator("model", mode="before")
     @classmethod
     def _folder_or_served_name(cls, value: Any, info: ValidationInfo) -> Any:
@@ -54,6 +70,8 @@ class JudgeSection(Section):
             raise ValueError("endpoints: kind openai needs at least one, such as http://127.0.0.1:8000/v1")
         if self.kind == "in_process" and self.endpoints:
             raise ValueError("endpoints: kind in_process asks no server; set kind: openai, or remove them")
+        if self.kind == "in_process" and (self.tokenizer or self.revision):
+            raise ValueError("tokenizer and revision belong to kind openai; an in_process judge has its own")
         return self
 
 
@@ -205,10 +223,13 @@ class EvaluateSection(Section):
 
 
 class LauncherSection(Section):
-    """How training processes are started."""
+    """How training and sampling processes are started."""
 
     processes: int = Field(default=1, ge=1, le=1024)
     """Processes on this machine, started by `accelerate launch` when more than one."""
+
+    samplers: int = Field(default=1, ge=1, le=1024)
+    """Processes that sample side by side, with one GPU each where there are GPUs."""
 
     accelerate_config: ConfigPath | None = None
     """An accelerate configuration (FSDP, several machines); `processes` is then its business."""

@@ -51,7 +51,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Everything that a stage function gets. `inputs` are paths (or hub ids), `digests` those of their content."""
+    """Everything that a stage function gets.
+
+    `inputs` are paths (or hub ids), `digests` those of their content. Of `world` processes that run the same
+    isolated stage, this is number `rank`.
+    """
 
     stage: str
     directory: Path
@@ -65,6 +69,8 @@ class Work:
     progress: Progress
     note_child: Callable[[int], None] = lambda ru_maxrss: None
     shards: Shards = in_turn
+    rank: int = 0
+    world: int = 1
 
     def input(self, name: str) -> Path:
         """An input that is a local file or folder."""
@@ -75,8 +81,9 @@ class Work:
 class Stage:
     """One stage of the pipeline.
 
-    `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a
-    child process of their own, so that a model's memory is given back and a crash is an exit code.
+    `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a child
+    process of their own, so that a model's memory is given back and a crash is an exit code; those that
+    `samples` may do so in several processes.
     """
 
     name: str
@@ -84,6 +91,7 @@ class Stage:
     version: int = 1
     half: Half | None = None
     isolated: bool = False
+    samples: bool = False
     inputs: Callable[[Inputs], Mapping[str, Artifact]]
     settings: Callable[[RunConfig], Mapping[str, Any]]
     tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
@@ -141,6 +149,12 @@ class Inputs:
         if role == "base":
             return self.external(self.config.models.base)
         return self.output(made_by[role], "model")
+
+    def judge(self) -> dict[str, Artifact]:
+        """`{"judge": …}`: the judge's own folder, or the one of its tokenizer; nothing for a server alone."""
+        judge = self.config.judge
+        folder = judge.model if judge.kind == "in_process" else judge.tokenizer
+        return {} if folder is None else {"judge": self.external(str(folder))}
 
     def external(self, ref: str) -> Artifact:
         """A model that the config names: a local directory, or a hub id."""

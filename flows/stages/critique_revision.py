@@ -174,6 +174,7 @@ STAGE = Stage(
     title="Critiques and revisions",
     half="critique",
     isolated=True,
+    samples=True,
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,

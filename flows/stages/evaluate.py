@@ -17,6 +17,7 @@ from flows import gold
 from flows.digests import digest_json
 from flows.files import write_json, write_jsonl
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.statistics import mean
 from judges import TemplateSet
@@ -173,8 +174,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
         found["critic"] = inputs.model("critic")
         found["pairs"] = inputs.output("pairs", "pairs")
         found["labels"] = inputs.output("labels", "labels")
-        if config.judge.kind == "in_process":
-            found["judge"] = inputs.external(config.judge.model)
+        found |= inputs.judge()
     return found
 
 
@@ -191,7 +191,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
             "pairs": section.exam_pairs,
             "judge_templates": TemplateSet(config.labels.templates).digest,
             "templates": templates_digest(config.critique_revision.templates),
-            "served_model": config.judge.model if config.judge.kind == "openai" else None,
+            "judge": judge_settings(config),
             "critique": config.critique_revision.critique.model_dump(exclude={"batch_size"}),
             "revision": config.critique_revision.revision.model_dump(exclude={"batch_size"}),
         }
@@ -212,6 +212,7 @@ STAGE = Stage(
     title="Evaluation",
     half="comparison",
     isolated=True,
+    samples=True,
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,

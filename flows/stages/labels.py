@@ -134,10 +134,7 @@ def _metrics(reports: list[LabelReport]) -> dict[str, Any]:
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:
-    found = {"pairs": inputs.output("pairs", "pairs")}
-    if inputs.config.judge.kind == "in_process":
-        found["judge"] = inputs.external(inputs.config.judge.model)
-    return found
+    return {"pairs": inputs.output("pairs", "pairs"), **inputs.judge()}
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -145,9 +142,15 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "asked": config.labels.model_dump(mode="json", exclude=set(_NOT_ASKED)),
         "templates": TemplateSet(config.labels.templates).digest,
         "statuses": list(config.labels.statuses),
-        "dtype": config.judge.dtype,
-        "served_model": config.judge.model if config.judge.kind == "openai" else None,
+        "judge": judge_settings(config),
     }
+
+
+def judge_settings(config: RunConfig) -> dict[str, Any]:
+    """What of the judge's section decides its answers, beside the folder among the inputs."""
+    if config.judge.kind == "in_process":
+        return {"dtype": config.judge.dtype}
+    return {"served_model": config.judge.model, "revision": config.judge.revision}
 
 
 def _tuning(config: RunConfig) -> dict[str, Any]:

@@ -100,6 +100,7 @@ STAGE = Stage(
     name="pairs",
     title="Pairs of answers",
     isolated=True,
+    samples=True,
     inputs=_inputs,
     settings=_settings,
     tuning=lambda config: {"batch_size": config.pairs.sampling.batch_size},

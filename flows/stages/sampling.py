@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.stages.base import Work
 
 # Part of what decides the answers (each part has a seed of its own), so not a setting.
 PART = 512
+_POLL_SECONDS = 0.2
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -93,26 +95,31 @@ def sample_in_parts(
     *,
     batch_size: int,
 ) -> list[Answer]:
-    """Answers to all conversations, part by part; parts on disk from an interrupted attempt are read back."""
-    answers: list[Answer] = []
-    total = len(conversations)
-    for start in range(0, total, PART):
-        part = conversations[start : start + PART]
-        path = work.directory / "parts" / f"{name}-{start // PART:06d}.jsonl"
-        found = _read_part(path, part)
-        if found is None:
-            found = sampler.draw(
-                part,
+    """Answers to all conversations, part by part.
+
+    Parts on disk from an interrupted attempt are read back. Of several processes each draws every `world`-th
+    part and waits for the others'.
+    """
+    parts = [conversations[start : start + PART] for start in range(0, len(conversations), PART)]
+    paths = [work.directory / "parts" / f"{name}-{index:06d}.jsonl" for index in range(len(parts))]
+    for index in range(work.rank, len(parts), work.world):
+        if _read_part(paths[index], parts[index]) is None:
+            at = index * PART
+            drawn = sampler.draw(
+                parts[index],
                 settings,
                 batch_size=batch_size,
-                seed=part_seed(work, name, start // PART),
-                on_progress=lambda done, _, at=start: work.progress(at + done, total, name),  # type: ignore[misc]
+                seed=part_seed(work, name, index),
+                on_progress=lambda done, _, at=at: work.progress(at + done, len(conversations), name),  # type: ignore[misc]
             )
-            asked = digest_json([list(map(dict, c)) for c in part])
-            rows = [{"asked": asked, "text": a.text, "finish": a.finish} for a in found]
-            write_jsonl(path, rows)
+            asked = digest_json(_plain(parts[index]))
+            write_jsonl(paths[index], ({"asked": asked, "text": a.text, "finish": a.finish} for a in drawn))
+    answers: list[Answer] = []
+    for path, part in zip(paths, parts, strict=True):
+        while (found := _read_part(path, part)) is None:  # another process is drawing it
+            time.sleep(_POLL_SECONDS)
         answers += found
-    work.progress(total, total, name)
+    work.progress(len(conversations), len(conversations), name)
     return answers
 
 
@@ -125,7 +132,11 @@ def _read_part(path: Path, part: Sequence[Messages]) -> list[Answer] | None:
     if not path.exists():
         return None
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    asked = digest_json([list(map(dict, c)) for c in part])
+    asked = digest_json(_plain(part))
     if len(rows) != len(part) or any(row["asked"] != asked for row in rows):
         return None
     return [Answer(text=row["text"], finish=row["finish"]) for row in rows]
+
+
+def _plain(conversations: Sequence[Messages]) -> list[list[dict[str, str]]]:
+    return [[dict(message) for message in conversation] for conversation in conversations]

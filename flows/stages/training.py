@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows.files import write_atomically
-from flows.processes import run_child
+from flows.processes import Command, run_children
 from flows.stages.base import Work
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def train(
         str(config_path),
         "--resume",
     ]
-    run_child(
-        arguments,
-        log=work.directory / "log.txt",
+    run_children(
+        [Command(arguments=arguments, log=work.directory / "log.txt")],
         what=f"stage {work.stage}",
         on_poll=relay,
         on_exit=work.note_child,

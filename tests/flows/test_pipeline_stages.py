@@ -19,6 +19,7 @@ from flows.progress import Silent
 from flows.request import RunRequest
 from flows.runs import RunDirectory
 from flows.session import Outcome
+from flows.stages import by_name
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +158,23 @@ def test_settings_that_change_no_result_redo_nothing(finished):
     path, _ = finished
     changes = ("pairs.sampling.batch_size=3", "rl.checkpoint_every=5", "labels.shard_pairs=2")
     assert ran(run(path, changes=changes)) == set()
+
+
+def test_several_samplers_draw_the_same_answers(finished):
+    path, before = finished
+    with open_session(RunRequest(config=str(path), changes=("launcher.samplers=2",)), Silent()) as session:
+        for stage in (
+            by_name("prompts"),
+            by_name("helpful_sft"),
+            by_name("critique_revision"),
+            by_name("sl_cai"),
+        ):
+            session.execute(stage)
+        session.force = frozenset({"pairs"})
+        after = session.execute(by_name("pairs"))
+    assert not after.reused
+    assert after.manifest.outputs == before["pairs"].manifest.outputs
+    assert (after.directory / "log-1.txt").exists()
 
 
 def test_a_single_stage_runs_on_what_is_there(finished):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,3 +233,19 @@ def test_some_second_answers_come_from_the_contrast_model(tmp_path, monkeypatch)
     assert all(row["a"].startswith("own") for row in rows)
     assert sum(row["b"].startswith("other") for row in rows) == made.metrics["contrasted"]
     assert 8 <= made.metrics["contrasted"] <= 32
+
+
+def test_two_processes_share_the_parts_and_come_to_the_same_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.stages.sampling.PART", 2)
+    conversations = [[{"role": "user", "content": str(i)}] for i in range(7)]
+    samplers = [Scripted([Answer(text=f"{rank}{i}", finish="stop") for i in range(7)]) for rank in range(2)]
+    made = work(tmp_path, "pairs", {}, {}, {})
+
+    def run(rank: int) -> list[Answer]:
+        mine = replace(made, rank=rank, world=2)
+        return sample_in_parts(mine, "answers", samplers[rank], conversations, SAMPLING, batch_size=4)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, range(2))
+    assert first == second
+    assert [a.text for a in first] == ["00", "01", "10", "11", "02", "03", "12"]
