@@ -1,4 +1,7 @@
-"""`charter judge …`: serve a judge."""
+"""`charter judge …`: serve a judge, examine a judge.
+
+Exit codes of `exam`: 0 passed, 1 failed, 2 a mistake in the command.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,86 @@ def serve(
         click.echo("stopping vLLM ...", err=True)
     finally:
         server.stop()
+
+
+@judge.command()
+@click.option(
+    "--judge",
+    "place",
+    required=True,
+    metavar="DIR|URL",
+    help="A model folder, or a server: http://host:port/v1",
+)
+@click.option("--constitution", required=True, metavar="REF", help="A name, name@1.2.0, or a file.")
+@click.option(
+    "--pairs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Pairs with known answers, in any of the usual formats. Default: ours.",
+)
+@click.option("--model", help="Name of the model, where a server has several.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="The served model's folder.")
+@click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the server's key.")
+@click.option("--templates", default="default", show_default=True, help="Template set, or a folder.")
+@click.option(
+    "--ledger", default="runs/exams.db", show_default=True, help="Where judgements and results are kept."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Ask about so many pairs only.")
+@click.option(
+    "--probes", default=40, show_default=True, type=click.IntRange(1, 10_000), help="Pairs to probe."
+)
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write the report here.")
+def exam(
+    place: str,
+    constitution: str,
+    pairs: Path | None,
+    model: str | None,
+    tokenizer: Path | None,
+    api_key_env: str | None,
+    templates: str,
+    ledger: str,
+    limit: int | None,
+    probes: int,
+    page: Path | None,
+) -> None:
+    """Examine a judge under a constitution; print the report and keep it in the ledger."""
+    import judges.exam
+    from constitution import load
+    from judges import InProcessJudge, Judge, LabelSettings, Ledger, OpenAIJudge
+    from judges.exam.html import html
+    from judges.known import read_known_pairs
+
+    source = pairs or Path(judges.exam.__file__).with_name("pairs.json")
+    known = read_known_pairs(source, limit=limit)
+    for line in known.skipped[:3]:
+        click.echo(f"passed over {line}", err=True)
+    examined: Judge
+    if "://" in place:
+        examined = OpenAIJudge(endpoints=[place], model=model, tokenizer=tokenizer, api_key_env=api_key_env)
+    else:
+        examined = InProcessJudge(place)
+    with Ledger.open(ledger) as opened:
+        report = judges.exam.examine(
+            examined,
+            load(constitution),
+            known.pairs,
+            ledger=opened,
+            settings=LabelSettings(templates=templates),
+            exam=judges.exam.ExamSettings(probe_pairs=probes),
+            source="our own pairs" if pairs is None else pairs.name,
+            on_progress=_progress,
+        )
+        judges.exam.save_exam(opened, report)
+    click.echo(judges.exam.text(report))
+    if page is not None:
+        part = page.with_name(f".{page.name}.tmp")
+        part.write_text(html(report), encoding="utf-8")
+        part.replace(page)
+    sys.exit(0 if report.passed else 1)
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{line:<60}", nl=False, err=True)
 
 
 def _waiting(seconds: float) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from judges.errors import LedgerError
 
-HEAD = "0002"
+HEAD = "0003"
 """The schema version that this code reads and writes: the newest file under `migrations/versions`."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Long enough for another worker's batch to commit; past it something is stuck, and the run says so.

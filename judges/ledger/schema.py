@@ -172,3 +172,16 @@ verdicts = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
 )
 sa.Index("ix_verdicts_item", verdicts.c.item)
+
+# What judges were found to be worth, append-only.
+exams = sa.Table(
+    "exams",
+    metadata,
+    sa.Column("seq", Sequence, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("comparison", Digest, nullable=False, doc="digest of the comparison principles"),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("report", sa.Text, nullable=False, doc="JSON of the whole report"),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
