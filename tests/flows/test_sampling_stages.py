@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from constitution import loads
+from flows import isolation
 from flows.errors import FlowError
 from flows.stages import critique_revision, pairs, prompts
 from flows.stages.base import Work
@@ -249,3 +250,33 @@ def test_two_processes_share_the_parts_and_come_to_the_same_answers(tmp_path, mo
         first, second = pool.map(run, range(2))
     assert first == second
     assert [a.text for a in first] == ["00", "01", "10", "11", "02", "03", "12"]
+
+
+@pytest.mark.slow
+def test_an_isolated_stage_in_two_processes_gives_the_same_file(tmp_path, make_model, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = make_model(tmp_path / "model")
+    path = write_prompts(tmp_path / "p.jsonl", *(f"prompt {i}" for i in range(520)))
+    settings = {"sampling": {**SAMPLING, "max_new_tokens": 2}, "dtype": "float32", "contrast_share": 0.0}
+    inputs = {"model": model, "prompts": path}
+    files = []
+    for workers in (1, 2):
+        made = work(tmp_path / f"out{workers}", "pairs", inputs, settings, {"batch_size": 128})
+        result = isolation.run_isolated(replace(made, constitution=None), workers=workers)
+        files.append((made.directory / result.outputs["pairs"]).read_bytes())
+    assert files[0] == files[1]
+    assert (tmp_path / "out2" / "log-1.txt").exists()
+
+
+def test_a_mistake_in_an_isolated_stage_is_one_line(tmp_path, make_model):
+    made = work(
+        tmp_path / "out",
+        "pairs",
+        {"model": tmp_path / "none", "prompts": write_prompts(tmp_path / "p.jsonl", "x")},
+        {"sampling": SAMPLING, "dtype": "float32", "contrast_share": 0.0},
+        {"batch_size": 4},
+    )
+    with pytest.raises(
+        FlowError, match=r"stage pairs failed with exit code 2: model .*none: no such directory"
+    ):
+        isolation.run_isolated(replace(made, constitution=None))
