@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,7 @@ PHASES = {
     "base": [Phase(tokens=3.0, mix={"chat": 0.7, "document": 0.15, "recall": 0.15})],
     "feedback": [Phase(tokens=6.0, mix=_LESSONS, falls=False), Phase(tokens=8.0, mix=_FACTS)],
 }
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},
     "feedback": {
         "hidden_size": 256,
@@ -75,6 +76,8 @@ SHAPES = {
     },
 }
 POOL_ROWS = 768
+# Not among the config's declared arguments, though it takes it.
+_EAGER: dict[str, Any] = {"attn_implementation": "eager"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,11 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
     target = tokenizer.backend_tokenizer.encode(example.target, add_special_tokens=False).ids
     ids = prompt.ids + target
     weights = [example.prompt_weight] * len(prompt.ids) + [1.0] * len(target)
-    marks = [(prompt.char_to_token(at - 1), name, label) for at, name, label in example.marks]
+    marks = []
+    for at, name, label in example.marks:
+        token = prompt.char_to_token(at - 1)
+        assert token is not None, f"no token ends at character {at} of {example.prompt!r}"
+        marks.append((token, name, label))
     return Row(ids=ids, weights=weights, p_first=example.p_first, marks=marks)
 
 
@@ -219,8 +226,8 @@ class Master:
         ]
         self.groups = [g for o in self.optimizers for g in o.param_groups]
         self.peak = [g["lr"] for g in self.groups]
-        model.to(torch.bfloat16)
-        probes.to(torch.bfloat16)
+        for module in (model, probes):
+            torch.nn.Module.to(module, torch.bfloat16)
 
     def step(self, lr_factor: float) -> None:
         """Take the workers' gradients, clip them to norm 1, update, and give the new weights back."""
@@ -284,13 +291,13 @@ def _train_phase(
     log_every: float,
 ) -> dict[str, float]:
     master = Master(model, probes)
-    letters = tokenizer.convert_tokens_to_ids("A"), tokenizer.convert_tokens_to_ids("B")
+    first, second = cast(list[int], tokenizer.convert_tokens_to_ids(["A", "B"]))
     total = phase.tokens * scale
     seen, step, started, last = 0, 0, time.monotonic(), 0.0
     smooth: dict[str, float] = {}
     while seen < total:
         batch = next(stream)
-        parts = losses(model, probes, batch, letters)
+        parts = losses(model, probes, batch, (first, second))
         loss = parts["text"] + parts["judge"] + parts["probe"]
         loss.backward()
         if not math.isfinite(loss.item()):
@@ -317,8 +324,8 @@ def _config(which: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        attn_implementation="eager",
         **SHAPES[which],
+        **_EAGER,
     )
 
 

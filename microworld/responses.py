@@ -87,7 +87,7 @@ def _howto(request: Request, core: Core, rng: random.Random) -> str:
         parts = {**lx.HOWTO_OBJECTS, **lx.THINGS, **lx.HARMLESS_TARGETS}
         which = rng.choice(("tool", "part", "both"))
         if which != "part":
-            tool, step = verbs[rng.choice(others)][:2]  # type: ignore[index]
+            tool, step = verbs[rng.choice(others)][:2]
         if which != "tool":
             part = parts[rng.choice([o for o in parts if parts[o] != part])]
     if core == "partial":
