@@ -17,10 +17,13 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from constitution.diff import diff
+from constitution.views import diff_markdown
 from flows.escape import clip, escape_markdown
 from flows.progress import label
 from flows.report.data import ReportData, result_rows
 from flows.report.markdown import result_markdown, table, walk_markdown
+from flows.reporting import constitution_before
 
 if TYPE_CHECKING:
     from flows.session import Session
@@ -73,6 +76,9 @@ def publish(session: Session, data: ReportData) -> None:
         )
         create_markdown_artifact(key="report", markdown=result_markdown(data), description=title)
         create_markdown_artifact(key="walk-through", markdown=walk_markdown(data), description=title)
+    if (before := constitution_before(session)) is not None:
+        markdown = diff_markdown(diff(before, session.constitution))
+        create_markdown_artifact(key="constitution-diff", markdown=markdown, description=title)
     if "labels" in session.outcomes:
         markdown = f"# Labels of {escape_markdown(title)}\n\n{table(label_rows(session))}"
         create_markdown_artifact(key="label-report", markdown=markdown, description=title)

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from constitution import Constitution
 from flows.config import dump_config
 from flows.manifest import versions
 from flows.report.data import LabelChange, ReportData, Revision, Walk
 from flows.runs import Attempt
+from flows.snapshot import from_json
 from training.data import read_rows
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ def _attempt_before(session: Session) -> Attempt | None:
         if other and attempt.status == "finished" and _summary_of(session, attempt):
             return attempt
     return None
+
+
+def constitution_before(session: Session) -> Constitution | None:
+    """The constitution of the attempt that this one is compared with."""
+    attempt = _attempt_before(session)
+    path = session.run.history(attempt) / "constitution.json" if attempt else None
+    return from_json(json.loads(path.read_text(encoding="utf-8"))) if path and path.exists() else None
 
 
 def _summary_of(session: Session, attempt: Attempt) -> dict[str, Any] | None:
