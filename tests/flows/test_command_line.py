@@ -136,7 +136,8 @@ def test_a_stopped_run_leaves_no_child_and_a_checkpoint_to_go_on_from(run_yaml):
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143, errors
+    # Prefect passes the signal on to the process after its own cleaning up; a shell calls both of them 143.
+    assert process.returncode in (143, -signal.SIGTERM), errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
