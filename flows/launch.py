@@ -39,7 +39,8 @@ def open_session(request: RunRequest, reporter: Reporter, *, shards: Shards = in
     preflight(config, constitution)
     note_digests(digests)
     run = RunDirectory(config.run_directory)
-    with run.working(describe_constitution(constitution)) as attempt:
+    halves = {name: getattr(constitution, name) for name in ("critique_digest", "comparison_digest")}
+    with run.working({**describe_constitution(constitution), **halves}) as attempt:
         history = run.history(attempt)
         write_atomically(history / "config.yaml", dump_config(config))
         write_json(history / "constitution.json", to_json(constitution))

@@ -272,15 +272,24 @@ def _ids(path: Path) -> list[str]:
 
 
 def _manifests(runs: Path) -> Iterable[dict[str, Any]]:
-    """Every readable runs/*/run.json."""
+    """Every finished attempt of every run in a folder, as `constitution.descent` reads it."""
+    from flows.errors import FlowError
+    from flows.runs import RunDirectory
+
     for path in sorted(runs.glob("*/run.json")):
+        run = RunDirectory(path.parent)
         try:
-            manifest = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            click.echo(f"passed over {path}: not readable as JSON", err=True)
+            attempts = [a for a in run.attempts() if a.status == "finished"]
+        except FlowError as error:
+            click.echo(f"passed over {error}", err=True)
             continue
-        if isinstance(manifest, dict):
-            yield manifest
+        for attempt in attempts:
+            stages = {
+                name: {"dir": str(path.parent / name / found["key"])}
+                for name, found in attempt.stages.items()
+            }
+            name = f"{path.parent.name}, attempt {attempt.number}"
+            yield {"name": name, "constitution": attempt.constitution, "stages": stages}
 
 
 def _ledger_statistics(url: str) -> Any:

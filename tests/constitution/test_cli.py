@@ -108,18 +108,22 @@ def test_plan(charter, library_root: Path, tmp_path: Path):
     run = tmp_path / "runs" / "first"
     run.mkdir(parents=True)
     used = {"comparison_digest": base.comparison_digest, "critique_digest": base.critique_digest}
-    manifest = {
-        "name": "first",
+    attempt = {
+        "number": 1,
+        "started_at": "2026-11-21T00:00:00+00:00",
         "constitution": used,
-        "stages": {"pairs": {}, "labels": {"dir": "runs/first/labels"}},
+        "status": "finished",
+        "stages": {"pairs": {"key": "aaa"}, "labels": {"key": "bbb"}},
     }
-    (run / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    record = {"schema_version": 1, "name": "first", "current": {}, "attempts": [attempt]}
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "run.json").write_text("{", encoding="utf-8")
     result = charter("plan", "kindness@1.0.0", "kindness", "--pairs", str(pairs))
     assert result.exit_code == 0 and "of 300 become stale" in result.stdout
     assert (
-        "run first descends from the old comparison principles:\n  labels  runs/first/labels" in result.stdout
+        "run first, attempt 1 descends from the old comparison principles:\n  labels  runs/first/labels/bbb"
+        in result.stdout
     )
     assert "passed over" in result.stderr
     assert (
