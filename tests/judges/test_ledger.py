@@ -210,3 +210,34 @@ def test_a_full_disk_stops_with_one_line_and_writes_nothing(tmp_path):
         with pytest.raises(LedgerError, match="no space is left"):
             ledger.add(Batch(label_set=digest("s"), judgements=many))
         assert count(ledger, schema.judgements) == 1
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_with_its_labels(ledger_url):
+    from alembic import command
+    from alembic.config import Config
+
+    from judges.ledger.connection import MIGRATIONS, make_engine, make_url
+
+    engine = make_engine(make_url(ledger_url))
+    with engine.connect().execution_options(ledger_writes=True) as connection, connection.begin():
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        columns = [c for c in schema.labels.columns if c.name != "p_raw"]
+        old = sa.Table("labels", sa.MetaData(), *(sa.Column(c.name, c.type) for c in columns))
+        values = {
+            "seq": 1,
+            "digest": digest("l"),
+            "pair_id": "p",
+            "item": digest("i"),
+            "status": "ok",
+            "p": 0.8,
+        }
+        values |= {"principles": "[]", "judgements": "[]", "label_set": digest("s"), "created_at": 1.0}
+        connection.execute(sa.insert(old), values)
+    engine.dispose()
+    with Ledger.open(ledger_url) as ledger:
+        label = ledger.labels([digest("l")])[digest("l")]
+        assert (label.p, label.p_raw) == (0.8, 0.8)
+        assert count(ledger, schema.exams) == 0
