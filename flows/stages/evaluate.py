@@ -34,9 +34,9 @@ def run(work: Work) -> Result:
     prompts = read_prompts([work.input("prompts")])
     roles = [role for role in ROLES if role in work.inputs]
     repeated = [p for p in prompts for _ in range(work.settings["samples_per_prompt"])]
-    answers = {role: _answers(work, role, repeated) for role in roles}
+    answers = {role: answers_of(work, role, repeated) for role in roles}
     with_gold = work.settings["gold"] is not None
-    rewards = _rewards(work, repeated, {role: [a.text for a in found] for role, found in answers.items()})
+    rewards = rewards_of(work, repeated, {role: [a.text for a in found] for role, found in answers.items()})
     evaluation: dict[str, Any] = {"models": {}}
     scores: dict[str, list[Any]] = {}
     for role in roles:
@@ -63,7 +63,8 @@ def run(work: Work) -> Result:
     )
 
 
-def _answers(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
+def answers_of(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
+    """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation."""
     depends_on = [
         work.digests[role],
         work.digests["prompts"],
@@ -87,7 +88,7 @@ def _answers(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
     return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
-def _rewards(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> dict[str, list[float | None]]:
+def rewards_of(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> dict[str, list[float | None]]:
     """The reward model's scores; None where prompt and answer exceed its context."""
     import torch
 
