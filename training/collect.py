@@ -73,25 +73,41 @@ class Collector:
 
         Raises TrainingError when not one has a reward.
         """
-        config, runtime = self.config, self.runtime
+        config = self.config
         places = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
         plan = [
-            (group, place) for group, place in enumerate(places) for _ in range(config.samples_per_prompt)
+            (group, self.prompts[place])
+            for group, place in enumerate(places)
+            for _ in range(config.samples_per_prompt)
         ]
+        rollouts, counts = self._collect(plan, seed=config.seed + 7919 * step)
+        if not rollouts:
+            raise TrainingError(
+                f"step {step + 1}: none of {len(plan)} responses has a reward: {counts['missing_rewards']} could "
+                f"not be scored, {counts['prompts_too_long']} prompts fill the model's context"
+            )
+        return rollouts, counts
+
+    def answer(self, prompts: Sequence[Prompt], *, seed: int) -> tuple[list[Rollout], dict[str, float]]:
+        """One response to each prompt as the policy is now; a rollout's `group` is its prompt's place."""
+        return self._collect(list(enumerate(prompts)), seed=seed)
+
+    def _collect(
+        self, plan: Sequence[tuple[int, Prompt]], *, seed: int
+    ) -> tuple[list[Rollout], dict[str, float]]:
+        runtime = self.runtime
         own = range(
             runtime.rank * len(plan) // runtime.world, (runtime.rank + 1) * len(plan) // runtime.world
         )
         whole = self.whole_policy()
-        if config.rollouts.kind == "vllm":
+        if self.config.rollouts.kind == "vllm":
             if runtime.is_main:
                 self.engine.update_weights(whole)
             runtime.barrier()
         prompt_ids = [self._encode(plan[row][1]) for row in own]
-        completions = self.engine.generate(
-            prompt_ids, self.sampling, seed=config.seed + 7919 * step, rows=own
-        )
+        completions = self.engine.generate(prompt_ids, self.sampling, seed=seed, rows=own)
         fitting = [n for n, done in enumerate(completions) if done.finish_reason != "prompt_too_long"]
-        asked = [self.prompts[plan[own[n]][1]] for n in fitting]
+        asked = [plan[own[n]][1] for n in fitting]
         scored = self.reward(asked, [completions[n].text for n in fitting])
         found, missing = [], 0
         for number, (n, prompt, total) in enumerate(zip(fitting, asked, scored.total, strict=True)):
@@ -110,11 +126,6 @@ class Collector:
             )
         rollouts = [rollout for part in runtime.gather(found) for rollout in part]
         missing, too_long = map(int, runtime.sum([float(missing), float(len(completions) - len(fitting))]))
-        if not rollouts:
-            raise TrainingError(
-                f"step {step + 1}: none of {len(plan)} responses has a reward: {missing} could not be scored, "
-                f"{too_long} prompts fill the model's context"
-            )
         return rollouts, {"missing_rewards": missing, "prompts_too_long": too_long}
 
     def check_sampler(self, gap: float) -> None:
@@ -133,10 +144,11 @@ class Collector:
             self.sampled.load_state_dict(whole_state(self.trained))
         return self.sampled
 
-    def _encode(self, place: int) -> tuple[int, ...]:
-        if place not in self._encoded:
-            self._encoded[place] = tuple(encode_prompt(self.tokenizer, self.prompts[place].prompt))
-        return self._encoded[place]
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        # Prompts live as long as their lists; ids in files may repeat.
+        if id(prompt) not in self._encoded:
+            self._encoded[id(prompt)] = tuple(encode_prompt(self.tokenizer, prompt.prompt))
+        return self._encoded[id(prompt)]
 
 
 def prompts_of_step(total: int, step: int, count: int, seed: int) -> list[int]:

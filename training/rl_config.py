@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from training.brake import BrakeConfig
 from training.config import OptimizerConfig, Strict, TrainConfig
 from training.reward_config import EnsembleTerm, ModelTerm, RewardTerm
 
@@ -130,6 +131,9 @@ class RLConfig(TrainConfig):
 
     max_kl: float | None = Field(default=None, gt=0)
     """Finish early, after a step whose KL per response exceeds this many nats."""
+
+    brake: BrakeConfig | None = None
+    """Stop when held-out gold falls while the proxy climbs, and keep the best policy."""
 
     snapshot_every: int = Field(default=0, ge=0)
     """Keep the policy as it is every so many steps, in `snapshots/`; 0 keeps none."""

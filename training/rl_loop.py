@@ -23,6 +23,7 @@ from training.data import read_prompts
 from training.errors import Interrupted, TrainingError
 from training.experience import Experience, Row, pack_rows, rows_of
 from training.guard import stop_diverged
+from training.held_out import HeldOut, held_out_prompts
 from training.interrupt import StopRequest
 from training.kl_control import KLController
 from training.metrics import MetricsLog, Progress
@@ -30,7 +31,8 @@ from training.models import check_fit, check_model, load_causal_lm, load_tokeniz
 from training.optim import schedule
 from training.policy import PolicyModule, ValueModule, load_value_model, switch_dropout_off, without_adapter
 from training.pretrain_mix import PretrainMix
-from training.rewards import RewardFn, build_reward, check_terms
+from training.reward_config import RewardTerm
+from training.rewards import Reward, RewardFn, build_reward, check_terms
 from training.rl_algorithm import ActorCritic, Algorithm, Minibatch
 from training.rl_config import PPOConfig, RLConfig
 from training.rl_update import Stats, Trained, Work
@@ -58,6 +60,9 @@ def train(
         check_model(config.reference, head="causal")
     check_terms(config.terms, reward_functions or {})
     prompts = read_prompts(config.prompts)
+    if config.brake:
+        check_terms([config.brake.gold], reward_functions or {})
+        held_out_prompts(config.brake)
     tokenizer = load_tokenizer(config.model)
     keep_freed_memory()
     runtime = Runtime(config)
@@ -76,10 +81,16 @@ def train(
     model = learner.model_to_save()
 
     def save(directory: Path, card: str) -> None:
-        save_model(model, tokenizer, directory, card=card)
+        if learner.braked:
+            assert learner.held_out is not None
+            learner.held_out.keep_best(directory, card)
+        else:
+            save_model(model, tokenizer, directory, card=card)
 
     if runtime.is_main:
         run.finish(save, metrics, steps=steps)
+        if learner.held_out:
+            learner.held_out.clear()
     runtime.barrier()
     return TrainResult(output_dir=config.output_dir, metrics=metrics)
 
@@ -125,14 +136,13 @@ class Learner:
             self.model,
             tokenizer,
             prompts,
-            build_reward(
-                config.terms,
-                functions=functions,
-                device=runtime.device,
-                micro_batch_tokens=tokens,
-                autocast=runtime.accelerator.autocast,
-            ),
+            self._reward(config.terms, functions),
         )
+        self.held_out: HeldOut | None = None
+        if config.brake:
+            gold = self._reward([config.brake.gold], functions)
+            held_out = held_out_prompts(config.brake)
+            self.held_out = HeldOut(config, config.brake, runtime, gold, held_out)
         self.step = run.start_step
         self.last: dict[str, float] = {}
         if self.step:
@@ -150,9 +160,11 @@ class Learner:
         progress = Progress(config.steps, self.algorithm.name, start=self.step, visible=runtime.is_main)
         with StopRequest() as request, progress:
             try:
-                while self.step < config.steps and not self._leash_broken():
+                self._look_ahead()
+                while self.step < config.steps and not self._leash_broken() and not self.braked:
                     experience, row = self._one_step()
                     self.step += 1
+                    row |= self._look_ahead()
                     self.last = row
                     if log and samples:
                         log.write({"step": self.step, **row})
@@ -160,7 +172,7 @@ class Learner:
                     shown = ("reward", "kl", "length", "samples_per_second")
                     progress.update(self.step, **{name: row[name] for name in shown})
                     if config.snapshot_every and self.step % config.snapshot_every == 0:
-                        self._snapshot()
+                        self._save_whole(config.output_dir / "snapshots" / f"step-{self.step:06d}")
                     signum = request.agreed()
                     every = config.checkpoint_every
                     if signum or (every and self.step % every == 0 and self.step < config.steps):
@@ -171,13 +183,39 @@ class Learner:
                 if log and samples:
                     log.close()
                     samples.close()
-        return {name: value for name, value in self.last.items() if name not in TIMINGS}, self.step
+        metrics = {name: value for name, value in self.last.items() if name not in TIMINGS}
+        if self.held_out and self.braked:
+            metrics["kept_step"] = self.held_out.brake.best.step
+        return metrics, self.step
 
     def model_to_save(self) -> Any:
         """The policy as it is now, adapters merged in unless `lora.merge` is off. Every process must call
         this."""
         model = self.collector.whole_policy()
         return without_adapter(model) if self.config.lora is None or self.config.lora.merge else model
+
+    def _reward(self, terms: Sequence[RewardTerm], functions: Mapping[str, RewardFn]) -> Reward:
+        runtime, tokens = self.runtime, self.config.micro_batch_tokens
+        return build_reward(
+            terms,
+            functions=functions,
+            device=runtime.device,
+            micro_batch_tokens=tokens,
+            autocast=runtime.accelerator.autocast,
+        )
+
+    @property
+    def braked(self) -> bool:
+        """Whether the brake ended the run; its best policy is then the one to keep."""
+        return self.held_out is not None and self.held_out.brake.stop
+
+    def _look_ahead(self) -> dict[str, float]:
+        """Ask the held-out judge, if it is time."""
+        if self.held_out is None or not self.held_out.due(self.step):
+            return {}
+        return self.held_out.evaluate(
+            self.step, self.collector, self.policy, self.reference, self._save_whole
+        )
 
     def _one_step(self) -> tuple[Experience, dict[str, float]]:
         began = time.perf_counter()
@@ -267,10 +305,9 @@ class Learner:
                 problem = f"the {which}'s {name.replace('_', ' ')} is {found[name]}"
                 stop_diverged(self.config.output_dir, self.step + 1, problem, batch)
 
-    def _snapshot(self) -> None:
+    def _save_whole(self, directory: Path) -> None:
         model = self.model_to_save()
         if self.runtime.is_main:
-            directory = self.config.output_dir / "snapshots" / f"step-{self.step:06d}"
             directory.mkdir(parents=True, exist_ok=True)
             save_model(model, self.tokenizer, directory)
 
@@ -281,7 +318,11 @@ class Learner:
         trees: dict[str, Any] = {
             "policy": weights(self.policy.module),
             "policy_optimizer": optimizer_state(self.policy.optimizer),
-            "state": {"beta": self.kl.beta, "last": self.last},
+            "state": {
+                "beta": self.kl.beta,
+                "last": self.last,
+                "brake": self.held_out.brake.state() if self.held_out else [],
+            },
             "rng": self.runtime.gather(rng_state()),
         }
         if self.value is not None:
@@ -289,6 +330,8 @@ class Learner:
             trees["value_optimizer"] = optimizer_state(self.value.optimizer)
         if self.runtime.is_main:
             self.run.checkpoints.save(self.step, trees)
+            if self.held_out:
+                self.held_out.tidy()
         self.runtime.barrier()
 
     def _restore(self) -> None:
@@ -299,4 +342,6 @@ class Learner:
             load_weights(self.value.module, saved["value"])
             load_optimizer(self.value.module, self.value.optimizer, saved["value_optimizer"])
         self.kl.beta, self.last = saved["state"]["beta"], saved["state"]["last"]
+        if self.held_out:
+            self.held_out.brake.restore(saved["state"]["brake"])
         set_rng_state(saved["rng"][self.runtime.rank % len(saved["rng"])])

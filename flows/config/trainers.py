@@ -1,67 +1,190 @@
-"""The trainers' knobs in a run's configuration.
-
-The trainers' own configs live in modules that load torch, which a configuration must not; what they add to the
-shared fields is repeated here, and a test holds the two together.
-"""
+"""The trainers' knobs in a run's configuration: each trainer's own config, less what the pipeline fills in."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from flows.config.knobs import knobs
-from training.config import SupervisedConfig
-from training.rl_config import PPOConfig
+from flows.config.types import ConfigPath, Section
+from training.reward_config import (
+    CheckerTerm,
+    EnsembleTerm,
+    ExactTerm,
+    FunctionTerm,
+    LengthTerm,
+    NumericTerm,
+    RegexTerm,
+)
+from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
+from training.supervised_config import DpoConfig, PreferenceLoss, RewardModelConfig, SftConfig
 
 # Stand-ins for what the pipeline fills in.
 _SHARED: dict[str, Any] = {"model": "-", "output_dir": "-", "seed": 0, "metadata": {}}
 _SUPERVISED: dict[str, Any] = {**_SHARED, "data": ["-"]}
+_LABELS = {"statuses": ("ok",), "max_not_ok": 1.0, "shares": None}
+_RL: dict[str, Any] = {**_SHARED, "prompts": ["-"], "reward_model": "-"}
+# What would read files that the pipeline does not know of is not offered here.
+_NO_FILES = ("reference", "rewards", "pretrain", "brake")
 
-_SupervisedKnobs: Any = knobs(SupervisedConfig, filled=_SUPERVISED)
 
-
-class HelpfulSFTSection(_SupervisedKnobs):
+class HelpfulSFTSection(knobs(SftConfig, filled=_SUPERVISED)):  # type: ignore[misc]
     """Fine-tuning on demonstrations of a helpful-only assistant."""
 
-    train_on: Literal["all", "last"] = "all"
-    """Which assistant turns carry loss: all of them, or the last."""
 
-    prompt_weight: float = Field(default=0.0, ge=0, le=1)
-    """Loss weight of the tokens that no assistant wrote; models trained from scratch like 0.1."""
-
-
-class SLCAISection(_SupervisedKnobs):
+class SLCAISection(knobs(SftConfig, filled={**_SUPERVISED, "train_on": "last"})):  # type: ignore[misc]
     """Fine-tuning on the revisions; the last turn of each example carries the loss."""
 
     start_from: Literal["base", "helpful_only"] = "base"
     """The model to start from; the paper starts from the pretrained one."""
 
-    prompt_weight: float = Field(default=0.0, ge=0, le=1)
-    """Loss weight of the tokens that no assistant wrote; models trained from scratch like 0.1."""
+
+class HumanPairs(Section):
+    """Pairs that people have judged, mixed with the judge's labels (Bai et al. 2022, section 4.2)."""
+
+    path: ConfigPath
+    """JSONL (also .gz) or Parquet with prompt, chosen and rejected, or hh-rlhf's transcripts."""
+
+    share: float = Field(gt=0, lt=1)
+    """Their share of the training pairs; the larger side is thinned out until it fits."""
 
 
-class RewardModelSection(_SupervisedKnobs):
-    """The reward model."""
+class RewardModelSection(knobs(RewardModelConfig, filled={**_SUPERVISED, **_LABELS})):  # type: ignore[misc]
+    """The reward model, or several that are combined."""
 
     start_from: Literal["base", "helpful_only", "sl_cai"] = "sl_cai"
     """The model whose body the reward model starts from."""
 
-    held_out: float = Field(default=0.1, ge=0, le=0.5)
-    """Share of the pairs kept out of training, for accuracy, calibration and normalisation."""
+    ensemble: int = Field(default=1, ge=1, le=16)
+    """Train so many models that differ in their seed; `rl.reward.combine` says how they become one score."""
 
-    targets: Literal["soft", "hard"] = "soft"
-    """soft uses the labels' probabilities; hard rounds them to 0 or 1, and leaves out those of one half."""
+    dimensions: dict[str, float] = Field(default={})
+    """One model (or ensemble) for each of these dimensions, from the labels whose principles are all of that
+    dimension; the number is its weight in the reward. Empty: one model from all labels."""
 
-    centring: float = Field(default=0.01, ge=0, le=10)
-    """Weight of the squared sum of a pair's scores, which keeps scores around zero."""
+    human: HumanPairs | None = None
+    """People's pairs beside the judge's labels."""
+
+    @model_validator(mode="after")
+    def _human_pairs_have_no_dimension(self) -> RewardModelSection:
+        if self.dimensions and self.human:
+            raise ValueError("human: people's pairs have no dimension; use either `human` or `dimensions`")
+        return self
 
 
-_RL: dict[str, Any] = {**_SHARED, "prompts": ["-"], "reward_model": "-"}
+class JudgeReward(Section):
+    """The judge of `judge` scores what the policy writes: direct RLAIF (Lee et al. 2023, section 2.3.2)."""
 
-# What would read files that the pipeline does not know of is not offered here.
-_PPOKnobs: Any = knobs(PPOConfig, filled=_RL, without=("reference", "rewards", "pretrain"))
+    weight: float = Field(default=1.0, gt=0)
+    """The expected score, scaled to between 0 and 1, is multiplied by this."""
+
+    templates: str = "default"
+    """Template set: default, or a folder with pointwise.j2."""
 
 
-class RLSection(_PPOKnobs):
+AddedTerm = Annotated[
+    LengthTerm | ExactTerm | NumericTerm | RegexTerm | CheckerTerm | FunctionTerm, Field(discriminator="kind")
+]
+
+
+class RewardSection(Section):
+    """What the reward is made of; the weighted parts are added up."""
+
+    model: float = Field(default=1.0, ge=0)
+    """Weight of the reward model (or ensemble, or of all dimensions); 0 leaves it out of the reward."""
+
+    combine: Literal["mean", "min", "uncertainty"] = "mean"
+    """How the members of an ensemble become one score: see `kind: ensemble` in docs/reinforcement.md."""
+
+    penalty: float = EnsembleTerm.model_fields["penalty"].default
+    """Weight of the members' variance under combine: uncertainty."""
+
+    judge: JudgeReward | None = None
+    """Direct RLAIF: the judge's own score as a part of the reward."""
+
+    terms: tuple[AddedTerm, ...] = ()
+    """Length penalties, checkers and functions, as in `rewards` of a trainer's config."""
+
+    @model_validator(mode="after")
+    def _something_is_rewarded(self) -> RewardSection:
+        if not self.model and self.judge is None and not self.terms:
+            raise ValueError("model: with weight 0 the reward needs `judge` or `terms`")
+        return self
+
+
+class PPOSection(knobs(PPOConfig, filled=_RL, without=_NO_FILES)):  # type: ignore[misc]
     """Proximal policy optimisation from the SL-CAI model, against the reward model."""
+
+    method: Literal["ppo"] = "ppo"
+    """ppo, grpo or rloo; or without a reward: dpo, robust, ipo, kto, orpo, simpo."""
+
+    reward: RewardSection = RewardSection()
+    """What the reward is made of."""
+
+    @model_validator(mode="after")
+    def _value_model_has_a_trunk(self) -> PPOSection:
+        if not self.reward.model and self.value.start_from == "reward_model":
+            raise ValueError(
+                "value.start_from: reward.model is 0, so there is none to start from; set it to policy"
+            )
+        return self
+
+
+class GRPOSection(knobs(GRPOConfig, filled=_RL, without=_NO_FILES)):  # type: ignore[misc]
+    """Group relative policy optimisation from the SL-CAI model."""
+
+    method: Literal["grpo"]
+    """The method."""
+
+    reward: RewardSection = RewardSection()
+    """What the reward is made of."""
+
+
+class RLOOSection(knobs(RLOOConfig, filled=_RL, without=_NO_FILES)):  # type: ignore[misc]
+    """REINFORCE leave-one-out from the SL-CAI model."""
+
+    method: Literal["rloo"]
+    """The method."""
+
+    reward: RewardSection = RewardSection()
+    """What the reward is made of."""
+
+
+class PreferenceSection(
+    knobs(DpoConfig, filled={**_SUPERVISED, **_LABELS}, without=("loss", "reference"), check=False),  # type: ignore[misc]
+):
+    """A policy straight from the labels, without a reward model: DPO and its relatives."""
+
+    method: PreferenceLoss
+    """The loss."""
+
+    @model_validator(mode="after")
+    def _knobs_are_of_the_method(self) -> PreferenceSection:
+        own = {name: getattr(self, name) for name in type(self).model_fields if name != "method"}
+        DpoConfig.model_validate({**_SUPERVISED, **own, "loss": self.method})
+        return self
+
+
+_KIND_OF_METHOD = {
+    **{name: name for name in ("ppo", "grpo", "rloo")},
+    **dict.fromkeys(get_args(PreferenceLoss), "preference"),
+}
+
+
+def _kind(value: Any) -> str | None:
+    method = value.get("method", "ppo") if isinstance(value, dict) else getattr(value, "method", None)
+    return _KIND_OF_METHOD.get(method) if isinstance(method, str) else None
+
+
+RLSection = Annotated[
+    Annotated[PPOSection, Tag("ppo")]
+    | Annotated[GRPOSection, Tag("grpo")]
+    | Annotated[RLOOSection, Tag("rloo")]
+    | Annotated[PreferenceSection, Tag("preference")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_method",
+        custom_error_message=f"method is one of {', '.join(_KIND_OF_METHOD)}",
+    ),
+]

@@ -1,0 +1,125 @@
+"""The brake on over-optimisation: stop when held-out gold falls while the proxy climbs, and keep the peak.
+
+Reward is a proxy (Gao et al. 2022, arXiv 2210.10760): optimised for long enough, what it stands for falls while it
+still rises. Now and then the policy answers held-out prompts, always the same ones; the proxy and a gold score that
+no update sees judge the answers. The best evaluation so far is compared with the newest prompt by prompt.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from training.config import Strict
+from training.reward_config import RewardTerm
+
+
+class BrakeConfig(Strict):
+    """When to stop, and who says so."""
+
+    gold: RewardTerm
+    """The held-out judge of answers: a stronger reward model, a function, a checker; never part of `rewards`."""
+
+    prompts: tuple[Path, ...] = Field(min_length=1)
+    """Files of held-out prompts."""
+
+    limit: int = Field(default=128, ge=8)
+    """This many prompts from the beginning."""
+
+    every: int = Field(default=5, ge=1)
+    """Steps between evaluations."""
+
+    patience: int = Field(default=2, ge=1)
+    """Evaluations in a row that must find gold fallen."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """How sure each of them must be that it is not noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What held-out prompts say of the policy after `step` steps. `kl` in nats per answer, to the reference."""
+
+    step: int
+    proxy: float
+    kl: float
+    gold_by_prompt: Mapping[str, float]
+
+    @property
+    def gold(self) -> float:
+        """Mean gold score."""
+        return statistics.fmean(self.gold_by_prompt.values())
+
+
+@dataclass(kw_only=True)
+class Brake:
+    """The evaluations of a run, and what follows from them."""
+
+    patience: int
+    confidence: float
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Note the newest evaluation."""
+        self.evaluations.append(evaluation)
+
+    @property
+    def best(self) -> Evaluation:
+        """The evaluation with the highest mean gold; the earliest of equals."""
+        return max(self.evaluations, key=lambda e: e.gold)
+
+    @property
+    def stop(self) -> bool:
+        """Whether the last `patience` evaluations all found gold fallen while the proxy climbed."""
+        last = self.evaluations[-self.patience :]
+        start = len(self.evaluations) - len(last)
+        return len(last) == self.patience and all(self.fallen(start + n) for n in range(len(last)))
+
+    def fallen(self, number: int) -> bool:
+        """Whether at evaluation `number` (from 0) gold lies below the best before it, and the proxy above.
+
+        One-sided paired z-test over prompts. The best was picked as the highest of m evaluations, which flatters
+        it, so each test is held to 1 - (1 - confidence) / m (Bonferroni).
+        """
+        now, before = self.evaluations[number], self.evaluations[:number]
+        if not before:
+            return False
+        best = max(before, key=lambda e: e.gold)
+        shared = [name for name in best.gold_by_prompt if name in now.gold_by_prompt]
+        if now.proxy <= best.proxy or len(shared) < 2:
+            return False
+        falls = [best.gold_by_prompt[name] - now.gold_by_prompt[name] for name in shared]
+        error = statistics.stdev(falls) / math.sqrt(len(falls))
+        bound = statistics.NormalDist().inv_cdf(1 - (1 - self.confidence) / len(before))
+        return statistics.fmean(falls) > bound * error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an evaluation: step, proxy, gold, KL, its root, and whether gold had fallen."""
+        return [
+            {
+                "step": e.step,
+                "proxy": e.proxy,
+                "gold": e.gold,
+                "n": len(e.gold_by_prompt),
+                "kl": e.kl,
+                "root_kl": math.sqrt(max(e.kl, 0.0)),
+                "fallen": self.fallen(number),
+            }
+            for number, e in enumerate(self.evaluations)
+        ]
+
+    def state(self) -> list[dict[str, Any]]:
+        """For a checkpoint."""
+        return [asdict(evaluation) for evaluation in self.evaluations]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Put back what `state` gave."""
+        self.evaluations = [Evaluation(**row) for row in state]
