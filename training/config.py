@@ -5,16 +5,15 @@ Imports no torch, so that a config can be checked before anything heavy is loade
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import TrainingError
+from training.yaml_files import describe, read_yaml
 
 
 class Strict(BaseModel):
@@ -169,29 +168,13 @@ def load_config(path: str | os.PathLike[str], config_class: type[C]) -> C:
 
     Raises TrainingError: one line naming file, line, field, value and what is allowed.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise TrainingError(f"{path}: cannot be read: {reason}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise TrainingError(f"{path}{line}: not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise TrainingError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise TrainingError(f"{path}: expected fields and values, got {type(values).__name__}")
-    lines: dict[tuple[str | int, ...], int] = {}
-    _collect_lines(node, (), lines, path)
+    values, lines = read_yaml(Path(path))
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        raise TrainingError(_describe(error, path, lines, config_class)) from error
+        places = {at: f"{path}:{line}" for at, line in lines.items()}
+        message = describe(error, values, config_class, path=str(path), places=places)
+        raise TrainingError(message) from error
 
 
 def save_config(config: BaseModel, path: Path) -> None:
@@ -200,52 +183,3 @@ def save_config(config: BaseModel, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _collect_lines(node: Any, at: tuple[str | int, ...], lines: dict, path: Path) -> None:
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*at, key.value)
-            if inner in lines:
-                raise TrainingError(f"{path}:{key.start_mark.line + 1}: {key.value} is given twice")
-            lines[inner] = key.start_mark.line + 1
-            _collect_lines(value, inner, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_lines(value, (*at, index), lines, path)
-
-
-def _describe(error: ValidationError, path: Path, lines: Mapping, config_class: type[BaseModel]) -> str:
-    problems = error.errors(include_url=False)
-    problem = problems[0]
-    location = tuple(problem["loc"])
-    known = location
-    while known and known not in lines:
-        known = known[:-1]
-    line = f":{lines[known]}" if known in lines else ""
-    field = ".".join(str(part) for part in location)
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        names = _field_names(config_class, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), names, n=1)
-        message = "no such field" + (
-            f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
-        )
-    elif problem["type"] == "missing":
-        message = "is required"
-    elif field:
-        message = f"{problem['input']!r} is not allowed: {message}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path}{line}: {field + ': ' if field else ''}{message}{more}"
-
-
-def _field_names(config_class: type[BaseModel], location: tuple) -> list[str]:
-    current: Any = config_class
-    for part in location:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field else None
-        for option in getattr(current, "__args__", ()):
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                current = option
-    return sorted(getattr(current, "model_fields", {}))

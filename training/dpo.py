@@ -12,10 +12,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
 from training import cli
 from training import dpo_losses as losses
@@ -24,45 +23,14 @@ from training.export import export
 from training.logprobs import selected_logprobs, sum_by_branch
 from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
 from training.packing import Layout, Tree, pack
-from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
+from training.pairs import PairItem, encode_pairs, load_pairs
 from training.plan import announce, plan_supervised
 from training.run import Run, TrainResult
 from training.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, micro_batches, run_batches, share_out
+from training.supervised_config import WITHOUT_REFERENCE, DpoConfig
 
 _BETAS = {"dpo": 0.1, "robust": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0}
-_WITHOUT_REFERENCE = {"orpo", "simpo"}
-
-
-class DpoConfig(PairsConfig):
-    """A policy from `prompt`, `chosen`, `rejected` and `p`."""
-
-    loss: Literal["dpo", "robust", "ipo", "kto", "orpo", "simpo"] = "dpo"
-    """Which loss; with soft targets dpo is soft-label DPO, and conservative DPO where all labels are alike."""
-
-    beta: float | None = Field(default=None, gt=0, le=100)
-    """The strength of the tie to the reference (orpo: weight of the odds ratio); by default the paper's."""
-
-    reference: str | None = None
-    """The reference model; by default the model that training starts from."""
-
-    flip_rate: float = Field(default=0.1, ge=0, lt=0.5)
-    """robust: the share of labels believed to be flipped."""
-
-    margin: float = Field(default=1.0, ge=0)
-    """simpo: the margin gamma by which the better answer shall win."""
-
-    desirable_weight: float = Field(default=1.0, gt=0)
-    """kto: weight of desirable answers."""
-
-    undesirable_weight: float = Field(default=1.0, gt=0)
-    """kto: weight of undesirable answers."""
-
-    @model_validator(mode="after")
-    def _reference_is_used(self) -> DpoConfig:
-        if self.reference and self.loss in _WITHOUT_REFERENCE:
-            raise ValueError(f"reference is set, but loss {self.loss} has none")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +90,7 @@ class DpoObjective(torch.nn.Module):
         losses_P = self._losses(pairs, p_P)
         with torch.no_grad():
             kind = self.config.loss
-            chosen_P, rejected_P = pairs.averages() if kind in _WITHOUT_REFERENCE else pairs.ratios()
+            chosen_P, rejected_P = pairs.averages() if kind in WITHOUT_REFERENCE else pairs.ratios()
             margin_P = self.beta * (chosen_P - rejected_P)
             decided_P = p_P != 0.5
             right = (((margin_P > 0) == (p_P > 0.5)) & decided_P).sum()
@@ -229,7 +197,7 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
     longest = max(len(i.tree.prefix) + max(map(len, (*i.tree.branches, i.mismatched))) for i in items)
     check_fit(model, tokenizer, longest)
     layout = choose_layout(model)
-    if config.loss not in _WITHOUT_REFERENCE:
+    if config.loss not in WITHOUT_REFERENCE:
         reference = load_causal_lm(config.reference, dtype=dtype) if config.reference else model
         if config.reference:
             check_fit(reference, tokenizer, longest)

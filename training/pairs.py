@@ -10,38 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from training.chat import encode_prompt, encode_response
-from training.config import SupervisedConfig
 from training.data import Preference, read_preferences
 from training.errors import TrainingError
 from training.packing import Tree
-
-
-class PairsConfig(SupervisedConfig):
-    """The fields of trainers that learn from preference pairs."""
-
-    shares: tuple[float, ...] | None = None
-    """Share of each data file in the mixture (human pairs beside AI labels, say); by default all rows of all."""
-
-    statuses: tuple[str, ...] = ("ok",)
-    """Labels with these statuses are trained on, the others left out."""
-
-    max_not_ok: float = Field(default=0.5, ge=0, le=1)
-    """Refuse to train when a larger share of a file's labels has a status other than ok."""
-
-    targets: str = Field(default="soft", pattern="^(soft|hard)$")
-    """soft uses the labels' probabilities; hard rounds them to 0 or 1, and leaves out those of one half."""
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> PairsConfig:
-        if self.shares is not None:
-            if len(self.shares) != len(self.data):
-                raise ValueError(f"shares has {len(self.shares)} numbers for {len(self.data)} data files")
-            if min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6:
-                raise ValueError(f"shares {self.shares} must be above 0 and add up to 1")
-        return self
+from training.supervised_config import PairsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

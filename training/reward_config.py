@@ -109,6 +109,9 @@ class FunctionTerm(Term):
     function: str = Field(pattern=_TARGET)
     """module:function, importable where the trainer runs; a judge, for instance."""
 
+    arguments: dict[str, str | int | float | bool] = Field(default={})
+    """Handed to the function by name, after conversations and responses."""
+
 
 class CallableTerm(Term):
     """A reward function handed to `train(…, reward_functions={name: …})` by a Python program."""

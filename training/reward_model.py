@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import Field
 
 from training import cli
 from training.attention import choose_layout
@@ -30,27 +29,18 @@ from training.models import (
     reward_pad_token,
 )
 from training.packing import Layout, pack
-from training.pairs import PairItem, PairsConfig, encode_pairs, load_pairs
+from training.pairs import PairItem, encode_pairs, load_pairs
 from training.plan import announce, plan_supervised
 from training.preference_loss import bradley_terry, centring
 from training.run import Run, TrainResult
 from training.runtime import Runtime
 from training.scoring import RewardScorer, branch_scores, score
 from training.supervised import Stats, fit, hold_out, run_batches
+from training.supervised_config import RewardModelConfig
 
 __all__ = ["RewardModelConfig", "RewardScorer", "score", "train"]
 
 _BINS = 10
-
-
-class RewardModelConfig(PairsConfig):
-    """A reward model from `prompt`, `chosen`, `rejected` and `p`."""
-
-    held_out: float = Field(default=0.1, ge=0, le=0.5)
-    """Share of the pairs kept out of training, for accuracy, calibration and normalisation."""
-
-    centring: float = Field(default=0.01, ge=0, le=10)
-    """Weight of the squared sum of a pair's scores, which keeps scores around zero."""
 
 
 class RewardObjective(torch.nn.Module):

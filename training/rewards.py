@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training import checkers
@@ -149,7 +150,8 @@ def _part(term: RewardTerm, model: Callable[[str], Part], functions: Mapping[str
     if isinstance(term, CheckerTerm):
         return _each(_guarded(_import(term.function), term.function))
     if isinstance(term, FunctionTerm):
-        return _batch(_guarded(_import(term.function), term.function))
+        function = partial(_import(term.function), **term.arguments)
+        return _batch(_guarded(function, term.function))
     return _batch(functions[term.name])
 
 

@@ -12,16 +12,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from training import cli
 from training.attention import choose_layout
 from training.chat import encode_conversation, encode_prompt, encode_response
-from training.config import SupervisedConfig
 from training.data import Example, read_examples
 from training.errors import TrainingError
 from training.export import export
@@ -32,16 +30,7 @@ from training.plan import announce, plan_supervised
 from training.run import Run, TrainResult
 from training.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, run_batches
-
-
-class SftConfig(SupervisedConfig):
-    """Supervised fine-tuning on `messages`."""
-
-    train_on: Literal["all", "last"] = "all"
-    """Which assistant turns carry loss: all of them, or the last."""
-
-    prompt_weight: float = Field(default=0.0, ge=0, le=1)
-    """Loss weight of the tokens that no assistant wrote; models trained from scratch like 0.1."""
+from training.supervised_config import SftConfig
 
 
 @dataclass(frozen=True, kw_only=True)

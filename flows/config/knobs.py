@@ -11,11 +11,17 @@ from pydantic import BaseModel, create_model, model_validator
 from flows.config.types import Section
 
 
-def knobs(source: type[BaseModel], *, filled: Mapping[str, Any], without: Collection[str] = ()) -> Any:
+def knobs(
+    source: type[BaseModel],
+    *,
+    filled: Mapping[str, Any],
+    without: Collection[str] = (),
+    check: bool = True,
+) -> Any:
     """A base class with the fields of `source`, less those in `filled` and `without`.
 
     `filled` gives stand-ins for the fields that the pipeline sets itself, so that the checks that `source`
-    makes across fields run when the configuration is read.
+    makes across fields run when the configuration is read; with `check` off the section does that itself.
     """
     fields: dict[str, Any] = {
         name: (info.annotation, copy(info))
@@ -23,7 +29,7 @@ def knobs(source: type[BaseModel], *, filled: Mapping[str, Any], without: Collec
         if name not in filled and name not in without
     }
 
-    def check(self: BaseModel) -> BaseModel:
+    def across_fields(self: BaseModel) -> BaseModel:
         own = {name: getattr(self, name) for name in fields}
         source.model_validate({**filled, **own})
         return self
@@ -31,6 +37,6 @@ def knobs(source: type[BaseModel], *, filled: Mapping[str, Any], without: Collec
     return create_model(
         f"{source.__name__}Knobs",
         __base__=Section,
-        __validators__={"check": model_validator(mode="after")(check)},  # type: ignore[dict-item]
+        __validators__={"across_fields": model_validator(mode="after")(across_fields)} if check else {},  # type: ignore[dict-item]
         **fields,
     )

@@ -19,7 +19,14 @@ from flows.config.sections import (
     PromptsSection,
     WorldSection,
 )
-from flows.config.trainers import HelpfulSFTSection, RewardModelSection, RLSection, SLCAISection
+from flows.config.trainers import (
+    HelpfulSFTSection,
+    PPOSection,
+    PreferenceSection,
+    RewardModelSection,
+    RLSection,
+    SLCAISection,
+)
 from flows.config.types import ConfigPath, ConstitutionRef, Section
 
 
@@ -80,8 +87,8 @@ class RunConfig(Section):
     reward_model: RewardModelSection = RewardModelSection()
     """The reward model."""
 
-    rl: RLSection = RLSection()
-    """Reinforcement learning."""
+    rl: RLSection = PPOSection()
+    """The policy: reinforcement learning, or straight from the labels."""
 
     evaluate: EvaluateSection = EvaluateSection()
     """Answers of all models to held-out prompts."""
@@ -95,6 +102,15 @@ class RunConfig(Section):
         if self.world is not None and self.demonstrations is not None:
             raise ValueError(
                 "demonstrations: the microworld brings its own (`world:`); remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ensembles_are_combined(self) -> RunConfig:
+        combined = not isinstance(self.rl, PreferenceSection) and self.rl.reward.combine != "mean"
+        if combined and self.reward_model.ensemble == 1:
+            raise ValueError(
+                f"rl.reward.combine: {self.rl.reward.combine} needs reward_model.ensemble above 1"
             )
         return self
 

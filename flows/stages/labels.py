@@ -10,7 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import FlowError
-from flows.files import write_jsonl
+from flows.files import write_json, write_jsonl
+from flows.snapshot import to_json
 from flows.judging import make_judge
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences, label_pairs
@@ -68,6 +69,7 @@ def run(work: Work) -> Result:
         )
         rows = [_row(labelled) for labelled in labelled_pairs(ledger, label_set, pair_ids=ids)]
     write_jsonl(work.directory / "labels.jsonl", rows)
+    write_json(work.directory / "constitution.json", to_json(work.constitution))
     metrics = {**_metrics(done), "usable": _usable(work, rows), "label_set": label_set}
     check_usable(work, metrics)
     return Result(
@@ -75,6 +77,7 @@ def run(work: Work) -> Result:
             "labels": "labels.jsonl",
             "preferences": "preferences.jsonl",
             "preferences_parquet": "preferences.parquet",
+            "constitution": "constitution.json",
         },
         metrics=metrics,
     )

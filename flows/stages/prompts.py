@@ -75,7 +75,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     room = {
         "sl": config.critique_revision.response.max_new_tokens,
         "sl_benign": config.critique_revision.response.max_new_tokens,
-        "rl": max(config.pairs.sampling.max_new_tokens, config.rl.max_new_tokens),
+        "rl": max(config.pairs.sampling.max_new_tokens, getattr(config.rl, "max_new_tokens", 0)),
         "eval": config.evaluate.sampling.max_new_tokens,
     }
     sources = {p: getattr(config.prompts, p, None) for p in PURPOSES}

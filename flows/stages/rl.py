@@ -1,33 +1,137 @@
-"""RL-CAI: PPO from the SL-CAI model against the reward model, on a leash of KL (Bai et al. 2022, §4.3)."""
+"""RL-CAI: from the SL-CAI model to a policy (Bai et al. 2022, section 4.3).
+
+PPO, GRPO or RLOO against a reward, on a leash of KL; or DPO and its relatives, straight from the labels.
+"""
 
 from __future__ import annotations
 
-from flows.stages.base import Result, Stage, Work
+import json
+from typing import TYPE_CHECKING, Any
+
+from flows.config.trainers import PreferenceSection
+from flows.files import write_json, write_jsonl
+from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.reward_model import Member, members
 from flows.stages.training import settings_of, train, tuning_of
+from judges import TemplateSet
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
 
 
 def run(work: Work) -> Result:
-    """Train; samples.jsonl keeps what the policy said on its way."""
-    fields = {
-        "model": work.inputs["model"],
-        "reward_model": work.inputs["reward_model"],
-        "prompts": [work.inputs["prompts"]],
-    }
-    metrics = train(
-        work, "ppo", fields=fields, total=work.settings["knobs"]["steps"], shown=("reward", "kl", "length")
+    """Train; samples.jsonl keeps what the policy said on its way (nothing where it learns from pairs)."""
+    outputs = {"model": "model", "samples": "model/samples.jsonl"}
+    method = work.settings["method"]
+    fields: dict[str, Any] = {"model": work.inputs["model"]}
+    if "reference" in work.inputs:  # rounds start from the current policy and are leashed to the first one
+        fields["reference"] = work.inputs["reference"]
+    if "preferences" in work.inputs:
+        fields |= {
+            "data": [path for name, path in work.inputs.items() if name.startswith("preferences")],
+            "statuses": work.settings["statuses"],
+            "max_not_ok": 1.0,
+            "loss": method,
+        }
+        metrics = train(work, "dpo", fields=fields, shown=("loss", "margin"))
+        write_jsonl(work.directory / "samples.jsonl", [])
+        return Result(outputs={**outputs, "samples": "samples.jsonl"}, metrics=metrics)
+    fields |= {"prompts": [work.inputs["prompts"]], "rewards": _rewards(work)}
+    total = work.settings["knobs"]["steps"]
+    metrics = train(work, method, fields=fields, total=total, shown=("reward", "kl", "length"))
+    return Result(outputs=outputs, metrics=metrics)
+
+
+def _rewards(work: Work) -> list[dict[str, Any]]:
+    """The parts of the reward, as the trainer's config has them."""
+    reward = work.settings["reward"]
+    parts: list[dict[str, Any]] = []
+    if reward["model"]:
+        dimensions = work.settings["dimensions"]
+        all_members = members(dimensions, work.settings["ensemble"])
+        for dimension in sorted(dimensions) or [None]:
+            paths = [work.inputs[input_name(m)] for m in all_members if m.dimension == dimension]
+            weight = reward["model"] * (dimensions[dimension] if dimension else 1.0)
+            parts.append({"name": dimension or "model", "weight": weight, **_model(paths, reward)})
+    if reward["judge"]:
+        parts.append(_judge(work, reward["judge"]))
+    return parts + reward["terms"]
+
+
+def _model(paths: list[str], reward: dict[str, Any]) -> dict[str, Any]:
+    if len(paths) == 1:
+        return {"kind": "model", "path": paths[0]}
+    return {"kind": "ensemble", "paths": paths, "combine": reward["combine"], "penalty": reward["penalty"]}
+
+
+def _judge(work: Work, judge: dict[str, Any]) -> dict[str, Any]:
+    """Direct RLAIF: the trainer calls `flows.judge_reward`, which finds judge and constitution in a file."""
+    path = work.directory / "judge_reward.json"
+    write_json(
+        path,
+        {
+            "judge": work.tuning["judge"],
+            "templates": judge["templates"],
+            "constitution": json.loads(work.input("constitution").read_text(encoding="utf-8")),
+            "seed": work.seed,
+        },
     )
-    return Result(outputs={"model": "model", "samples": "model/samples.jsonl"}, metrics=metrics)
+    return {
+        "kind": "function",
+        "name": "judge",
+        "weight": judge["weight"],
+        "function": "flows.judge_reward:score",
+        "arguments": {"settings": str(path)},
+    }
+
+
+def input_name(member: Member) -> str:
+    """What the stage calls a reward model among its inputs."""
+    return f"reward_{member.name}"
+
+
+def _inputs(inputs: Inputs) -> dict[str, Artifact]:
+    config = inputs.config
+    found = {"model": inputs.model("sl_cai")}
+    if isinstance(config.rl, PreferenceSection):
+        return {**found, "preferences": inputs.output("labels", "preferences")}
+    found["prompts"] = inputs.output("prompts", "rl")
+    if config.rl.reward.model:
+        for member in members(config.reward_model.dimensions, config.reward_model.ensemble):
+            found[input_name(member)] = inputs.output("reward_model", member.name)
+    if config.rl.reward.judge:
+        found |= {"constitution": inputs.output("labels", "constitution"), **inputs.judge()}
+    return found
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    settings = settings_of(config.rl, without=("method", "reward"), method=config.rl.method)
+    if isinstance(config.rl, PreferenceSection):
+        return {**settings, "statuses": list(config.labels.statuses)}
+    reward = config.rl.reward.model_dump(mode="json")
+    settings |= {
+        "reward": reward,
+        "ensemble": config.reward_model.ensemble,
+        "dimensions": config.reward_model.dimensions,
+    }
+    if config.rl.reward.judge:
+        settings["judge_templates"] = TemplateSet(config.rl.reward.judge.templates).digest
+    return settings
+
+
+def _tuning(config: RunConfig) -> dict[str, Any]:
+    return {
+        **tuning_of(config, config.rl, without=("method", "reward")),
+        "judge": config.judge.model_dump(mode="json"),
+    }
 
 
 STAGE = Stage(
     name="rl",
     title="Reinforcement learning",
-    inputs=lambda inputs: {
-        "model": inputs.model("sl_cai"),
-        "reward_model": inputs.model("reward_model"),
-        "prompts": inputs.output("prompts", "rl"),
-    },
-    settings=lambda config: settings_of(config.rl),
-    tuning=lambda config: tuning_of(config, config.rl),
+    version=2,
+    inputs=_inputs,
+    settings=_settings,
+    tuning=_tuning,
     run=run,
 )

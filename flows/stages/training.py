@@ -29,17 +29,21 @@ def train(
     fields: Mapping[str, Any],
     total: int = 0,
     shown: Sequence[str] = ("loss",),
+    name: str = "model",
+    seed: int | None = None,
 ) -> dict[str, Any]:
-    """Run a trainer with the stage's knobs and these fields; the model lands in `<stage>/model`.
+    """Run a trainer with the stage's knobs and these fields; the model lands in `<stage>/<name>`.
 
-    Returns its last metrics. `total` steps and the `shown` metrics feed the progress.
+    Returns its last metrics. `total` steps and the `shown` metrics feed the progress. `seed` is the run's unless
+    given.
 
     Raises StageFailed with the trainer's error line and its log.
     """
-    output = work.directory / "model"
-    config_path = work.directory / "trainer.yaml"
+    output = work.directory / name
+    suffix = "" if name == "model" else f"-{name}"
+    config_path = work.directory / f"trainer{suffix}.yaml"
     knobs = {**work.settings["knobs"], **work.tuning["knobs"]}
-    values = {**knobs, **fields, "output_dir": str(output), "seed": work.seed}
+    values = {**knobs, **fields, "output_dir": str(output), "seed": work.seed if seed is None else seed}
     write_atomically(config_path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     metrics = output / "metrics.jsonl"
     tail = _Tail(metrics)
@@ -57,7 +61,7 @@ def train(
         "--resume",
     ]
     run_children(
-        [Command(arguments=arguments, log=work.directory / "log.txt")],
+        [Command(arguments=arguments, log=work.directory / f"log{suffix}.txt")],
         what=f"stage {work.stage}",
         on_poll=relay,
         on_exit=work.note_child,

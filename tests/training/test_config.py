@@ -24,7 +24,7 @@ from training.errors import TrainingError
             ":3: seed: -1 is not allowed: Input should be greater than or equal to 0",
         ),
         ("model: m\noutput_dir: o\nmodel: n\n", ":3: model is given twice"),
-        ("model: m\n", ":1: output_dir: is required"),
+        ("model: m\n", "config.yaml: output_dir: is required"),
         ("- 1\n", ": expected fields and values, got list"),
         ("a: [1\n", "not YAML"),
         ("model: m\noutput_dir: o\noptimizer: {betas: [0.9, 1.5]}\n", "must each be at least 0 and below 1"),

@@ -94,7 +94,8 @@ def slow_loss(name, policy, reference, item, baseline):
 def test_loss_and_gradients_equal_a_plain_slow_reference(
     name, layout, tiny_model, tiny_tokenizer, make_model, config
 ):
-    settings = config(loss=name, desirable_weight=1.5, undesirable_weight=0.5)
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.5} if name == "kto" else {}
+    settings = config(loss=name, **weights)
     reference = make_model(len(tiny_tokenizer), seed=1)
     pairs = encode_pairs(tiny_tokenizer, read_preferences(settings.data)[:5], 512)
     runtime = Runtime(settings)
@@ -170,3 +171,13 @@ def test_resume_gives_the_same_losses(config, tmp_path, monkeypatch, changes):
 def test_a_reference_without_a_use_contradicts_itself(config, tiny_dir):
     with pytest.raises(ValueError, match="reference is set, but loss simpo has none"):
         config(loss="simpo", reference=str(tiny_dir))
+
+
+@pytest.mark.parametrize(
+    ("field", "loss"),
+    [("flip_rate", "robust"), ("margin", "simpo"), ("desirable_weight", "kto"), ("undesirable_weight", "kto")],
+)
+def test_a_field_of_another_loss_contradicts_itself(config, field, loss):
+    assert getattr(config(loss=loss, **{field: 0.3}), field) == 0.3
+    with pytest.raises(ValueError, match=f"{field} belongs to loss {loss}, not to ipo"):
+        config(loss="ipo", **{field: 0.3})
