@@ -34,7 +34,8 @@ def export_preferences(
     `{"pair_id", "prompt", "chosen", "rejected", "p", "status", "principles", "label_digest", "source"}`, `p` in
     [0.5, 1] being the probability that `chosen` is better. Where a person has judged the pair, their verdict is
     the label (`source` "human", p = 1); a human tie counts as status "tie". Two equal responses are no
-    preference and never written. Raises JudgeError for a status that has no probability.
+    preference and never written. Raises JudgeError for a status that has no probability, and when the files
+    cannot be written: then none of them is.
     """
     for status in statuses:
         if status not in ("ok", "tie", "inconsistent"):
@@ -99,6 +100,8 @@ def _write(rows: Iterator[dict[str, Any]], out: Path) -> None:
                     writer.write(group)
         for target, part in parts.items():
             os.replace(part, target)
+    except OSError as error:
+        raise JudgeError(f"{out}: {error.strerror or error}; nothing was exported") from error
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

@@ -1,16 +1,17 @@
 """Claims: which worker is asking which judgement, so that two workers on one ledger never ask the same.
 
-A claim ends when its judgement is written, when its lease runs out, or at once when its worker is a process of
-this machine that no longer lives: a killed run starts again without waiting for its own ghost.
+A claim ends when its judgement is written, when its lease runs out, or at once when its worker is gone: a process of
+this machine that no longer lives, or a ledger of this process that was closed or could not be written. So neither a
+killed run nor one tried again waits for its own ghost.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,20 +24,31 @@ LEASE_S = 900.0
 PROC = Path("/proc")
 
 
+_numbers = itertools.count()
+_at_work: set[str] = set()
+
+
 def worker_name() -> str:
-    """This process as `host:pid:start`; the start tells a reused process id from the original."""
-    return _worker(os.getpid())
+    """A new worker as `host:pid:start.number`; the start tells a reused process id from the original."""
+    pid = os.getpid()
+    worker = f"{socket.gethostname()}:{pid}:{_start_of(pid)}.{next(_numbers)}"
+    _at_work.add(worker)
+    return worker
 
 
-@lru_cache(maxsize=8)
-def _worker(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}:{_start_of(pid)}"
+def retire(worker: str) -> None:
+    """From now on nobody works under this name: what it still claims is free."""
+    _at_work.discard(worker)
 
 
 def is_dead(worker: str) -> bool:
-    """Whether `worker` was a process of this machine and is gone. Other machines are never declared dead."""
+    """Whether `worker` was one of this machine and is gone. Other machines are never declared dead."""
     host, pid, start = worker.rsplit(":", 2)
-    return host == socket.gethostname() and _start_of(int(pid)) != start
+    if host != socket.gethostname():
+        return False
+    if int(pid) == os.getpid() and worker not in _at_work:
+        return True
+    return _start_of(int(pid)) != start.partition(".")[0]
 
 
 def take(connection: sa.Connection, keys: Iterable[str], worker: str) -> set[str]:

@@ -13,11 +13,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from judges.errors import LedgerError
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema version that this code reads and writes: the newest file under `migrations/versions`."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Long enough for another worker's batch to commit; past it something is stuck, and the run says so.
 BUSY_TIMEOUT_S = 30.0
+FULL = "no space is left; the last batch was not written, free some and start again"
 # Any number does; it names the advisory lock under which PostgreSQL ledgers are migrated.
 MIGRATION_LOCK = 7_261_940_318
 
@@ -41,9 +42,17 @@ def make_engine(url: sa.URL) -> sa.Engine:
     """An engine whose SQLite transactions are real ones: writers take their lock at BEGIN."""
     if url.drivername != "sqlite":
         try:
-            return sa.create_engine(url, pool_pre_ping=True)
+            engine = sa.create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise LedgerError("PostgreSQL needs psycopg: pip install 'charter[postgres]'") from error
+
+        @sa.event.listens_for(engine, "connect")
+        def _limit(connection: Any, _record: Any) -> None:
+            # Without it, PostgreSQL waits for a lock for ever.
+            connection.execute(f"SET lock_timeout = '{int(1000 * BUSY_TIMEOUT_S)}ms'")
+            connection.commit()
+
+        return engine
     if not url.database or url.database == ":memory:":
         raise LedgerError("a ledger needs a file: sqlite:///path")
     Path(url.database).expanduser().resolve().parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +85,12 @@ def one_line_errors(url: sa.URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+        locked = f"another process has held it for {BUSY_TIMEOUT_S:.0f} s; nothing was written, start again"
         hints = {
-            "locked": f"another process has held it for {BUSY_TIMEOUT_S:.0f} s; nothing was written, start again",
-            "full": "no space is left; the last batch was not written, free some and start again",
+            "locked": locked,
+            "lock timeout": locked,
+            "full": FULL,
+            "No space left": FULL,
         }
         hint = next((f" ({text})" for word, text in hints.items() if word in reason), "")
         raise LedgerError(f"ledger {url.render_as_string(hide_password=True)}: {reason}{hint}") from error

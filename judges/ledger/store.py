@@ -38,7 +38,8 @@ class Ledger:
         return cls(engine)
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Gives the connections back, and what was claimed here free."""
+        claims.retire(self.worker)
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -155,12 +156,12 @@ class Ledger:
 
     def release(self, keys: Collection[str]) -> None:
         """Gives claims back without having asked."""
-        with self.write() as connection:
+        with self._ends_claims() as connection:
             claims.release(connection, keys, self.worker)
 
     def add(self, batch: Batch) -> None:
         """Writes a batch in one transaction. What is there already stays as it is, failed labels apart."""
-        with self.write() as connection:
+        with self._ends_claims() as connection:
             # Sorted, so that two PostgreSQL workers that write the same rows never wait for each other.
             for table, values in (
                 (schema.items, [rows.item_values(x) for x in sorted(batch.items, key=lambda x: x.digest)]),
@@ -183,6 +184,17 @@ class Ledger:
                     statement, [{"label_set": batch.label_set, "pair_id": p, "label": d} for p, d in members]
                 )
             claims.release(connection, batch.released, self.worker)
+
+    @contextmanager
+    def _ends_claims(self) -> Iterator[sa.Connection]:
+        """A transaction that ends claims; if it cannot, its worker is gone, and with it whatever it claimed."""
+        try:
+            with self.write() as connection:
+                yield connection
+        except BaseException:
+            claims.retire(self.worker)
+            self.worker = claims.worker_name()
+            raise
 
     def add_verdicts(self, verdicts: Sequence[Verdict], pairs: Sequence[Pair] = ()) -> None:
         """Appends what people said. The judge's labels stay beside it."""
@@ -215,4 +227,5 @@ def _verdict_values(verdict: Verdict) -> dict[str, Any]:
         "who": rows.storable(verdict.who),
         "why": rows.storable(verdict.why),
         "created_at": verdict.created_at,
+        "shown": verdict.shown,
     }

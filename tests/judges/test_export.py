@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pandas as pd
 import pytest
@@ -91,3 +92,50 @@ def test_a_person_overrules_the_judge_whose_verdict_stays(ledger, label_set, mak
 def test_an_unknown_suffix_is_an_error(ledger, label_set, tmp_path):
     with pytest.raises(JudgeError, match=r"\.jsonl or \.parquet"):
         export_preferences(ledger, label_set, tmp_path / "out.csv")
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_export(ledger, label_set, tmp_path):
+    export_preferences(ledger, label_set, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("out.*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        with pytest.raises(JudgeError, match=r"out: .*; nothing was exported") as caught:
+            export_preferences(ledger, label_set, tmp_path / "out", statuses=("ok", "inconsistent"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*out*")}
+
+
+@pytest.mark.slow
+def test_pandas_datasets_and_trl_read_an_export(ledger, label_set, tmp_path, tiny_model, require):
+    from importlib.util import find_spec
+
+    export_preferences(ledger, label_set, tmp_path / "out", statuses=("ok", "inconsistent"))
+    rows = read(tmp_path / "out.jsonl")
+    for frame in (
+        pd.read_json(tmp_path / "out.jsonl", lines=True),
+        pd.read_parquet(tmp_path / "out.parquet"),
+    ):
+        assert frame["pair_id"].tolist() == [row["pair_id"] for row in rows]
+        assert frame["p"].tolist() == pytest.approx([row["p"] for row in rows])
+    require("TRL", find_spec("trl") is not None, "pip install trl")
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
+
+    loaded = {
+        kind: load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+        for kind, path in (("json", tmp_path / "out.jsonl"), ("parquet", tmp_path / "out.parquet"))
+    }
+    assert loaded["json"].to_list() == loaded["parquet"].to_list() == rows
+    common = {"max_steps": 1, "report_to": "none", "use_cpu": True, "per_device_train_batch_size": 2}
+    for dataset in loaded.values():
+        for trainer, config in ((RewardTrainer, RewardConfig), (DPOTrainer, DPOConfig)):
+            name = f"{trainer.__name__}-{dataset.builder_name}"
+            made = trainer(
+                model=str(tiny_model),
+                args=config(output_dir=str(tmp_path / name), bf16=False, save_strategy="no", **common),
+                train_dataset=dataset,
+            )
+            assert made.train().training_loss > 0

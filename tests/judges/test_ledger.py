@@ -104,6 +104,19 @@ def test_a_claim_whose_lease_ran_out_is_free(ledger, monkeypatch):
     assert ledger.claim([digest("x")]) == {digest("x")}
 
 
+def test_what_a_closed_ledger_or_a_failed_write_claimed_is_free(ledger, ledger_url):
+    keys = [digest(i) for i in range(2)]
+    with Ledger.open(ledger_url) as other:
+        other.claim(keys)
+        assert ledger.claim(keys) == set()
+    assert ledger.claim(keys[:1]) == set(keys[:1])
+    with pytest.raises(LedgerError):
+        ledger.add(
+            Batch(label_set=digest("s"), judgements=[judgement("bad", status=None)], released=keys[:1])
+        )
+    assert ledger.claim(keys) == set(keys)
+
+
 def test_what_is_written_already_is_not_claimed(ledger):
     ledger.add(Batch(label_set=digest("s"), judgements=[judgement("one")]))
     assert ledger.claim([digest("one"), digest("two")]) == {digest("two")}
