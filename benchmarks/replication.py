@@ -1,0 +1,59 @@
+"""What the methods learn on the microworld, and which claims of the literature hold there.
+
+    python benchmarks/replication.py [--runs DIR] [--seeds 0 1 2] [--parallel 2] [--prefix "nice -n 10"]
+    python benchmarks/replication.py --report     # write the documents from the rows that are there
+
+A queue of jobs, each a process of its own that ends in one JSON row. Stopped and started again it goes on where it
+was. Writes docs/methods.md, docs/replication.md and benchmarks/results/methods.json and replication.json, of what
+has been measured: a claim without rows is listed as not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from replication_parts.jobs import Job, Study, perform, python, run_all
+from replication_parts.plan import FUNCTIONS, claims, methods
+from replication_parts.report import write_methods, write_replication
+from replication_parts.results import Results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/replication"), help="the study's folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--parallel", type=int, default=2, help="jobs at the same time, of one thread each")
+    parser.add_argument("--prefix", default="", help="a command put before each job's")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the documents")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT, help="where docs/ and benchmarks/results/ are written"
+    )
+    parser.add_argument("--job", help="run this job alone, in this process")
+    args = parser.parse_args()
+    study = Study(root=args.runs.resolve())
+    jobs = [*methods(args.seeds), *claims(args.seeds)]
+    if args.job:
+        job = next((j for j in jobs if j.name == args.job), None)
+        if job is None:
+            parser.error(f"--job {args.job}: no such job; have {', '.join(j.name for j in jobs)}")
+        perform(study, job, FUNCTIONS[job.kind])
+        return
+    failed = 0 if args.report else _run(study, jobs, args)
+    results = Results(study.rows())
+    for path in (*write_methods(results, args.out), *write_replication(results, study, args.out)):
+        print(path)
+    sys.exit(1 if failed else 0)
+
+
+def _run(study: Study, jobs: Sequence[Job], args: argparse.Namespace) -> int:
+    command = [*python(Path(__file__).resolve()), "--runs", str(study.root), "--seeds", *map(str, args.seeds)]
+    return run_all(study, jobs, command=[*command, "--job"], parallel=args.parallel, prefix=args.prefix)
+
+
+if __name__ == "__main__":
+    main()

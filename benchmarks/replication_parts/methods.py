@@ -1,0 +1,213 @@
+"""The table of methods: what each learner does to gold, against what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from replication_parts.intervals import Estimate, both, difference, estimate, verdict
+from replication_parts.policies import ends
+from replication_parts.results import Claim, Figures, Results, table
+
+LEARNERS = {
+    "ppo": "PPO",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "dpo": "DPO",
+    "direct": "direct RLAIF (GRPO, the judge as reward)",
+}
+_GOLD = ("harmless", "helpful", "honest", "benign_refusals", "overall", "length")
+_SOURCE = "this project"
+ALLOWED = -0.05
+"""Helpfulness that may be lost for harmlessness."""
+
+
+def members(results: Results, variant: str) -> list[str]:
+    """The reward models of a variant that all seeds of its first have, `variant.0` and on."""
+    names = []
+    while results.has(f"{variant}.{len(names)}"):
+        names.append(f"{variant}.{len(names)}")
+    seeds = [set(results.metrics(name)) for name in names]
+    return [name for name, found in zip(names, seeds, strict=True) if found == seeds[0]]
+
+
+def claims(results: Results) -> list[Claim]:
+    """Every claim whose rows are there."""
+    return [*_soft_labels(results), *_learners(results), *_ensembles(results), *_facts(results)]
+
+
+def _soft_labels(results: Results) -> Iterator[Claim]:
+    for soft, hard, which in (
+        ("soft", "hard", "verdicts and ties"),
+        ("soft-ok", "hard-ok", "verdicts without ties"),
+    ):
+        if not results.has(f"{soft}.0", f"{hard}.0"):
+            continue
+        pairs = [members(results, soft), members(results, hard)]
+        count = min(map(len, pairs))
+
+        def gain(*path: str, pairs: Sequence[Sequence[str]] = pairs, count: int = count) -> Estimate | None:
+            first, second = (results.averaged(names[:count], *path) for names in pairs)
+            return difference(first, second)
+
+        accuracy, ece, brier = gain("accuracy"), gain("ece"), gain("brier")
+        if accuracy is None or ece is None or brier is None:
+            continue
+        better = _negated(brier)
+        yield Claim(
+            claim=f"soft labels make a more accurate reward model than hard ones ({which})",
+            source=_SOURCE,
+            result=f"accuracy {accuracy.text(100, 2)} points",
+            verdict=verdict(accuracy),
+            estimates={"accuracy": accuracy},
+        )
+        yield Claim(
+            claim=f"soft labels make a better calibrated reward model than hard ones ({which})",
+            source=_SOURCE,
+            result=f"calibration error {ece.text(100)} points, Brier score {brier.text(1, 4)}",
+            verdict=both(verdict(_negated(ece)), verdict(better)),
+            estimates={"ece": ece, "brier": brier},
+        )
+
+
+def _learners(results: Results) -> Iterator[Claim]:
+    for name, label in LEARNERS.items():
+        harmless = results.gain(name, "sl_cai", "gold", "harmless")
+        helpful = results.gain(name, "sl_cai", "gold", "helpful")
+        if harmless is None or helpful is None:
+            continue
+        yield Claim(
+            claim=f"{label} raises harmlessness over SL-CAI and loses no more than 5 points of helpfulness",
+            source=_SOURCE,
+            result=f"harmless {harmless.text(100)} points, helpful {helpful.text(100)} points",
+            verdict=both(verdict(harmless), verdict(helpful, above=ALLOWED)),
+            estimates={"harmless": harmless, "helpful": helpful},
+        )
+
+
+def falls(results: Results, name: str) -> Figures:
+    """Gold at its peak less gold at the end of a run, by seed."""
+    return results.each(name, lambda metrics: ends(metrics["curve"])["gold_fall"])
+
+
+def _ensembles(results: Results) -> Iterator[Claim]:
+    for name, label in (("min", "worst case"), ("mean", "mean")):
+        saved = difference(falls(results, "loose.single"), falls(results, f"loose.{name}"))
+        if saved is None:
+            continue
+        peaks = [
+            results.each(f"loose.{n}", lambda metrics: ends(metrics["curve"])["peak_step"])
+            for n in (name, "single")
+        ]
+        later = difference(*peaks)
+        assert later is not None
+        yield Claim(
+            claim=f"an ensemble of reward models ({label}) delays over-optimisation",
+            source="Coste et al. 2023",
+            result=f"gold falls {saved.text(100)} points less, its peak is {later.text()} steps later",
+            verdict=verdict(saved),
+            estimates={"fall_saved": saved, "peak_later": later},
+        )
+
+
+def _facts(results: Results) -> Iterator[Claim]:
+    for split, label in (("train", "trained on"), ("heldout", "held out")):
+        gain = results.gain("rlvr", "sl_cai", "facts", split)
+        if gain is None:
+            continue
+        yield Claim(
+            claim=f"RLVR raises exact match on facts ({label})",
+            source=_SOURCE,
+            result=f"{gain.text(100)} points",
+            verdict=verdict(gain),
+            estimates={"exact_match": gain},
+        )
+
+
+def _negated(found: Estimate) -> Estimate:
+    return estimate([-value for value in found.values])
+
+
+def tables(results: Results) -> list[tuple[str, str]]:
+    """(heading, Markdown table) of what the claims rest on, means over seeds with their intervals."""
+    made = [
+        ("Reward models on held-out pairs", _reward_models(results)),
+        ("Policies on held-out prompts", _policies(results)),
+        ("Runs made to over-optimise", _loose(results)),
+        ("Exact match on facts", _exact(results)),
+    ]
+    return [(heading, text) for heading, text in made if text]
+
+
+def _reward_models(results: Results) -> str:
+    rows = []
+    for variant, label in (
+        ("soft", "soft, verdicts and ties"),
+        ("hard", "hard, verdicts and ties"),
+        ("soft-ok", "soft, verdicts"),
+        ("hard-ok", "hard, verdicts"),
+    ):
+        if not (names := members(results, variant)):
+            continue
+        cells = [label, str(len(names))]
+        for path, scale, digits in (
+            ("accuracy", 100, 1),
+            ("ece", 100, 1),
+            ("brier", 1, 4),
+            ("log_loss", 1, 3),
+            ("overconfidence", 100, 1),
+        ):
+            cells.append(estimate(list(results.averaged(names, path).values())).text(scale, digits))
+        rows.append(cells)
+    head = ["labels", "models a seed", "accuracy, %", "calibration error, points", "Brier", "log loss, nats"]
+    return table([*head, "confidence beyond gold's, points"], rows) if rows else ""
+
+
+def _policies(results: Results) -> str:
+    rows = []
+    known = {
+        "base": "base",
+        "helpful_sft": "helpful-only",
+        "sl_cai": "SL-CAI",
+        **LEARNERS,
+        "rlvr": "RLVR on facts",
+    }
+    for name, label in known.items():
+        if results.has(name):
+            cells = []
+            for figure in _GOLD:
+                found = results.estimate(name, "gold", figure)
+                assert found is not None
+                cells.append(found.text(1 if figure == "length" else 100))
+            rows.append([label, *cells])
+    head = ["policy", "harmless, %", "helpful, %", "honest, %", "harmless refused, %", "overall, %", "words"]
+    return table(head, rows) if rows else ""
+
+
+def _loose(results: Results) -> str:
+    rows = []
+    for name, label in (("single", "one"), ("mean", "ensemble, mean"), ("min", "ensemble, worst case")):
+        per_seed = [ends(m["curve"]) for m in results.metrics(f"loose.{name}").values()]
+        if per_seed:
+            columns = {key: estimate([found[key] for found in per_seed]) for key in per_seed[0]}
+            scaled = [columns[key].text(100) for key in ("gold_peak", "gold_end", "gold_fall")]
+            plain = [columns["peak_step"].text(), columns["kl_end"].text(), columns["proxy_end"].text(1, 2)]
+            rows.append([label, *scaled, *plain])
+    head = [
+        "reward models",
+        "gold at its peak",
+        "gold at the end",
+        "fall",
+        "step of the peak",
+        "KL, nats",
+        "proxy",
+    ]
+    return table(head, rows) if rows else ""
+
+
+def _exact(results: Results) -> str:
+    rows = []
+    for name, label in (("sl_cai", "SL-CAI"), ("rlvr", "after RLVR")):
+        if results.has(name):
+            found = [results.estimate(name, "facts", split) for split in ("train", "heldout")]
+            rows.append([label, *(f.text(100) for f in found if f is not None)])
+    return table(["policy", "facts trained on, %", "facts held out, %"], rows) if rows else ""

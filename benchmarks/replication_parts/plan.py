@@ -1,0 +1,136 @@
+"""Every job of the study, in the order in which they are run: the table of methods first, then the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from replication_parts import policies, reward_models, supervision, world
+from replication_parts.jobs import Job
+
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "pipeline": world.pipeline,
+    "known": world.known,
+    "pairs": reward_models.held_out_pairs,
+    "judge_reward_model": reward_models.judge_reward_model,
+    "reward_model": reward_models.train_reward_model,
+    "reinforce": policies.reinforce,
+    "direct": policies.direct,
+    "verify": policies.verify,
+    "prefer": policies.prefer,
+    "revisions": supervision.revisions,
+    "orders": supervision.orders,
+    "label": supervision.label,
+}
+
+MEMBERS = 3
+"""Reward models of an ensemble."""
+# Where a learner's settings differ from the demo's, they were settled on seed 0 alone (docs/methods.md).
+STEPS = 24
+GROUPED: dict[str, Any] = {"steps": STEPS, "epochs": 1, "minibatches": 2}
+GRPO: dict[str, Any] = {**GROUPED, "kl": {"kind": "fixed", "beta": 0.05}}
+RLOO: dict[str, Any] = {**GROUPED, "kl": {"kind": "fixed", "beta": 0.05}}
+DPO: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 32,
+    "precision": "float32",
+    "beta": 0.1,
+    "optimizer": {"learning_rate": 1e-4, "schedule": "cosine"},
+}
+LOOSE: dict[str, Any] = {
+    **GROUPED,
+    "method": "grpo",
+    "steps": 30,
+    "kl": {"kind": "fixed", "beta": 0.0},
+    "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
+}
+FACTS: dict[str, Any] = {
+    "steps": 30,
+    "max_new_tokens": 32,
+    "epochs": 1,
+    "minibatches": 2,
+    "kl": {"kind": "fixed", "beta": 0.02},
+    "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
+}
+
+
+def methods(seeds: Sequence[int]) -> list[Job]:
+    """The jobs of docs/methods.md."""
+    add = _Adder(seeds)
+    add("pipeline", "pipeline", ())
+    add("sl_cai", "known", role="sl_cai")
+    add("pairs", "pairs")
+    add("dpo", "prefer", **DPO)
+    add("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
+    add("grpo", "reinforce", method="grpo", rewards=["pipeline"], **GRPO)
+    add("soft.0", "judge_reward_model", ("pipeline", "pairs"))
+    for member in range(1, MEMBERS):
+        add(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
+    add("hard.0", "reward_model", ("pipeline", "pairs"), targets="hard")
+    add("rloo", "reinforce", method="rloo", rewards=["pipeline"], **RLOO)
+    add("rlvr", "verify", **FACTS)
+    members = ["pipeline", *(f"soft.{m}" for m in range(1, MEMBERS))]
+    add("loose.single", "reinforce", members[:1], rewards=members[:1], **LOOSE)
+    add("loose.min", "reinforce", members, rewards=members, combine="min", **LOOSE)
+    add("direct", "direct", method="grpo", principles=1, **GRPO)
+    add("loose.mean", "reinforce", members, rewards=members, combine="mean", **LOOSE)
+    for variant, targets in (("soft-ok", "soft"), ("hard-ok", "hard")):
+        add(f"{variant}.0", "reward_model", ("pipeline", "pairs"), targets=targets, statuses=["ok"])
+    for member in (1, 2):
+        add(f"hard.{member}", "reward_model", ("pipeline", "pairs"), targets="hard", member=member)
+    return add.jobs
+
+
+def claims(seeds: Sequence[int]) -> list[Job]:
+    """The further jobs of docs/replication.md, the cheapest first."""
+    add = _Adder(seeds)
+    add("orders", "orders")
+    add("revisions", "revisions", rounds=4, critiques=True, count=350)
+    add("uncriticised", "revisions", rounds=4, critiques=False, count=350)
+    add("helpful_sft", "known", role="helpful_sft")
+    for count in (1, 6):
+        add(f"labels.{count}", "label", principles=count)
+        add(
+            f"principles.{count}",
+            "reward_model",
+            ("pipeline", "pairs", f"labels.{count}"),
+            data=f"labels.{count}",
+        )
+    for percent in (5, 20):
+        add(f"share.{percent}", "reward_model", ("pipeline", "pairs"), share=percent / 100)
+        add(
+            f"ppo.{percent}",
+            "reinforce",
+            (f"share.{percent}",),
+            method="ppo",
+            rewards=[f"share.{percent}"],
+            steps=STEPS,
+        )
+    for beta in (0.2, 0.05):
+        loose = {**LOOSE, "kl": {"kind": "fixed", "beta": beta}}
+        add(f"loose.beta{beta:g}", "reinforce", rewards=["pipeline"], **loose)
+    return add.jobs
+
+
+class _Adder:
+    """Collects a job for every seed; names in `rewards`, `data` and `needs` are completed with the seed."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = seeds
+        self.jobs: list[Job] = []
+
+    def __call__(self, name: str, kind: str, needs: Sequence[str] = ("pipeline",), **settings: Any) -> None:
+        for seed in self.seeds:
+            own = dict(settings)
+            if "rewards" in own:
+                own["rewards"] = [r if r == "pipeline" else f"{r}-{seed}" for r in own["rewards"]]
+            if "data" in own:
+                own["data"] = f"{own['data']}-{seed}"
+            job = Job(
+                name=f"{name}-{seed}",
+                kind=kind,
+                seed=seed,
+                settings=own,
+                needs=tuple(f"{need}-{seed}" for need in needs),
+            )
+            self.jobs.append(job)

@@ -1,0 +1,158 @@
+"""The documents and JSON files, written from rows alone; nothing in them is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from replication_parts import claims as literature
+from replication_parts import methods, plan
+from replication_parts.jobs import Study
+from replication_parts.results import Claim, Results, table
+
+_RULE = """The unit is the seed: every figure is a mean over {seeds} seeds, each with a world, samples and training of
+its own, with the 95% interval of Student's t over them in brackets. Variants are compared within a seed. A claim
+*holds* when its whole interval lies on the claimed side, *does not hold* when it lies on the other, and else we
+*cannot tell*: three seeds tell only large and steady effects.
+"""
+
+_METHODS = """# What the methods learn
+
+Does each method learn what it is for? Measured on the [microworld](microworld.md) by `make replication`, which writes
+this page; its gold oracle scores answers to held-out prompts and is never trained on. Loops and losses:
+[training.md](training.md), [reinforcement.md](reinforcement.md).
+
+"""
+
+
+def write_methods(results: Results, root: Path) -> list[Path]:
+    """docs/methods.md and benchmarks/results/methods.json, from the rows that are there."""
+    claims = methods.claims(results)
+    parts = [_METHODS, _RULE.format(seeds=_seeds(results)), "\n", _claim_table(claims)]
+    for heading, text in methods.tables(results):
+        parts.append(f"\n## {heading}\n\n{_NOTES[heading]}\n\n{text}")
+    parts.append(f"\n## How it was measured\n\n{_settings(results)}")
+    paths = [root / "docs" / "methods.md", root / "benchmarks" / "results" / "methods.json"]
+    _write(paths[0], "".join(parts))
+    _write(paths[1], json.dumps(_record(results, claims), indent=1) + "\n")
+    return paths
+
+
+_REPLICATION = """# Claims of the literature, asked in the microworld
+
+Which claims of *Constitutional AI* (Bai et al. 2022, arXiv 2212.08073) and *RLAIF vs. RLHF* (Lee et al. 2023, arXiv
+2309.00267) hold in a world of two tiny models, short answers and an exact oracle? `make replication` asks them and
+writes this page. What fails here may hold for large models, and the other way round.
+
+"""
+
+
+def write_replication(results: Results, study: Study, root: Path) -> list[Path]:
+    """docs/replication.md and benchmarks/results/replication.json, from the rows that are there."""
+    asked = literature.claims(results, study)
+    rows = [
+        [c.claim, c.source, c.result, f"**{c.verdict}**" if c.verdict else "not asked"]
+        for c in (*asked, *literature.open_claims(asked))
+    ]
+    parts = [_REPLICATION, _RULE.format(seeds=_seeds(results)), "\n"]
+    parts.append(table(["claim", "source", "measured here", "verdict"], rows))
+    for heading, text in literature.tables(results):
+        parts.append(f"\n## {heading}\n\n{text}")
+    parts.append(f"\nModels, prompts and settings are those of [methods.md](methods.md). {_code(results)}\n")
+    paths = [root / "docs" / "replication.md", root / "benchmarks" / "results" / "replication.json"]
+    _write(paths[0], "".join(parts))
+    _write(
+        paths[1], json.dumps({"machine": machine(), "claims": [c.record() for c in asked]}, indent=1) + "\n"
+    )
+    return paths
+
+
+_NOTES = {
+    "Reward models on held-out pairs": (
+        "Pairs of answers to held-out prompts by SL-CAI, the helpful-only and the base model. Gold's probability of a "
+        "pair is the weighted mean over the constitution's principles; accuracy counts the pairs where it is further "
+        "than 0.25 from one half, the other columns count all. Labels of exactly one half have no hard form."
+    ),
+    "Policies on held-out prompts": (
+        "Two answers to each held-out prompt at temperature 1. Harmless: share of harmful requests whose answer does "
+        "no harm; helpful and refused: over harmless requests."
+    ),
+    "Runs made to over-optimise": (
+        "GRPO without a KL penalty. Gold (the mean of six dimensions, %) and the proxy are of the prompts trained on, "
+        f"means over five steps; an ensemble has {plan.MEMBERS} reward models that differ in their seed."
+    ),
+    "Exact match on facts": (
+        "GRPO with an exact-match checker on questions about the facts of the training split; four answers to each "
+        "question at temperature 1."
+    ),
+}
+
+
+def _claim_table(claims: Sequence[Claim]) -> str:
+    rows = [[c.claim, c.result, f"**{c.verdict}**" if c.verdict else "not asked"] for c in claims]
+    return table(["claim", "measured", "verdict"], rows)
+
+
+def _settings(results: Results) -> str:
+    kinds: dict[str, dict[str, Any]] = {}
+    for row in results.rows:
+        kinds.setdefault(row["job"].rpartition("-")[0], row)
+    lines = []
+    for name, row in kinds.items():
+        shown = {k: v for k, v in row["settings"].items() if k not in ("rewards", "method", "role", "start")}
+        if shown and row["kind"] in ("reinforce", "prefer", "direct", "verify"):
+            lines.append(f"- {name}: `{json.dumps(shown)}`")
+    return (
+        "Settings are the demo's (`configs/microworld.yaml`, in float32) but for the following, which were chosen with "
+        "seed 0 in view and left alone for the other seeds:\n\n"
+        + "\n".join(lines)
+        + f"\n\n{_code(results)}\n"
+    )
+
+
+def _code(results: Results) -> str:
+    return f"Code: {', '.join(sorted({row['code'] for row in results.rows}))}."
+
+
+def _record(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    keep = ("job", "seed", "settings", "code", "seconds")
+    rows = [{**{k: row[k] for k in keep}, "metrics": _short(row["metrics"])} for row in results.rows]
+    return {"machine": machine(), "claims": [c.record() for c in claims], "rows": rows}
+
+
+def _short(metrics: Any) -> Any:
+    """Metrics without curves and paths, numbers rounded."""
+    if isinstance(metrics, dict):
+        if set(metrics) == {"value", "n", "low", "high"}:
+            return _short(metrics["value"])
+        return {k: _short(v) for k, v in metrics.items() if k not in ("curve", "paths", "stages", "training")}
+    return round(metrics, 4) if isinstance(metrics, float) else metrics
+
+
+def machine() -> dict[str, Any]:
+    """What the documents were written on."""
+    import torch
+    import transformers
+
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _seeds(results: Results) -> int:
+    return len({row["seed"] for row in results.rows})
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,135 @@
+"""What the claims about critiques, revisions and labels need: chains of revisions, and labels made otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.gold import figures, score_answer
+from flows.statistics import rate
+from replication_parts.jobs import Study
+from replication_parts.reward_models import CLEAR
+from replication_parts.world import WEIGHTS, answers, paths, prompts, read_lines, settings, write_lines
+
+
+def revisions(
+    study: Study, name: str, seed: int, *, rounds: int, critiques: bool, count: int
+) -> dict[str, Any]:
+    """Gold's figures of the helpful-only model's answers to `count` held-out prompts after 0, 1, … `rounds`
+    revisions, each against a principle drawn as the pipeline draws it (Bai et al. 2022, section 3.1).
+
+    Harmful and harmless requests are revised alike. Without `critiques` the revision is asked for with an empty
+    critique (section 3.5). An empty critique or revision leaves the answer as it was.
+    """
+    from constitution import draw_critique, load, render_critique, render_revision
+
+    section = settings().critique_revision
+    constitution = load(settings().constitution)
+    asked = prompts(paths(study, seed)["prompts.eval"])[:count]
+    feedback = str(WEIGHTS / "feedback")
+    current = answers(paths(study, seed)["helpful_sft.model"], asked, seed=4_000 + seed)
+    stages = [current]
+    for step in range(rounds):
+        drawn = [draw_critique(constitution, p.id, step, seed=seed) for p in asked]
+        said = [""] * len(asked)
+        if critiques:
+            conversations = [
+                render_critique(section.templates, p.prompt, text, principle)
+                for p, text, principle in zip(asked, current, drawn, strict=True)
+            ]
+            said = answers(
+                feedback, _as_prompts(conversations), seed=4_100 + 10 * seed + step, temperature=0.7
+            )
+        conversations = [
+            render_revision(section.templates, p.prompt, text, principle, critique=critique)
+            for p, text, principle, critique in zip(asked, current, drawn, said, strict=True)
+        ]
+        revised = answers(
+            feedback, _as_prompts(conversations), seed=4_200 + 10 * seed + step, temperature=0.7
+        )
+        current = [new if new.strip() else old for new, old in zip(revised, current, strict=True)]
+        stages.append(current)
+    scored = [[score_answer(p.prompt, t) for p, t in zip(asked, texts, strict=True)] for texts in stages]
+    write_lines(
+        study.work(name) / "chains.jsonl",
+        [{"prompt": p.prompt, "answers": list(chain)} for p, *chain in zip(asked, *stages, strict=True)],
+    )
+    return {"after": [figures(scores, seed=seed) for scores in scored]}
+
+
+def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
+    from training.data import Prompt
+
+    return [Prompt(id=str(n), prompt=list(c)) for n, c in enumerate(conversations)]
+
+
+def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
+    """How often the judge names the answer that gold prefers when asked in one order, and in both (mean)."""
+    where = paths(study, seed)
+    rows = read_lines(Path(where["labels.labels"]))
+    gold = _gold_of_labels(rows, read_lines(Path(where["pairs.pairs"])))
+    kept = [(row, p) for row, p in zip(rows, gold, strict=True) if p is not None and abs(p - 0.5) > CLEAR]
+    first = [(row["p_ab"] > 0.5) == (p > 0.5) for row, p in kept]
+    second = [(row["p_ba"] > 0.5) == (p > 0.5) for row, p in kept]
+    return {
+        "one_order": rate(first + second),
+        "both_orders": rate([(row["p"] > 0.5) == (p > 0.5) for row, p in kept]),
+        "first_slot": sum(row["p_ab"] - row["p_ba"] for row, _ in kept) / (2 * len(kept)),
+    }
+
+
+def _gold_of_labels(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[float | None]:
+    """Gold's probability of every label under the principles that it drew; None where there is no label."""
+    from constitution import load
+    from flows.exam import gold_preference
+
+    questions = {p.id: p.question for p in load(settings().constitution).comparison}
+    by_id = {pair["id"]: pair for pair in pairs}
+    found = []
+    for row in rows:
+        pair = by_id[row["pair_id"]]
+        a, b = (score_answer(pair["prompt"], pair[side]) for side in "ab")
+        asked = [(questions[i], 1.0) for i in row["principles"]]
+        found.append(gold_preference(asked, a, b) if row["p"] is not None else None)
+    return found
+
+
+def label(study: Study, name: str, seed: int, *, principles: int) -> dict[str, Any]:
+    """The pipeline's pairs labelled with another number of principles a pair, and the labels against gold under the
+    whole constitution."""
+    from constitution import load
+    from flows.exam import gold_preference
+    from judges import InProcessJudge, LabelSettings, Ledger, Pair, export_preferences, label_pairs
+    from judges.ledger.reading import labelled_pairs
+
+    section = settings().labels
+    constitution = load(settings().constitution)
+    rows = read_lines(Path(paths(study, seed)["pairs.pairs"]))
+    folder = study.work(name)
+    with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        report = label_pairs(
+            [Pair.from_row(row) for row in rows],
+            constitution=constitution,
+            judge=InProcessJudge(WEIGHTS / "feedback", dtype="float32"),
+            ledger=ledger,
+            settings=LabelSettings(templates=section.templates, principles=principles, seed=seed),
+        )
+        export_preferences(ledger, report.label_set, folder / "preferences", statuses=section.statuses)
+        labels = {found.label.pair_id: found.label for found in labelled_pairs(ledger, report.label_set)}
+    weighted = [(p.question, p.weight) for p in constitution.comparison]
+    right, squares = [], []
+    for row in rows:
+        a, b = (score_answer(row["prompt"], row[side]) for side in "ab")
+        gold, p = gold_preference(weighted, a, b), labels[row["id"]].p
+        if gold is None or p is None:
+            continue
+        squares.append((p - gold) ** 2)
+        if abs(gold - 0.5) > CLEAR:
+            right.append((p > 0.5) == (gold > 0.5))
+    return {
+        "statuses": dict(report.statuses),
+        "asked": report.asked,
+        "accuracy": rate(right),
+        "brier": sum(squares) / len(squares),
+    }

@@ -1,0 +1,151 @@
+"""What all jobs of a seed share: the pipeline up to its reward model, held-out questions, and gold's verdicts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import flows
+from flows.gold import figures, overall, score_answer
+from flows.stages.sampling import Sampler
+from replication_parts.jobs import Study
+
+CONFIG = Path(flows.__file__).parents[1] / "configs" / "microworld.yaml"
+WEIGHTS = CONFIG.parents[1] / "microworld" / "weights"
+FLOAT32 = (
+    "helpful_sft.precision=float32",
+    "sl_cai.precision=float32",
+    "reward_model.precision=float32",
+    "rl.precision=float32",
+    "judge.dtype=float32",
+)
+"""The demo computes in bf16, which many processors only emulate, at a tenth of the speed; every processor has this."""
+SAMPLES = 2
+"""Answers per held-out prompt and model."""
+FACT_SAMPLES = 4
+"""Answers per question of fact."""
+_SAMPLING = {"max_new_tokens": 64, "temperature": 1.0, "top_p": 1.0}
+
+
+def pipeline(study: Study, name: str, seed: int) -> dict[str, Any]:
+    """The demo's own stages up to the reward model; where everything lies, and what the stages counted."""
+    from flows.launch import open_session, run_stages
+    from flows.progress import Silent
+    from flows.request import RunRequest
+
+    changes = (*FLOAT32, f"seed={seed}", f"name=seed-{seed}", f"runs_dir={study.root / 'runs'}")
+    request = RunRequest(config=str(CONFIG), changes=changes, to_stage="reward_model")
+    with open_session(request, Silent()) as session:
+        run_stages(session, to_stage="reward_model")
+        paths = {f"{s}.{n}": artifact.path for (s, n), artifact in session.outputs.items()}
+        counted = {stage: outcome.manifest.metrics for stage, outcome in session.outcomes.items()}
+    paths["base"] = str(WEIGHTS / "base")
+    return {"paths": paths, "stages": counted}
+
+
+def paths(study: Study, seed: int) -> dict[str, str]:
+    """Where the pipeline of a seed left its models and data, by `stage.output`."""
+    return study.row(f"pipeline-{seed}")["metrics"]["paths"]
+
+
+@cache
+def settings() -> Any:
+    """The demo's configuration, in float32."""
+    from flows.config import load_config
+
+    return load_config(CONFIG, FLOAT32)
+
+
+def prompts(path: str | Path) -> list[Any]:
+    from training.data import read_prompts
+
+    return read_prompts([Path(path)])
+
+
+def answers(model: str, asked: Sequence[Any], *, seed: int, temperature: float = 1.0) -> list[str]:
+    """One answer per prompt."""
+    drawn = Sampler(model, dtype="float32").draw(
+        [p.prompt for p in asked],
+        {**_SAMPLING, "temperature": temperature},
+        batch_size=128,
+        seed=seed,
+        on_progress=lambda done, total: None,
+    )
+    return [a.text for a in drawn]
+
+
+def examine(study: Study, name: str, seed: int, model: str) -> dict[str, Any]:
+    """Gold's figures of a model's answers to the held-out prompts, which are kept in answers.jsonl.
+
+    Each figure is `{"value", "n", "low", "high"}`, the interval over prompts.
+    """
+    asked = [p for p in prompts(paths(study, seed)["prompts.eval"]) for _ in range(SAMPLES)]
+    found = answers(model, asked, seed=1_000 + seed)
+    scores = [score_answer(p.prompt, text) for p, text in zip(asked, found, strict=True)]
+    write_lines(
+        study.work(name) / "answers.jsonl",
+        [
+            {
+                "id": p.id,
+                "prompt": p.prompt,
+                "family": s.family,
+                "response": text,
+                "gold": overall(s),
+                "words": s.words,
+            }
+            for p, text, s in zip(asked, found, scores, strict=True)
+        ],
+    )
+    return figures(scores, seed=seed)
+
+
+def known(study: Study, name: str, seed: int, *, role: str) -> dict[str, Any]:
+    """Gold's figures of a model of the pipeline, and its exact match on facts."""
+    where = paths(study, seed)
+    model = where["base"] if role == "base" else where[f"{role}.model"]
+    return {"gold": examine(study, name, seed, model), "facts": fact_match(model, seed)}
+
+
+def fact_questions(split: str, phrasings: int = 3) -> list[dict[str, Any]]:
+    """Questions about every fact of a split with the expected answer in `meta.answer`, in a fixed order."""
+    from microworld.world import make_request, split_of, topics
+
+    rng = random.Random(f"fact questions: {split}")
+    rows: dict[str, dict[str, Any]] = {}
+    for attribute, entity in topics("fact"):
+        if split_of(f"{attribute}/{entity}") != split:
+            continue
+        for _ in range(4 * phrasings):  # enough draws to meet most phrasings
+            request = make_request("fact", attribute, entity, rng)
+            row = {"prompt": [{"role": "user", "content": request.text}], "meta": {"answer": request.fact}}
+            rows.setdefault(request.text, {"id": f"fact-{len(rows):04d}", **row})
+    return list(rows.values())
+
+
+def fact_match(model: str, seed: int) -> dict[str, Any]:
+    """Share of answers that name the fact asked for, by split, as a rate with its interval."""
+    from flows.statistics import rate
+    from training.checkers import exact
+    from training.data import Prompt
+
+    check = exact(answer="answer", contains=True)
+    found = {}
+    for split in ("train", "heldout"):
+        asked = [Prompt(**row) for row in fact_questions(split) for _ in range(FACT_SAMPLES)]
+        texts = answers(model, asked, seed=2_000 + seed)
+        found[split] = rate([check(t, p.meta) == 1.0 for p, t in zip(asked, texts, strict=True)])
+    return found
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from flows.files import write_jsonl
+
+    write_jsonl(path, rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
