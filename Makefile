@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo demo-edit test test-fast check format bench ui vllm weights browser clean
+.PHONY: help demo demo-edit test test-fast check format bench replication ui vllm weights browser clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,7 +59,11 @@ format: $(BIN)/.installed-dev ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 
 bench: $(BIN)/.installed-dev ## the measurements of benchmarks/, one JSON each under benchmarks/results/
-	@set -e; for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
+	@set -e; for b in $(filter-out benchmarks/replication.py,$(wildcard benchmarks/*.py)); do echo "== $$b"; $(BIN)/python $$b; done
+
+# The allocator's thresholds: with glibc's defaults half of a step on a CPU is the kernel's (docs/log.md).
+replication: $(BIN)/.installed-dev ## what each method learns, and the literature's claims; hours, goes on after a stop
+	@MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=20000000000 $(BIN)/python benchmarks/replication.py
 
 ui: $(BIN)/.installed ## the Prefect UI with Charter's deployments
 	@$(BIN)/charter ui
