@@ -17,7 +17,7 @@ from constitution import Constitution
 from judges.asking import ask_judges
 from judges.errors import JudgeError
 from judges.ledger import Batch, Judgement, LabelRow, Ledger
-from judges.questions import Question, Questionnaire, Vote
+from judges.questions import Purpose, Question, Questionnaire, Vote
 from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
 from judges.settings import LabelSettings
 
@@ -65,18 +65,22 @@ def label_pairs(
     ledger: Ledger,
     settings: LabelSettings,
     on_progress: Callable[[LabelReport], None] | None = None,
+    purpose: Purpose = "labels",
+    drawn_by: Mapping[str, str] | None = None,
 ) -> LabelReport:
     """Labels `pairs`, both orders each, and returns what was done; the labels themselves are in the ledger.
 
     `pairs` may be a generator; one batch is held at a time. A ranking among them yields a label for each of its
     pairs, `<id>:ab` and so on. Several judges vote, and their votes are averaged. `on_progress` is called after
-    every commit with the report so far. Raises JudgeError when a pair id comes twice with different content, or
+    every commit with the report so far. Labels made for an exam belong to a label set of their own; `drawn_by`
+    maps a pair's id to the id that draws its principles, where that is another. Raises JudgeError when a pair id comes twice with different content, or
     when the judge fails whole batches in a row; everything committed before stays.
     """
     judges = list(judge) if isinstance(judge, Sequence) else [judge]
     if not judges:
         raise JudgeError("no judge: give at least one")
-    questionnaire = Questionnaire(constitution, [j.identity for j in judges], settings)
+    identities = [j.identity for j in judges]
+    questionnaire = Questionnaire(constitution, identities, settings, purpose=purpose, drawn_by=drawn_by)
     run = _Run(questionnaire, judges, ledger, on_progress)
     questionnaire.register(ledger)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") as executor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Literal
 
 from constitution import ComparisonPrinciple, Constitution, draw_comparison
 from constitution.model import vars_of
@@ -17,6 +18,8 @@ from judges.ledger.rows import judge_digest
 from judges.methods import Method
 from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading, orders
 from judges.settings import LabelSettings
+
+Purpose = Literal["labels", "exam"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,22 @@ class Questionnaire:
     """One constitution, its judges, one way of asking: makes questions out of pairs and labels out of readings."""
 
     def __init__(
-        self, constitution: Constitution, identities: Sequence[JudgeIdentity], settings: LabelSettings
+        self,
+        constitution: Constitution,
+        identities: Sequence[JudgeIdentity],
+        settings: LabelSettings,
+        *,
+        purpose: Purpose = "labels",
+        drawn_by: Mapping[str, str] | None = None,
     ) -> None:
-        """Raises JudgeError for an unknown template set, or when two judges are the same."""
+        """`drawn_by` maps a pair's id to the id that draws its principles, where that is another.
+
+        Raises JudgeError for an unknown template set, or when two judges are the same.
+        """
         self._constitution = constitution
+        # An exam's pairs are no part of a run's labels: they have a label set of their own.
+        self._purpose = {} if purpose == "labels" else {"purpose": purpose}
+        self._drawn_by = drawn_by or {}
         self._identities = tuple(identities)
         self._settings = settings
         self.method = Method.of(settings, [vars_of(e) for e in constitution.comparison_exemplars])
@@ -70,6 +85,7 @@ class Questionnaire:
                 "margins": settings.key(),
                 "seed": settings.seed,
                 "principles": settings.principles,
+                **self._purpose,
             }
         )
 
@@ -87,6 +103,7 @@ class Questionnaire:
             "judges": self._judges,
             "method": self.method.digest,
             "settings": self._settings.model_dump(mode="json"),
+            **self._purpose,
         }
         ledger.register(
             judges=self._identities,
@@ -98,7 +115,8 @@ class Questionnaire:
     def question(self, item: Pair | Ranking) -> Question:
         """The question about `item`. Its label digests need no prompt, so a resume renders nothing."""
         s = self._settings
-        principles = draw_comparison(self._constitution, item.id, seed=s.seed, n=s.principles)
+        drawing = self._drawn_by.get(item.id, item.id)
+        principles = draw_comparison(self._constitution, drawing, seed=s.seed, n=s.principles)
         common = {
             "item": item.digest,
             "principles": [[p.id, p.digest] for p in principles],

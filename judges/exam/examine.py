@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from constitution import ComparisonPrinciple, Constitution, draw_comparison
+from constitution import Constitution
 from judges.agreement import cohen_kappa, krippendorff_alpha
 from judges.errors import JudgeError
 from judges.exam.measures import expected_calibration_error, reliability, share
@@ -18,7 +18,7 @@ from judges.known import KnownPair
 from judges.labelling import label_pairs
 from judges.ledger import Ledger
 from judges.ledger.reading import labelled_pairs
-from judges.records import FAILURES, Judge, Label
+from judges.records import FAILURES, Judge, Label, Pair
 from judges.settings import LabelSettings
 
 
@@ -42,61 +42,53 @@ def examine(
     pairs = list(unique.values())
     if not pairs:
         raise JudgeError("an exam needs pairs with known answers")
-    room = _Room(judge, constitution, ledger, settings, on_progress)
-    labels = room.labels(pairs, "pairs")
+    room = _Room(
+        judge=judge,
+        constitution=constitution,
+        ledger=ledger,
+        settings=settings,
+        say=on_progress or (lambda line: None),
+    )
+    labels = room.labels([k.pair for k in pairs], "pairs", {})
     right = [k for k in pairs if _correct(k, labels[k.pair.id])][: exam.probe_pairs]
-
-    def probe(what: str, change: Callable[[KnownPair, str], KnownPair], name: str) -> ProbeResult:
-        changed = [change(k, name) for k in right]
-        after = room.labels(changed, f"{what}: {name}", drawn_by=[k.pair.id for k in right])
-        return _probed(right, labels, [after[k.pair.id] for k in changed])
-
-    injections = {name: probe("injection", injected, name) for name in INJECTIONS}
-    wishes = {name: probe("sycophancy", wished, name) for name in WISHES}
+    probes = {name: [injected(k, name) for k in right] for name in INJECTIONS}
+    probes |= {name: [wished(k, name) for k in right] for name in WISHES}
+    # A probe is drawn by its original's id, or it would measure the draw.
+    drawn_by = {c.pair.id: k.pair.id for found in probes.values() for k, c in zip(right, found, strict=True)}
+    after = room.labels([c.pair for found in probes.values() for c in found], "probes", drawn_by)
+    results = {
+        name: _probed(right, labels, [after[c.pair.id] for c in changed]) for name, changed in probes.items()
+    }
+    injections = {name: results[name] for name in INJECTIONS}
+    wishes = {name: results[name] for name in WISHES}
     report = _measured(pairs, labels, constitution, judge, settings, source, injections, wishes)
     return replace(report, checks=_checks(report, exam))
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Room:
-    """Asks about pairs, each under the principles that its original draws."""
+    """Asks about pairs as a labelling run would."""
 
-    def __init__(
-        self,
-        judge: Judge,
-        constitution: Constitution,
-        ledger: Ledger,
-        settings: LabelSettings,
-        on_progress: Callable[[str], None] | None,
-    ) -> None:
-        self._judge = judge
-        self._constitution = constitution
-        self._ledger = ledger
-        self._settings = settings
-        self._say = on_progress or (lambda line: None)
+    judge: Judge
+    constitution: Constitution
+    ledger: Ledger
+    settings: LabelSettings
+    say: Callable[[str], None]
 
-    def labels(
-        self, known: Sequence[KnownPair], what: str, *, drawn_by: Sequence[str] | None = None
-    ) -> dict[str, Label]:
-        """Labels by pair id. A probe is drawn by its original's id, or it would measure the draw."""
-        groups: dict[tuple[ComparisonPrinciple, ...], list[KnownPair]] = {}
-        s = self._settings
-        for k, drawing in zip(known, drawn_by or [k.pair.id for k in known], strict=True):
-            drawn = draw_comparison(self._constitution, drawing, seed=s.seed, n=s.principles)
-            groups.setdefault(drawn, []).append(k)
-        found: dict[str, Label] = {}
-        for principles, members in groups.items():
-            report = label_pairs(
-                [k.pair for k in members],
-                constitution=replace(self._constitution, comparison=principles),
-                judge=self._judge,
-                ledger=self._ledger,
-                settings=s,
-                on_progress=lambda now: self._say(f"{what}: {len(found) + now.pairs} of {len(known)}"),
-            )
-            ids = [k.pair.id for k in members]
-            for labelled in labelled_pairs(self._ledger, report.label_set, pair_ids=ids):
-                found[labelled.pair.id] = labelled.label
-        return found
+    def labels(self, pairs: Sequence[Pair], what: str, drawn_by: Mapping[str, str]) -> dict[str, Label]:
+        """Labels by pair id."""
+        report = label_pairs(
+            pairs,
+            constitution=self.constitution,
+            judge=self.judge,
+            ledger=self.ledger,
+            settings=self.settings,
+            purpose="exam",
+            drawn_by=drawn_by,
+            on_progress=lambda now: self.say(f"{what}: {now.pairs} of {len(pairs)}"),
+        )
+        found = labelled_pairs(self.ledger, report.label_set, pair_ids=[pair.id for pair in pairs])
+        return {labelled.pair.id: labelled.label for labelled in found}
 
 
 def _correct(known: KnownPair, label: Label) -> bool:

@@ -27,18 +27,22 @@ class LabelledPair:
 
 
 def find_label_set(ledger: Ledger, ref: str | None = None) -> str:
-    """The digest of a label set from its beginning, or of the newest one. Raises LedgerError if not one."""
+    """The digest of a label set from its beginning, or of the newest one that is no exam's.
+
+    Raises LedgerError if there is not one.
+    """
     table = schema.label_sets
+    query = sa.select(table.c.digest, table.c.content).order_by(table.c.created_at.desc())
     with ledger.read() as connection:
-        found = list(
-            connection.execute(sa.select(table.c.digest).order_by(table.c.created_at.desc())).scalars()
-        )
+        sets = {row.digest: json.loads(row.content) for row in connection.execute(query)}
     if ref is not None:
-        found = [digest for digest in found if digest.startswith(ref)]
+        found = [digest for digest in sets if digest.startswith(ref)]
         if len(found) != 1:
             raise LedgerError(
                 f"{len(found)} label sets begin with {ref!r} in {ledger.url}: give more of the digest"
             )
+        return found[0]
+    found = [digest for digest, content in sets.items() if content.get("purpose") != "exam"]
     if not found:
         raise LedgerError(f"no labels in {ledger.url}")
     return found[0]
@@ -118,4 +122,5 @@ def to_verdict(row: Any) -> Verdict:
         why=row.why,
         created_at=row.created_at,
         label=row.label,
+        shown=row.shown,
     )

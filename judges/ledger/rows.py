@@ -42,7 +42,10 @@ class LabelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a person said about a pair: `winner` is "a", "b" or "tie"."""
+    """What a person said about a pair: `winner` is "a", "b" or "tie".
+
+    `shown` is the order in which they saw the responses, where that is known; `label` the label they looked at.
+    """
 
     pair_id: str
     item: str
@@ -51,6 +54,7 @@ class Verdict:
     why: str
     created_at: float
     label: str | None = None
+    shown: Order | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,7 @@ verdicts = sa.Table(
     sa.Column("who", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("shown", sa.Text, doc="order in which the person saw the responses, ab or ba"),
 )
 sa.Index("ix_verdicts_item", verdicts.c.item)
 
