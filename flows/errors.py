@@ -11,6 +11,10 @@ class StageFailed(FlowError):
     """A stage's process ended badly; the line names its log."""
 
 
+class TooFewLabels(FlowError):
+    """Fewer labels may train than the configuration asks for."""
+
+
 class RunBusy(FlowError):
     """Another process works in the run directory."""
 

@@ -6,13 +6,12 @@ already done. Flows pass a small request; the session that belongs to a running 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from prefect import Flow, flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Flow, flow
 
 from flows.artifacts import PrefectReporter, publish
 from flows.launch import open_session, run_one_stage, run_stages
@@ -20,11 +19,9 @@ from flows.progress import Reporter, Several
 from flows.report.data import ReportData
 from flows.request import RunRequest
 from flows.session import Outcome, Session
+from flows.shards import run_shards
 from flows.stages import STAGES
 from flows.stages.base import Stage
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 TERMINAL: ContextVar[Reporter | None] = ContextVar("terminal", default=None)
 """Who else hears of the progress; the command line puts its terminal here."""
@@ -33,19 +30,6 @@ RESULT: ContextVar[Callable[[ReportData], None] | None] = ContextVar("result", d
 """Who wants the result of a run in this process; the command line prints it."""
 
 _session: ContextVar[Session | None] = ContextVar("session", default=None)
-
-
-def run_shards(name: str, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-    """Do the work item by item, each as a Prefect task."""
-    results = []
-    for number, item in enumerate(items, start=1):
-
-        @task(name=name, task_run_name=f"{name} {number} of {len(items)}", cache_policy=NO_CACHE)
-        def shard(item: T = item) -> R:
-            return work(item)
-
-        results.append(shard())
-    return results
 
 
 def _reporter() -> Reporter:

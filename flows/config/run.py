@@ -106,6 +106,21 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _ray_reaches_everything(self) -> RunConfig:
+        shards = self.launcher.shards
+        if shards.runner != "ray":
+            return self
+        if self.judge.kind == "in_process":
+            raise ValueError(
+                "launcher.shards.runner: ray needs a judge behind HTTP (judge.kind: openai), which its workers share"
+            )
+        if shards.address is not None and not (self.labels.ledger or "").startswith("postgresql"):
+            raise ValueError(
+                "labels.ledger: the workers of a Ray cluster need one that all of them reach: postgresql://user@host/name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ensembles_are_combined(self) -> RunConfig:
         combined = not isinstance(self.rl, PreferenceSection) and self.rl.reward.combine != "mean"
         if combined and self.reward_model.ensemble == 1:

@@ -22,15 +22,46 @@ if TYPE_CHECKING:
 Half = Literal["critique", "comparison"]
 
 
+Done = Callable[[int, Any], None]
+"""`done(number, result)`: shard `number`, from 0, has come back."""
+
+
+def nobody(number: int, result: Any) -> None:
+    """Nobody wants to know."""
+
+
 class Shards(Protocol):
-    """How a stage's shards are worked through: one after the other, or each as an orchestrator's task."""
+    """How a stage's shards are worked through: here, or as an orchestrator's tasks.
 
-    def __call__(self, name: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]: ...
+    `work` and its items must be picklable: they may run on another machine. `how` is the configuration's
+    `launcher.shards`. The results come in the items' order; `done` is called in this thread as each arrives.
+    """
+
+    def __call__(
+        self,
+        name: str,
+        items: Sequence[Any],
+        work: Callable[[Any], Any],
+        *,
+        how: Mapping[str, Any],
+        done: Done = nobody,
+    ) -> list[Any]: ...
 
 
-def in_turn(name: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
-    """Shard after shard, in this process."""
-    return [work(item) for item in items]
+def in_turn(
+    name: str,
+    items: Sequence[Any],
+    work: Callable[[Any], Any],
+    *,
+    how: Mapping[str, Any],
+    done: Done = nobody,
+) -> list[Any]:
+    """Shard after shard, in this process, without an orchestrator; `how` is for those."""
+    results = []
+    for number, item in enumerate(items):
+        results.append(work(item))
+        done(number, results[-1])
+    return results
 
 
 @dataclass(frozen=True, kw_only=True)

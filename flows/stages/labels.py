@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import FlowError
+from flows.errors import TooFewLabels
 from flows.files import write_json, write_jsonl
+from flows.label_shards import LabelShard, drop_judge
 from flows.snapshot import to_json
-from flows.judging import make_judge
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
-from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences, label_pairs
+from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.ledger.reading import labelled_pairs
 from training.data import read_rows
 
@@ -28,7 +28,7 @@ _NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "
 def run(work: Work) -> Result:
     """Label every pair; write labels.jsonl (all of them) and preferences.jsonl and .parquet (what may train).
 
-    Raises FlowError when fewer labels may train than `min_usable` says, JudgeError when the judge is down.
+    Raises TooFewLabels when fewer labels may train than `min_usable` says, JudgeError when the judge is down.
     """
     pairs = [Pair.from_row(row) for _, row in read_rows(work.input("pairs"))]
     settings = LabelSettings(
@@ -37,27 +37,27 @@ def run(work: Work) -> Result:
         batch_pairs=work.tuning["batch_pairs"],
         seed=work.seed,
     )
-    judge = make_judge(work.tuning["judge"])
     assert work.constitution is not None
-    constitution = work.constitution
-    done: list[LabelReport] = []
+    size, heard = work.tuning["shard_pairs"], _Heard(work, len(pairs))
+    shard = LabelShard(
+        constitution=to_json(work.constitution),
+        settings=settings,
+        judge=work.tuning["judge"],
+        ledger=ledger_url(work),
+        listen=heard,
+    )
+    parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    try:
+        done: list[LabelReport] = work.shards(
+            "label pairs",
+            parts,
+            shard,
+            how=work.tuning["shards"],
+            done=lambda number, report: heard(parts[number][0].id, report),
+        )
+    finally:
+        drop_judge()
     with Ledger.open(ledger_url(work)) as ledger:
-
-        def label(shard: list[Pair]) -> LabelReport:
-            before = sum(report.pairs for report in done)
-            report = label_pairs(
-                shard,
-                constitution=constitution,
-                judge=judge,
-                ledger=ledger,
-                settings=settings,
-                on_progress=lambda now: work.progress(before + now.pairs, len(pairs), f"{now.asked} asked"),
-            )
-            done.append(report)
-            return report
-
-        size = work.tuning["shard_pairs"]
-        work.shards("label pairs", [pairs[i : i + size] for i in range(0, len(pairs), size)], label)
         ids = [pair.id for pair in pairs]
         label_set = done[0].label_set
         export_preferences(
@@ -83,12 +83,27 @@ def run(work: Work) -> Result:
     )
 
 
+class _Heard:
+    """The progress of all shards together, whichever of them speaks."""
+
+    def __init__(self, work: Work, total: int) -> None:
+        self._work, self._total = work, total
+        self._reports: dict[str, LabelReport] = {}
+
+    def __call__(self, shard: str, report: LabelReport) -> None:
+        self._reports[shard] = report
+        reports = list(self._reports.values())
+        self._work.progress(
+            sum(r.pairs for r in reports), self._total, f"{sum(r.asked for r in reports)} asked"
+        )
+
+
 def check_usable(work: Work, metrics: dict[str, Any]) -> None:
     """Refuse to go on when too few labels may train: a judge that hardly ever decides teaches nothing."""
     total, usable = metrics["pairs"], metrics["usable"]
     if usable == 0 or usable / total < work.tuning["min_usable"]:
         statuses = ", ".join(f"{n} {status}" for status, n in metrics["statuses"].items())
-        raise FlowError(
+        raise TooFewLabels(
             f"labels: {usable} of {total} may train ({statuses}), fewer than labels.min_usable "
             f"({work.tuning['min_usable']:g}); look at them with `charter labels`, or lower it"
         )
@@ -158,7 +173,11 @@ def judge_settings(config: RunConfig) -> dict[str, Any]:
 
 def _tuning(config: RunConfig) -> dict[str, Any]:
     names = {"templates", "shard_pairs", "batch_pairs", "ledger", "min_usable"}
-    return {"judge": config.judge.model_dump(mode="json"), **config.labels.model_dump(include=names)}
+    return {
+        "judge": config.judge.model_dump(mode="json"),
+        "shards": config.launcher.shards.model_dump(),
+        **config.labels.model_dump(include=names),
+    }
 
 
 STAGE = Stage(
