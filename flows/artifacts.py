@@ -6,9 +6,12 @@ Artifacts are views: everything in them can be rebuilt from the run directory. M
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -16,6 +19,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from constitution.diff import diff
 from constitution.views import diff_markdown
@@ -32,17 +37,21 @@ _UPDATE_SECONDS = 3.0
 
 
 class PrefectReporter:
-    """A progress artifact per running stage, and one log line when it ends."""
+    """A progress artifact per running stage, and one log line when it ends.
+
+    A server that is away for a moment costs the view its update, never the run.
+    """
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
         self._last = 0.0
 
     def started(self, stage: str) -> None:
-        self._last = time.monotonic()
-        self._artifact = create_progress_artifact(  # type: ignore[assignment]
-            progress=0.0, key=f"progress-{stage.replace('_', '-')}", description=label(stage).strip()
-        )
+        self._last, self._artifact = time.monotonic(), None
+        with _a_view_only():
+            self._artifact = create_progress_artifact(  # type: ignore[assignment]
+                progress=0.0, key=f"progress-{stage.replace('_', '-')}", description=label(stage).strip()
+            )
 
     def reused(self, stage: str, key: str) -> None:
         get_run_logger().info("%s: nothing changed, reused %s", stage, key[:12])
@@ -51,18 +60,30 @@ class PrefectReporter:
         now = time.monotonic()
         if self._artifact is None or not total or now - self._last < _UPDATE_SECONDS:
             return
-        self._last = now
-        update_progress_artifact(
-            artifact_id=self._artifact,
-            progress=min(100.0, 100.0 * done / total),
-            description=f"{label(stage).strip()}: {done:,} of {total:,} {text}",
-        )
+        with _a_view_only():
+            update_progress_artifact(
+                artifact_id=self._artifact,
+                progress=min(100.0, 100.0 * done / total),
+                description=f"{label(stage).strip()}: {done:,} of {total:,} {text}",
+            )
+        self._last = time.monotonic()
 
     def finished(self, stage: str, seconds: float, text: str) -> None:
         if self._artifact is not None:
-            update_progress_artifact(artifact_id=self._artifact, progress=100.0)
+            with _a_view_only():
+                update_progress_artifact(artifact_id=self._artifact, progress=100.0)
             self._artifact = None
         get_run_logger().info("%s: %.1f s, %s", stage, seconds, text)
+
+
+@contextmanager
+def _a_view_only() -> Iterator[None]:
+    """What cannot be shown now is left out: no waiting for the server, no error."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            yield
+    except (httpx.HTTPError, PrefectException) as error:
+        get_run_logger().debug("progress not shown: %s", error)
 
 
 def publish(session: Session, data: ReportData) -> None:

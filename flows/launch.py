@@ -88,7 +88,17 @@ def run_stages(
         run_one(stage)
         if stage.name == to_stage:
             break
-    summary = build_summary(session, seconds=time.perf_counter() - began)
+    return finish(session, began=began)
+
+
+def finish(session: Session, *, began: float | None = None) -> ReportData:
+    """Write `summary.json` and `report.html` of the stages that the session has; `began` is when, on perf_counter.
+
+    Without it, the attempt's seconds are those of the stages that it ran.
+    """
+    ran = sum(o.manifest.seconds for o in session.outcomes.values() if not o.reused)
+    seconds = ran if began is None else time.perf_counter() - began
+    summary = build_summary(session, seconds=seconds)
     write_json(session.run.history(session.attempt) / "summary.json", summary)
     write_json(session.run.path / "summary.json", summary)
     data = gather(session, summary)

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from flows import serving
+from flows.errors import FlowError
 from flows.progress import Reporter
 from flows.report.data import ReportData
 from flows.request import RunRequest
@@ -32,6 +35,7 @@ def prepare(runs_dir: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    serving.share_auth()
 
 
 def run_rlaif(
@@ -50,7 +54,7 @@ def run_rlaif(
 
 
 def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None]) -> str:
-    from prefect.exceptions import TerminationSignal
+    from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
     from flows.pipeline import RESULT, TERMINAL, rlaif
 
@@ -61,6 +65,12 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
             return rlaif(request)
     except TerminationSignal:
         raise SystemExit(128 + signal.SIGTERM) from None
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FlowError(
+            f"the Prefect server at {os.environ['PREFECT_API_URL']} is gone ({reason}); "
+            "the same command goes on from what was done"
+        ) from error
     finally:
         _send_what_is_left()
 

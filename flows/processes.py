@@ -162,3 +162,12 @@ def die_with_parent() -> None:
     """In a new child: have the kernel send SIGTERM when the parent dies (Linux; elsewhere nothing)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop_with_parent() -> None:
+    """In a flow's process that a runner or worker started: stop when that is killed.
+
+    Left alone, it would go on in a run directory that the restarted worker's next run wants.
+    """
+    if "PREFECT__FLOW_RUN_ID" in os.environ or "PREFECT__FLOW_ID" in os.environ:
+        die_with_parent()

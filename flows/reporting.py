@@ -31,7 +31,7 @@ def gather(session: Session, summary: dict[str, Any]) -> ReportData:
         walks=_walks(session),
         revisions=_revisions(session),
         before=_summary_of(session, before) if before else None,
-        label_change=_label_change(session, before) if before else None,
+        label_change=label_change(session, before) if before else None,
         config_text=dump_config(session.config),
         versions=versions(),
     )
@@ -83,7 +83,7 @@ def _summary_of(session: Session, attempt: Attempt) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _label_change(session: Session, before: Attempt) -> LabelChange | None:
+def label_change(session: Session, before: Attempt) -> LabelChange | None:
     """How labels of pairs that both attempts have differ; None when they share none."""
     if "labels" not in before.stages or "labels" not in session.outcomes:
         return None

@@ -56,3 +56,73 @@ class RunRequest(BaseModel):
         description="The last stage to run; by default the evaluation.",
         json_schema_extra={"position": 4},
     )
+
+
+class RelabelRequest(BaseModel):
+    """The labels of a run under another version of its constitution."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str = Field(
+        default="configs/microworld.yaml",
+        min_length=1,
+        title="Configuration",
+        description="The run's YAML file, on the machine that runs the flow.",
+        json_schema_extra={"position": 0},
+    )
+    constitution: str = Field(
+        min_length=1,
+        title="New constitution",
+        description="name@1.2.0, name@^1.2, a working file's name or a path.",
+        json_schema_extra={"position": 1},
+    )
+    changes: tuple[str, ...] = Field(
+        default=(),
+        title="Changes to the configuration",
+        description="The same as the run was started with, each one section.field=value.",
+        json_schema_extra={"position": 2},
+    )
+
+
+class RoundsRules(BaseModel):
+    """When iterated RLAIF stops, and what each round learns from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds: int = Field(
+        default=3,
+        ge=1,
+        le=50,
+        title="Rounds at most",
+        description="The first is the ordinary run; each later one samples pairs from the policy of the one before.",
+        json_schema_extra={"position": 0},
+    )
+    learn_from: Literal["all rounds", "this round"] = Field(
+        default="all rounds",
+        title="The reward model learns from the labels of",
+        description="It is trained anew in every round, on this round's labels alone or on earlier ones too.",
+        json_schema_extra={"position": 1},
+    )
+    measure: Literal["gold or win rate", "win rate", "reward"] = Field(
+        default="gold or win rate",
+        title="Gain is measured by",
+        description="gold, where there is one, else the share of held-out prompts whose new answer the judge prefers; "
+        "reward is the round's own reward model, which is the proxy that was trained against.",
+        json_schema_extra={"position": 2},
+    )
+    min_gain: float = Field(
+        default=0.0,
+        ge=-100,
+        le=100,
+        title="Stop without a gain above",
+        description="In gold points, in win rate above one half, or in reward; below zero, a small loss is put up "
+        "with. The last policy that gained is kept.",
+        json_schema_extra={"position": 3},
+    )
+    kl_budget: float | None = Field(
+        default=None,
+        gt=0,
+        title="KL budget",
+        description="Nats per answer that the policy may move away from the SL-CAI model, over all rounds.",
+        json_schema_extra={"position": 4},
+    )

@@ -14,10 +14,15 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.errors import FlowError, is_ours
 from flows.stages.base import Done, nobody
+from judges import JudgeUnavailable
+
+# After the judge's own patience with its servers, which is minutes; what was judged is in the ledger.
+RETRY_SECONDS: tuple[float, ...] = (30.0, 120.0, 300.0)
 
 
 class Job:
@@ -73,7 +78,19 @@ def run_shards(
 
 
 def _task(name: str, number: int, total: int) -> Any:
-    return task(name=name, task_run_name=f"{name} {number + 1} of {total}", cache_policy=NO_CACHE)(_shard)
+    return task(
+        name=name,
+        task_run_name=f"{name} {number + 1} of {total}",
+        cache_policy=NO_CACHE,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=_may_come_back,
+    )(_shard)
+
+
+def _may_come_back(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether another try can help: the judge was away. Anything else would only fail again."""
+    return isinstance(state.result(raise_on_failure=False), JudgeUnavailable)
 
 
 def _shard(job: Job) -> Any:

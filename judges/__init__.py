@@ -10,7 +10,7 @@ Importing this package loads neither torch nor prefect.
 """
 
 from judges.combine import Combined, Margins, combine
-from judges.errors import JudgeError, LedgerError
+from judges.errors import JudgeError, JudgeUnavailable, LedgerError
 from judges.export import export_preferences
 from judges.inprocess import InProcessJudge
 from judges.labelling import LabelReport, label_pairs
@@ -50,6 +50,7 @@ __all__ = [
     "Judge",
     "JudgeError",
     "JudgeIdentity",
+    "JudgeUnavailable",
     "Label",
     "LabelReport",
     "LabelSettings",

@@ -15,7 +15,7 @@ from itertools import islice
 
 from constitution import Constitution
 from judges.asking import ask_judges
-from judges.errors import JudgeError
+from judges.errors import JudgeError, JudgeUnavailable
 from judges.ledger import Batch, Judgement, LabelRow, Ledger
 from judges.questions import Purpose, Question, Questionnaire, Vote
 from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
@@ -271,7 +271,7 @@ class _Run:
         failed = all(r.status in TRANSIENT for r in answers)
         self._dead_batches = self._dead_batches + 1 if failed else 0
         if self._dead_batches >= DEAD_AFTER_BATCHES:
-            raise JudgeError(
+            raise JudgeUnavailable(
                 f"the judge failed {DEAD_AFTER_BATCHES} batches in a row, last: {answers[-1].detail}; "
                 "all earlier judgements are kept, start again to go on"
             )

@@ -1,7 +1,8 @@
 """A vLLM server of our own: start it in its environment, wait until it answers, say what is wrong, stop it.
 
 vLLM lives in an environment of its own (`make vllm`; on a GPU machine, install the extra `vllm` there instead):
-its dependencies and Prefect's exclude each other. It listens on this machine only.
+its dependencies and Prefect's exclude each other. It listens on this machine only. With VLLM_API_KEY in the
+environment it asks for that key.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from judges.errors import JudgeError
 ENVIRONMENT = Path(".venv-vllm")
 HOST = "127.0.0.1"
 STOP_S = 20.0
+KEY_ENV = "VLLM_API_KEY"
 # Prefixes of vLLM's log lines, which would only push the reason off the screen.
 _PREFIX = re.compile(
     r"^(\(\S+ pid=\d+\)\s*)?((INFO|WARNING|ERROR|DEBUG)\s+[\d-]+\s+[\d:.]+\s+\[[^\]]*\]\s*)?"
@@ -49,8 +51,11 @@ class VllmServer:
         """`model` is a folder in Hugging Face format, served under its name. `port` 0 takes a free one.
 
         `dtype` is vLLM's; by default float32 on the CPU and the model's own on a GPU. `arguments` go to vLLM
-        as they are, `log` takes its output. Raises JudgeError when the model or the environment is missing.
+        as they are, `log` takes its output. Raises JudgeError when the model or the environment is missing, or
+        when a key stands among the arguments.
         """
+        if any(argument.partition("=")[0] == "--api-key" for argument in arguments):
+            raise JudgeError(f"--api-key: every user of this machine could read it; set {KEY_ENV} instead")
         self._model = Path(model).resolve()
         if not (self._model / "config.json").is_file():
             raise JudgeError(f"no model in {model}: expected a Hugging Face folder with config.json")
@@ -134,8 +139,12 @@ class VllmServer:
         except httpx.HTTPError:
             return False
         body = {"model": self.model_name, "prompt": [0], "max_tokens": 1}
+        key = os.environ.get(KEY_ENV)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            answer = httpx.post(f"{root}/v1/completions", json=body, timeout=patience, trust_env=False)
+            answer = httpx.post(
+                f"{root}/v1/completions", json=body, headers=headers, timeout=patience, trust_env=False
+            )
             problem = None if answer.status_code == 200 else f"it answers {answer.status_code}"
         except httpx.HTTPError as error:
             problem = f"{type(error).__name__}: {error}"

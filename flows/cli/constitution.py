@@ -174,7 +174,10 @@ def publish(
     relock: str | None,
     root: Path | None,
 ) -> None:
-    """Freeze the working file of NAME as a version that never changes again."""
+    """Freeze the working file of NAME as a version that never changes again.
+
+    Where PREFECT_API_URL names a Prefect server, it is told, and an automation may label again.
+    """
     from constitution import publish as publishing
 
     if relock:
@@ -182,6 +185,11 @@ def publish(
     else:
         c = publishing.publish(name, message=message or "", bump=bump, version=version, root=root)
     click.echo(f"{c.ref}  digest {c.digest[:16]}")
+    if not relock:
+        from flows.announce import announce
+
+        if (problem := announce(c)) is not None:
+            click.echo(f"note: published, but the Prefect server was not told: {problem}", err=True)
 
 
 @constitution.command(name="import")

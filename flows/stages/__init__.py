@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flows.stages import (
     critique_revision,
     evaluate,
+    gain,
     helpful_sft,
     labels,
     pairs,
@@ -37,8 +38,8 @@ NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
 
 
 def by_name(name: str) -> Stage:
-    """The stage of that name."""
-    return STAGES[NAMES.index(name)]
+    """The stage of that name; `gain` belongs to rounds, not to the pipeline."""
+    return gain.STAGE if name == gain.STAGE.name else STAGES[NAMES.index(name)]
 
 
 def active(config: RunConfig) -> list[Stage]:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from judges import (
@@ -124,13 +125,24 @@ def test_labels_from_a_served_judge_are_known_to_the_same_weights_in_process(
 
 
 def test_the_server_is_killed_and_restarted_and_the_run_completes(
-    environment, tiny_model, tmp_path, make_constitution, make_pairs
+    environment, tiny_model, tmp_path, make_constitution, make_pairs, monkeypatch
 ):
+    """And both of them ask for a key, which only the environment knows."""
+    monkeypatch.setenv("VLLM_API_KEY", "key-of-the-test")
     server = VllmServer(tiny_model, environment=environment, log=tmp_path / "one.log")
     server.start()
     server.wait_until_ready(START_S)
     revived = VllmServer(tiny_model, environment=environment, log=tmp_path / "two.log", port=server.port)
-    judge = OpenAIJudge(endpoints=[server.url], tokenizer=tiny_model, retry_s=START_S, prompts_per_request=4)
+    assert httpx.get(f"{server.url}/models", trust_env=False).status_code == 401
+    command = Path(f"/proc/{server.pid}/cmdline")
+    assert not command.exists() or b"key-of-the-test" not in command.read_bytes()
+    judge = OpenAIJudge(
+        endpoints=[server.url],
+        tokenizer=tiny_model,
+        api_key_env="VLLM_API_KEY",
+        retry_s=START_S,
+        prompts_per_request=4,
+    )
     killed = False
 
     def kill_once(report):
@@ -165,6 +177,8 @@ def test_what_is_wrong_is_one_line(environment, tiny_model, server, tmp_path):
         VllmServer(tiny_model, environment=tmp_path)
     with pytest.raises(JudgeError, match="no model in"):
         VllmServer(tmp_path, environment=environment)
+    with pytest.raises(JudgeError, match=r"--api-key: .* set VLLM_API_KEY"):
+        VllmServer(tiny_model, environment=environment, arguments=["--api-key=x"])
     taken = VllmServer(tiny_model, environment=environment, port=server.port)
     with pytest.raises(JudgeError, match=f"port {server.port} is taken"):
         taken.start()

@@ -1,0 +1,54 @@
+"""States that tell the truth: what was expected to be able to go wrong is Failed, with its reason in one line."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import get_run_logger
+from prefect.states import Failed
+
+from flows.errors import is_ours
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def told(function: Callable[P, R]) -> Callable[P, R]:
+    """Around the body of a flow: an error that is a message to the user becomes the Failed state's message.
+
+    Whoever calls the flow gets the error itself. A bug keeps its traceback.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        _without_tracebacks()
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            if not is_ours(error):
+                raise
+            reason = " ".join(str(error).split())
+            get_run_logger().error("%s", reason)
+            state: Any = Failed(message=reason, data=error)
+            return state
+
+    return run
+
+
+class _OneLine(logging.Filter):
+    """Drops the engine's traceback of an error whose line has been logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return error is None or not is_ours(error)
+
+
+_ONE_LINE = _OneLine()
+
+
+def _without_tracebacks() -> None:
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_ONE_LINE)  # adding the same filter twice does nothing

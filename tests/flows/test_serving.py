@@ -1,0 +1,363 @@
+"""`charter ui` as a process: what it makes, what a cancellation and kills leave, and that everything goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from flows.runs import RunDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+
+ROOT = Path(__file__).parents[2]
+CHARTER = [sys.executable, "-c", "from flows.cli import main; main()"]
+STEPS = 600
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+AUTH = "someone:a-secret-of-the-test"
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+    return found
+
+
+@dataclass
+class UI:
+    """A running `charter ui` and its API."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    page: str
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        auth = tuple(AUTH.split(":"))
+        answer = httpx.request(
+            method, f"{self.page}/api{path}", json=body or None, auth=auth, timeout=30, trust_env=False
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        found = self.call("GET", f"/deployments/name/{deployment}")
+        return self.call("POST", f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
+
+    def state(self, run: str) -> dict[str, Any]:
+        return self.call("GET", f"/flow_runs/{run}")["state"]
+
+    def ended(self, run: str, seconds: float = 120) -> dict[str, Any]:
+        wait_for(lambda: self.state(run)["type"] in ENDED, f"the end of {run}", seconds)
+        return self.state(run)
+
+    def logs(self, run: str) -> list[str]:
+        flow_run = {"any_": [run]}
+        return [row["message"] for row in self.call("POST", "/logs/filter", logs={"flow_run_id": flow_run})]
+
+    def flow_process(self) -> psutil.Process:
+        """The process of the one flow run under way."""
+
+        def found() -> list[psutil.Process]:
+            children = psutil.Process(self.process.pid).children()
+            return [c for c in children if "uvicorn" not in " ".join(c.cmdline())]
+
+        return wait_for(found, "the flow's process")[0]
+
+    def server_process(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(c for c in children if "uvicorn" in " ".join(c.cmdline()))
+
+
+def start_ui(folder: Path) -> UI:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    # The same secret for server and clients; a client that did not say it would get nothing.
+    env = {**kept, "OMP_NUM_THREADS": "1", "PREFECT_SERVER_API_AUTH_STRING": AUTH, "PYTHONPATH": str(ROOT)}
+    log = (folder / "ui.log").open("a")
+    process = subprocess.Popen(
+        [*CHARTER, "ui", "--port", "0", "--no-browser"],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert process.stdout is not None
+    page = process.stdout.readline().split()[0]
+    ui = UI(folder=folder, process=process, page=page)
+    wait_for(lambda: ui.call("POST", "/automations/filter"), "the automations")
+    wait_for(lambda: _is_polled(ui), "the runner")
+    return ui
+
+
+def _is_polled(ui: UI) -> bool:
+    found = ui.call("POST", "/deployments/filter")
+    return bool(found) and all(d["status"] == "READY" for d in found)
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory, make_run, tiny_model) -> Iterator[UI]:
+    """One `charter ui` for the whole file; a test that kills it puts the next one in its place."""
+    folder = tmp_path_factory.mktemp("ui")
+    path = make_run(folder, tiny_model)
+    values = yaml.safe_load(path.read_text())
+    values["helpful_sft"]["epochs"] = STEPS
+    path.write_text(yaml.safe_dump(values))
+    shutil.copytree(ROOT / "constitution" / "library", folder / "constitutions")
+    (folder / "configs").mkdir()
+    microworld = {**values, "constitution": "microworld", "name": "micro", "runs_dir": str(folder / "runs")}
+    for name in ("models", "prompts", "demonstrations"):
+        microworld[name] = json.loads(json.dumps(values[name]).replace('"path": "', f'"path": "{folder}/'))
+    (folder / "configs" / "microworld.yaml").write_text(yaml.safe_dump(microworld))
+    running = start_ui(folder)
+    yield running
+    running.process.send_signal(signal.SIGINT)
+    running.process.wait(60)
+
+
+def training(ui: UI, seed: int) -> dict[str, Any]:
+    """Parameters of a run whose training takes about a quarter of a minute."""
+    changes = [f"seed={seed}", f"name=run-{seed}"]
+    return {"config": str(ui.folder / "run.yaml"), "changes": changes, "to_stage": "helpful_sft"}
+
+
+def rows(ui: UI, seed: int) -> list[str]:
+    """The rows of the training's metrics, one a step, as they are written."""
+    files = (ui.folder / "runs" / f"run-{seed}").glob("helpful_sft/*/model/metrics.jsonl")
+    return [line for file in files for line in file.read_text().splitlines()]
+
+
+def steps(ui: UI, seed: int) -> list[int]:
+    """The training steps that the metrics have."""
+    return [json.loads(line)["step"] for line in rows(ui, seed)]
+
+
+def started(ui: UI, seed: int) -> str:
+    """A run in the middle of its training."""
+    run = ui.start("rlaif/rlaif", request=training(ui, seed))
+    wait_for(lambda: len(steps(ui, seed)) > 5 or ui.state(run)["type"] in ENDED, "training")
+    assert ui.state(run)["type"] == "RUNNING", ui.state(run)
+    return run
+
+
+def goes_on(ui: UI, seed: int, kept: list[str]) -> None:
+    """The same run, started again, ends well; the steps whose rows are in `kept` are not trained again."""
+    run = ui.start("rlaif/rlaif", request=training(ui, seed))
+    assert ui.ended(run)["type"] == "COMPLETED", ui.state(run)
+    done = steps(ui, seed)
+    assert done == list(range(1, len(done) + 1)) and done[-1] == STEPS
+    # The last row may be newer than the last checkpoint.
+    assert rows(ui, seed)[: len(kept) - 1] == kept[:-1]
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_page_knows_its_server_and_everything_is_there_once(ui):
+    settings = httpx.get(f"{ui.page}/ui-settings", trust_env=False).json()
+    assert settings["api_url"] == f"{ui.page}/api"
+    deployed = {d["name"]: d for d in ui.call("POST", "/deployments/filter")}
+    shipped = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert set(deployed) == {entry["name"] for entry in shipped}
+    assert [s["active"] for d in deployed.values() for s in d["schedules"]] == [False] * 3
+    [limit] = ui.call("POST", "/v2/concurrency_limits/filter")[:1]
+    assert (limit["name"], limit["limit"]) == ("gpu", 1)
+    automations = {a["name"]: a["enabled"] for a in ui.call("POST", "/automations/filter")}
+    assert automations == {"charter-relabel": True, "charter-exam-or-audit-failed": False}
+
+
+def test_it_listens_here_alone_and_asks_for_the_secret(ui):
+    port = int(ui.page.rpartition(":")[2])
+    listening = [c.laddr for c in ui.server_process().net_connections() if c.status == psutil.CONN_LISTEN]
+    assert listening and {address.ip for address in listening} == {"127.0.0.1"} and listening[0].port == port
+    assert httpx.get(f"{ui.page}/api/flows/count", trust_env=False).status_code in (401, 405)
+    assert httpx.post(f"{ui.page}/api/flow_runs/filter", json={}, trust_env=False).status_code == 401
+    secret = AUTH.partition(":")[2]
+    for process in [psutil.Process(ui.process.pid), *psutil.Process(ui.process.pid).children(recursive=True)]:
+        assert secret not in " ".join(process.cmdline())
+    written = [ui.folder / "ui.log", ui.folder / "runs" / ".prefect" / "server.log"]
+    assert all(secret not in path.read_text() for path in written)
+
+
+def test_a_second_one_on_the_same_folder_is_told_so(ui):
+    done = subprocess.run(
+        [*CHARTER, "ui", "--port", "0", "--no-browser"],
+        cwd=ui.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "another `charter ui` serves runs" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_world_is_let_in_only_with_a_secret(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [*CHARTER, "ui", "--host", "0.0.0.0", "--no-browser"],
+        cwd=tmp_path,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "set PREFECT_SERVER_API_AUTH_STRING" in done.stderr
+
+
+def test_publishing_a_constitution_starts_relabel(ui):
+    working = ui.folder / "constitutions" / "microworld.yaml"
+    working.write_text(working.read_text().replace("question: ", "question: Now, ", 1))
+    command = ["constitution", "publish", "microworld", "--bump", "minor", "-m", "a test"]
+    environment = {"PREFECT_API_URL": f"{ui.page}/api", "PREFECT_API_AUTH_STRING": AUTH}
+    done = subprocess.run(
+        [*CHARTER, *command],
+        cwd=ui.folder,
+        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    ref = done.stdout.split()[0]
+
+    def relabels() -> list[dict[str, Any]]:
+        return ui.call("POST", "/flow_runs/filter", flows={"name": {"any_": ["relabel"]}})
+
+    [run] = wait_for(relabels, "the automation")
+    assert run["parameters"]["request"]["constitution"] == ref
+    assert ui.ended(run["id"])["type"] == "COMPLETED"
+    assert any(f"{ref}: micro has no labels yet" in line for line in ui.logs(run["id"]))
+    assert ui.call("GET", f"/flow_runs/{run['id']}")["name"] == f"relabel of microworld under {ref}"
+
+
+def test_publishing_does_not_depend_on_a_server(tmp_path):
+    shutil.copytree(ROOT / "constitution" / "library", tmp_path / "constitutions")
+    working = tmp_path / "constitutions" / "hhh.yaml"
+    working.write_text(working.read_text().replace("question: ", "question: Now, ", 1))
+    command = ["constitution", "publish", "hhh", "--bump", "minor", "-m", "a test"]
+    environment = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*CHARTER, *command],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert done.stderr.startswith("note: published, but the Prefect server was not told: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_failed_gate_is_failed_with_its_reason_and_no_traceback(ui):
+    request = {**training(ui, 1), "changes": ["helpful_sft.max_length=8", "name=short"]}
+    run = ui.start("rlaif/rlaif", request=request)
+    state = ui.ended(run)
+    assert state["type"] == "FAILED"
+    assert state["message"].startswith(
+        "stage helpful_sft failed with exit code 2: max_length 8: every example"
+    )
+    assert "\n" not in state["message"]
+    assert not [line for line in ui.logs(run) if "Traceback" in line], ui.logs(run)
+
+
+def test_only_a_judge_that_is_away_is_asked_again(ui, monkeypatch):
+    from prefect import flow
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from flows import shards
+    from judges import JudgeError, JudgeUnavailable
+
+    monkeypatch.setattr(shards, "RETRY_SECONDS", (0.1, 0.1))
+    calls: list[str] = []
+
+    def work(item: str) -> str:
+        calls.append(item)
+        if item == "wrong key":
+            raise JudgeError("refuses the key")
+        if calls.count(item) < 3:
+            raise JudgeUnavailable("no connection")
+        return item
+
+    @flow
+    def labelling(items: list[str]) -> list[str]:
+        return shards.run_shards("shards", items, work, how={"runner": "in_turn"})
+
+    here = {PREFECT_API_URL: f"{ui.page}/api", PREFECT_API_AUTH_STRING: AUTH}
+    with temporary_settings(here):
+        assert labelling(["away"]) == ["away"] and calls == ["away"] * 3
+        with pytest.raises(JudgeError, match="refuses the key"):
+            labelling(["wrong key"])
+    assert calls.count("wrong key") == 1
+
+
+def test_a_cancelled_training_stops_in_seconds_and_goes_on_later(ui):
+    run = started(ui, 2)
+    flow = ui.flow_process()
+    processes = [flow, *flow.children(recursive=True)]
+    assert len(processes) > 1, "the training is a process of its own"
+    ui.call("POST", f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=False)
+    assert gone(processes, 25)
+    assert ui.ended(run, 30)["type"] == "CANCELLED"
+    assert [a.status for a in RunDirectory(ui.folder / "runs" / "run-2").attempts()] == ["cancelled"]
+    goes_on(ui, 2, kept=rows(ui, 2))
+
+
+def test_a_killed_flow_is_crashed_and_goes_on_later(ui):
+    run = started(ui, 3)
+    flow = ui.flow_process()
+    children = flow.children(recursive=True)
+    flow.kill()
+    assert gone(children, 30), "its training does not go on without it"
+    assert ui.ended(run)["type"] == "CRASHED"
+    goes_on(ui, 3, kept=rows(ui, 3))
+
+
+def test_a_killed_server_comes_back_and_the_run_does_not_notice(ui):
+    run = started(ui, 4)
+    killed = ui.server_process()
+    killed.kill()
+    wait_for(lambda: ui.server_process().pid != killed.pid, "another server")
+    wait_for(lambda: _answers(ui), "its answer")
+    assert ui.ended(run)["type"] == "COMPLETED"
+    assert steps(ui, 4)[-1] == STEPS
+    assert [a.status for a in RunDirectory(ui.folder / "runs" / "run-4").attempts()] == ["finished"]
+
+
+def test_everything_killed_at_once_goes_on_from_what_was_done(ui):
+    run = started(ui, 5)
+    children = psutil.Process(ui.process.pid).children(recursive=True)
+    ui.process.kill()
+    ui.process.wait()
+    assert gone(children, 60), "server, flow and training end with what started them"
+    again = start_ui(ui.folder)
+    ui.process, ui.page = again.process, again.page
+    state = ui.state(run)
+    assert state["type"] == "CRASHED" and "goes on from what was done" in state["message"]
+    goes_on(ui, 5, kept=rows(ui, 5))
+    names = [d["name"] for d in ui.call("POST", "/deployments/filter")]
+    assert len(names) == len(set(names)) and len(ui.call("POST", "/automations/filter")) == 2
+
+
+def _answers(ui: UI) -> bool:
+    try:
+        return httpx.get(f"{ui.page}/api/health", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
