@@ -123,7 +123,7 @@ def with_prefect(folder: Path, pairs: Path, config: Path) -> float:
     from prefect import flow
 
     from flows.artifacts import PrefectReporter
-    from flows.pipeline import _shards, run_step
+    from flows.pipeline import shards_told, run_step
     from flows.request import RunRequest
     from flows.stages import labels
 
@@ -131,7 +131,7 @@ def with_prefect(folder: Path, pairs: Path, config: Path) -> float:
 
     @flow(name="labels of a benchmark")
     def run() -> None:
-        with open_run(folder, pairs, config, reporter=PrefectReporter(), shards=_shards) as session:
+        with open_run(folder, pairs, config, reporter=PrefectReporter(), shards=shards_told) as session:
             run_step(request, session, labels.STAGE)
 
     began = time.perf_counter()

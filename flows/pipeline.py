@@ -44,7 +44,7 @@ def _reporter() -> Reporter:
     return own if terminal is None else Several([own, terminal])
 
 
-def _shards(
+def shards_told(
     name: str,
     items: Sequence[Any],
     work: Callable[[Any], Any],
@@ -73,7 +73,7 @@ def working(request: RunRequest) -> Iterator[Session]:
     stop_with_parent()
     with (
         gpu_slot(),
-        open_session(request, _reporter(), shards=_shards) as session,
+        open_session(request, _reporter(), shards=shards_told) as session,
         tags(f"run:{session.config.name}"),
     ):
         yield session

@@ -176,8 +176,7 @@ def test_the_page_knows_its_server_and_everything_is_there_once(ui):
     shipped = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert set(deployed) == {entry["name"] for entry in shipped}
     assert [s["active"] for d in deployed.values() for s in d["schedules"]] == [False] * 3
-    [limit] = ui.call("POST", "/v2/concurrency_limits/filter")[:1]
-    assert (limit["name"], limit["limit"]) == ("gpu", 1)
+    assert ui.call("GET", "/v2/concurrency_limits/gpu")["limit"] == 1
     automations = {a["name"]: a["enabled"] for a in ui.call("POST", "/automations/filter")}
     assert automations == {"charter-relabel": True, "charter-exam-or-audit-failed": False}
 
