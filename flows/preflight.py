@@ -15,7 +15,7 @@ from flows.models import cached_commit, is_hub_id
 from flows.prompts import read_prompts
 from flows.stages import active
 from judges.templates import TemplateSet
-from training.data import read_examples
+from training.data import read_examples, read_preferences
 from training.errors import TrainingError
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -134,7 +134,7 @@ def check_hub_model(ref: str, field: str) -> None:
 
 
 def check_data(config: RunConfig) -> None:
-    """Every prompts file parses and is not empty, and so do the demonstrations."""
+    """Every prompts file parses and is not empty, and so do the demonstrations and people's pairs."""
     if config.prompts is not None:
         for purpose in ("sl", "sl_benign", "rl", "eval"):
             source = getattr(config.prompts, purpose)
@@ -148,6 +148,11 @@ def check_data(config: RunConfig) -> None:
             read_examples([config.demonstrations.path])
         except TrainingError as error:
             raise FlowError(f"demonstrations.path: {error}") from error
+    if config.reward_model.human is not None:
+        try:
+            read_preferences([config.reward_model.human.path])
+        except TrainingError as error:
+            raise FlowError(f"reward_model.human.path: {error}") from error
 
 
 def check_endpoint(url: str, model: str, api_key_env: str | None) -> None:

@@ -45,6 +45,30 @@ def load_tree(directory: Path, name: str) -> Any:
         raise TrainingError(f"checkpoint {directory}: {name} cannot be read: {reason}") from error
 
 
+def check_safetensors(path: Path) -> None:
+    """Look at a file's header and length, not at its weights.
+
+    Raises TrainingError for a file that was cut off, or is something else (a Git LFS pointer, say).
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            if not 2 <= length <= size - 8:
+                raise TrainingError(f"{path}: is no safetensors file, or was cut off within its header")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, TrainingError):
+            raise
+        raise TrainingError(f"{path}: its header cannot be read: {' '.join(str(error).split())}") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise TrainingError(
+            f"{path}: has {size:,} bytes, its header speaks of {expected:,}: it was cut off or damaged"
+        )
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -95,6 +119,14 @@ class Checkpoints:
         if not names:
             raise TrainingError(f"checkpoint {directory}: is missing or empty")
         return {name: load_tree(directory, name) for name in names}
+
+    def check(self, step: int) -> None:
+        """Look at a checkpoint's files before anything heavy is loaded. Raises TrainingError."""
+        for path in sorted(self.path(step).glob("*.json")):
+            weights = path.with_suffix(".safetensors")
+            if not weights.exists():
+                raise TrainingError(f"checkpoint {self.path(step)}: has no {weights.name}")
+            check_safetensors(weights)
 
     def clear(self) -> None:
         """Remove every checkpoint, complete or not: the run is finished."""

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.chat import stop_token_ids
+from training.checkpoint import check_safetensors
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from training.config import LoraConfig, TrainConfig
 
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+# What a class is called that continues a text.
+_CAUSAL = ("CausalLM", "LMHead", "ConditionalGeneration")
 
 
 def check_model(ref: str, *, head: str | None = None) -> None:
@@ -49,13 +51,20 @@ def check_model(ref: str, *, head: str | None = None) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TrainingError(f"{config_path}: is not JSON: {error}") from error
-    if not any(any(path.glob(pattern)) for pattern in _WEIGHTS):
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
         raise TrainingError(f"model {ref}: has no safetensors weights")
+    for file in weights:
+        check_safetensors(file)
     architecture = (config.get("architectures") or ["unknown"])[0]
     is_reward = "SequenceClassification" in architecture
     if head == "causal" and is_reward:
         raise TrainingError(
             f"model {ref}: {architecture} has a classification head; a causal language model is needed"
+        )
+    if head == "causal" and architecture != "unknown" and not any(name in architecture for name in _CAUSAL):
+        raise TrainingError(
+            f"model {ref}: {architecture} does not continue a text; a causal language model is needed"
         )
     if head == "reward" and not is_reward:
         raise TrainingError(

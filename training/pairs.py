@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections import Counter
@@ -30,8 +31,11 @@ class PairItem:
 def load_pairs(config: PairsConfig) -> list[Preference]:
     """Read, check and mix the pairs of all data files.
 
-    Raises TrainingError when too many labels of a file failed, or nothing is left to train on.
+    Raises TrainingError when the judge failed its exam, too many labels of a file failed, or nothing is left to
+    train on.
     """
+    if config.exam is not None:
+        check_exam(config.exam)
     files = [_usable(path, read_preferences([path]), config) for path in config.data]
     if config.shares is not None:
         # The largest mixture in which no pair occurs twice.
@@ -45,6 +49,24 @@ def load_pairs(config: PairsConfig) -> list[Preference]:
     if not pairs:
         raise TrainingError(f"{', '.join(map(str, config.data))}: the mixture of shares is empty")
     return pairs
+
+
+def check_exam(path: Path) -> None:
+    """Refuse an exam's report (`{"passed": bool, "checks": [{"name", "passed", …}]}`) that is not passed.
+
+    Raises TrainingError, also for a file that is none.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        passed, checks = report["passed"], report.get("checks", [])
+        failed = [f"{check['name']} {check['value']}" for check in checks if not check["passed"]]
+    except OSError as error:
+        raise TrainingError(f"exam {path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"exam {path}: is no exam's report: {type(error).__name__}: {error}") from error
+    if passed is not True:
+        what = f" ({', '.join(failed)})" if failed else ""
+        raise TrainingError(f"exam {path}: the judge failed{what}; its labels are not trained on")
 
 
 def encode_pairs(tokenizer: Any, pairs: Sequence[Preference], max_length: int) -> list[PairItem]:

@@ -14,19 +14,22 @@ from typing import Any
 
 import torch
 
-from training.config import SupervisedConfig, TrainConfig
+from training.config import OptimizerConfig, SupervisedConfig, TrainConfig
 from training.errors import TrainingError
 from training.runtime import Runtime
 
 _GIB = 2**30
+_PARTS = ("weights", "gradients", "optimizer", "activations", "frozen", "value_model", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """The shape of a model, read from its config; `adapter` counts the parameters of LoRA."""
+    """The shape of a model, read from its config; `adapter` counts the parameters of LoRA, `key_value` the units of
+    a token's keys (and of its values) in one layer."""
 
     parameters: int
     adapter: int
+    key_value: int
     layers: int
     hidden: int
     feed_forward: int
@@ -35,7 +38,8 @@ class ModelSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Bytes per device, and the amount of work."""
+    """Bytes per device, and the amount of work. `frozen` are models that only answer (a reference, reward models),
+    `value_model` is PPO's with all that training it takes, `cache` the keys and values of sampling."""
 
     parameters: int
     steps: int
@@ -44,15 +48,18 @@ class Plan:
     gradients: float
     optimizer: float
     activations: float
+    frozen: float = 0.0
+    value_model: float = 0.0
+    cache: float = 0.0
     free: float
 
     @property
     def needed(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(getattr(self, part) for part in _PARTS)
 
     def __str__(self) -> str:
-        parts = ("weights", "gradients", "optimizer", "activations")
-        memory = ", ".join(f"{part} {getattr(self, part) / _GIB:.2f}" for part in parts)
+        named = ((part.replace("_", " "), getattr(self, part)) for part in _PARTS)
+        memory = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in named if size)
         return (
             f"{self.parameters / 1e6:,.1f}M parameters, {self.steps:,} steps, {self.tokens:,} tokens; "
             f"about {self.needed / _GIB:.2f} GiB per device ({memory}) of {self.free / _GIB:.1f} free"
@@ -60,31 +67,51 @@ class Plan:
 
 
 def model_size(config: TrainConfig) -> ModelSize:
+    """The size of the model that a config trains. Raises TrainingError."""
+    return size_of(config.model, rank=config.lora.r if config.lora else 0)
+
+
+def size_of(ref: str, *, rank: int = 0) -> ModelSize:
     """Counted on a model without memory, from its config alone. Raises TrainingError."""
     from transformers import AutoConfig, AutoModel
 
     try:
-        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(ref, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModel.from_config(settings)
     except Exception as error:  # whatever a damaged config raises
-        raise TrainingError(
-            f"model {config.model}: cannot be loaded: {' '.join(str(error).split())}"
-        ) from error
+        raise TrainingError(f"model {ref}: cannot be loaded: {' '.join(str(error).split())}") from error
     text = settings.get_text_config()
     parameters = sum(p.numel() for p in model.parameters())
     if not getattr(settings, "tie_word_embeddings", True):
         parameters += text.vocab_size * text.hidden_size
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    rank = config.lora.r if config.lora else 0
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelSize(
         parameters=parameters,
         adapter=rank * sum(m.in_features + m.out_features for m in linear),
+        key_value=(getattr(text, "num_key_value_heads", None) or heads) * width,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         feed_forward=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
     )
+
+
+def trained_bytes(
+    size: ModelSize, config: TrainConfig, optimizer: OptimizerConfig, runtime: Runtime
+) -> tuple[float, float, float]:
+    """Bytes of a trained model's weights, gradients and optimiser state on one device."""
+    bf16 = config.precision == "bf16"
+    trained = size.adapter if config.lora else size.parameters
+    shards = runtime.world if runtime.sharded else 1
+    states = 2 if optimizer.name == "adamw" else 1
+    held = 2 if config.lora and bf16 else 4
+    # Autocast keeps a bfloat16 copy of each float32 matrix while a graph is alive.
+    copies = 2 if bf16 and not config.lora else 0
+    weights = held * size.parameters / shards + copies * size.parameters + 4 * size.adapter
+    return weights, 4 * trained / shards, 4 * states * trained / shards
 
 
 def activation_bytes(size: ModelSize, tokens: int, *, bf16: bool, checkpointing: bool) -> float:
@@ -107,21 +134,16 @@ def plan_supervised(
     share = math.ceil(mean * min(config.batch_size, len(items)) / runtime.world)
     tokens = max(max(lengths), min(config.micro_batch_tokens, share))
     logits = sum(map(head_tokens, items)) / sum(lengths) * tokens * size.vocabulary
-    trained = size.adapter if config.lora else size.parameters
-    shards = runtime.world if runtime.sharded else 1
-    states = 2 if config.optimizer.name == "adamw" else 1
-    held = 2 if config.lora and bf16 else 4
-    # Autocast keeps a bfloat16 copy of each float32 matrix while a graph is alive.
-    copies = 2 if bf16 and not config.lora else 0
+    weights, gradients, optimizer = trained_bytes(size, config, config.optimizer, runtime)
     steps = config.epochs * math.ceil(len(items) / config.batch_size)
     total = min(steps, config.max_steps or steps)
     return Plan(
         parameters=size.parameters,
         steps=total,
         tokens=round(mean * config.batch_size * total) if total < steps else sum(lengths) * config.epochs,
-        weights=held * size.parameters / shards + copies * size.parameters + 4 * size.adapter,
-        gradients=4 * trained / shards,
-        optimizer=4 * states * trained / shards,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
         # Logits in both precisions, their log-softmax and its gradient.
         activations=activation_bytes(size, tokens, bf16=bf16, checkpointing=config.gradient_checkpointing)
         + (14 if bf16 else 12) * logits,
@@ -132,8 +154,9 @@ def plan_supervised(
 def announce(plan: Plan, runtime: Runtime) -> None:
     """Print the plan on stderr. Raises TrainingError when it cannot fit."""
     if plan.needed > plan.free:
+        lower = "rollouts.batch_size or max_new_tokens" if plan.cache or plan.frozen else "max_length"
         raise TrainingError(
-            f"does not fit: {plan}; lower micro_batch_tokens or max_length, or set gradient_checkpointing, lora or FSDP"
+            f"does not fit: {plan}; lower micro_batch_tokens, {lower}, or set gradient_checkpointing, lora or FSDP"
         )
     if runtime.is_main:
         print(f"plan: {plan}", file=sys.stderr)

@@ -29,12 +29,14 @@ from training.kl_control import KLController
 from training.metrics import MetricsLog, Progress
 from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable, save_model
 from training.optim import schedule
+from training.plan import announce
 from training.policy import PolicyModule, ValueModule, load_value_model, switch_dropout_off, without_adapter
 from training.pretrain_mix import PretrainMix
 from training.reward_config import RewardTerm
 from training.rewards import Reward, RewardFn, build_reward, check_terms
 from training.rl_algorithm import ActorCritic, Algorithm, Minibatch
 from training.rl_config import PPOConfig, RLConfig
+from training.rl_plan import plan_rl
 from training.rl_update import Stats, Trained, Work
 from training.run import Run, TrainResult
 from training.runtime import Runtime
@@ -70,6 +72,7 @@ def train(
         raise TrainingError("lora: an adapter cannot be sampled from while its model is sharded; use DDP")
     if config.batch_size < runtime.world:
         raise TrainingError(f"batch_size ({config.batch_size}) is less than the {runtime.world} processes")
+    announce(plan_rl(config, runtime, tokenizer, prompts), runtime)
     if runtime.is_main:
         run.begin()
     learner = Learner(config, algorithm, run, runtime, tokenizer, prompts, reward_functions or {})

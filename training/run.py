@@ -47,7 +47,7 @@ class Run:
         """Look at the output directory before anything heavy is loaded; writes nothing.
 
         Raises TrainingError when it holds another run's work and `resume` was not asked for, or when the
-        config changed in a field that changes the training.
+        config changed in a field that changes the training, or the last checkpoint is damaged.
         """
         directory = config.output_dir
         if directory.exists() and not directory.is_dir():
@@ -68,13 +68,10 @@ class Run:
         if result.exists():
             metrics = json.loads(result.read_text(encoding="utf-8"))["metrics"]
             finished = TrainResult(output_dir=directory, metrics=metrics)
-        return cls(
-            config=config,
-            method=method,
-            checkpoints=checkpoints,
-            start_step=checkpoints.latest() or 0,
-            finished=finished,
-        )
+        step = checkpoints.latest() or 0
+        if step and finished is None:
+            checkpoints.check(step)
+        return cls(config=config, method=method, checkpoints=checkpoints, start_step=step, finished=finished)
 
     def begin(self) -> None:
         """Create the directory and write the resolved config. Only the main process calls this."""

@@ -5,6 +5,7 @@ Imports no torch, so that a config can be checked before anything heavy is loade
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -36,6 +37,9 @@ class PairsConfig(SupervisedConfig):
 
     targets: Literal["soft", "hard"] = "soft"
     """soft uses the labels' probabilities; hard rounds them to 0 or 1, and leaves out those of one half."""
+
+    exam: Path | None = None
+    """The report of the exam that the labels' judge took (JSON); labels of a judge that failed are refused."""
 
     @model_validator(mode="after")
     def _shares_fit(self) -> PairsConfig:

@@ -23,7 +23,7 @@ from training.supervised_config import DpoConfig, PreferenceLoss, RewardModelCon
 # Stand-ins for what the pipeline fills in.
 _SHARED: dict[str, Any] = {"model": "-", "output_dir": "-", "seed": 0, "metadata": {}}
 _SUPERVISED: dict[str, Any] = {**_SHARED, "data": ["-"]}
-_LABELS = {"statuses": ("ok",), "max_not_ok": 1.0, "shares": None}
+_LABELS = {"statuses": ("ok",), "max_not_ok": 1.0, "shares": None, "exam": None}
 _RL: dict[str, Any] = {**_SHARED, "prompts": ["-"], "reward_model": "-"}
 # What would read files that the pipeline does not know of is not offered here.
 _NO_FILES = ("reference", "rewards", "pretrain", "brake")
@@ -66,10 +66,15 @@ class RewardModelSection(knobs(RewardModelConfig, filled={**_SUPERVISED, **_LABE
     human: HumanPairs | None = None
     """People's pairs beside the judge's labels."""
 
+    rewrites: bool = False
+    """Learn from each first answer and its last revision too, the revision being the better one for certain."""
+
     @model_validator(mode="after")
-    def _human_pairs_have_no_dimension(self) -> RewardModelSection:
-        if self.dimensions and self.human:
-            raise ValueError("human: people's pairs have no dimension; use either `human` or `dimensions`")
+    def _dimensions_are_of_labels(self) -> RewardModelSection:
+        if self.dimensions and (self.human or self.rewrites):
+            raise ValueError(
+                "dimensions: human pairs and rewrites have none; use either them or `dimensions`"
+            )
         return self
 
 
@@ -159,9 +164,16 @@ class PreferenceSection(
     method: PreferenceLoss
     """The loss."""
 
+    rewrites: bool = False
+    """Learn from each first answer and its last revision too, the revision being the better one for certain."""
+
     @model_validator(mode="after")
     def _knobs_are_of_the_method(self) -> PreferenceSection:
-        own = {name: getattr(self, name) for name in type(self).model_fields if name != "method"}
+        own = {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name not in ("method", "rewrites")
+        }
         DpoConfig.model_validate({**_SUPERVISED, **own, "loss": self.method})
         return self
 

@@ -7,6 +7,7 @@ red-team prompt and the unrevised answers to harmless prompts.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from constitution import draw_critique, render_critique, render_revision, templates_digest
@@ -52,8 +53,9 @@ def run(work: Work) -> Result:
         )
         raise FlowError(f"no revision can be trained on ({reasons}); see {work.directory / 'chains.jsonl'}")
     write_jsonl(work.directory / "sft.jsonl", (_example(c) for c in usable))
+    write_jsonl(work.directory / "rewrites.jsonl", rewrite_pairs(chains))
     return Result(
-        outputs={"chains": "chains.jsonl", "sft": "sft.jsonl"},
+        outputs={"chains": "chains.jsonl", "sft": "sft.jsonl", "rewrites": "rewrites.jsonl"},
         metrics={
             "revised": sum(c["status"] == "ok" for c in chains),
             "harmless_kept": sum(c["status"] == "ok" for c in kept),
@@ -141,6 +143,24 @@ def _example(chain: dict[str, Any]) -> dict[str, Any]:
     return {"id": chain["id"], "messages": [*chain["prompt"], answer]}
 
 
+def rewrite_pairs(chains: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Preference pairs of a first answer and its last revision, for reward models and DPO; p = 1.
+
+    Chains that ended badly, and revisions that changed nothing, are no pairs.
+    """
+    for chain in chains:
+        if chain["status"] == "ok" and chain["steps"] and _last(chain) != chain["response"]:
+            yield {
+                "pair_id": f"{chain['id']}.rewrite",
+                "prompt": chain["prompt"],
+                "chosen": [{"role": "assistant", "content": _last(chain)}],
+                "rejected": [{"role": "assistant", "content": chain["response"]}],
+                "p": 1.0,
+                "status": "ok",
+                "principles": [step["principle"] for step in chain["steps"]],
+            }
+
+
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     found = {
         "model": inputs.model("helpful_only"),
@@ -172,6 +192,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="critique_revision",
     title="Critiques and revisions",
+    version=2,
     half="critique",
     isolated=True,
     samples=True,

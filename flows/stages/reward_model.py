@@ -18,7 +18,7 @@ from training.data import read_rows
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
-_OWN = ("start_from", "ensemble", "dimensions", "human")
+_OWN = ("start_from", "ensemble", "dimensions", "human", "rewrites")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,8 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     }
     if section.dimensions:
         found["constitution"] = inputs.output("labels", "constitution")
+    if section.rewrites:
+        found["preferences_rewrites"] = inputs.output("critique_revision", "rewrites")
     if section.human:
         path = section.human.path
         found["human"] = Artifact(path=str(path), digest=digest_file(path))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
+_OWN = ("method", "reward", "rewrites")
+
+
 def run(work: Work) -> Result:
     """Train; samples.jsonl keeps what the policy said on its way (nothing where it learns from pairs)."""
     outputs = {"model": "model", "samples": "model/samples.jsonl"}
@@ -94,7 +97,10 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     config = inputs.config
     found = {"model": inputs.model("sl_cai")}
     if isinstance(config.rl, PreferenceSection):
-        return {**found, "preferences": inputs.output("labels", "preferences")}
+        found["preferences"] = inputs.output("labels", "preferences")
+        if config.rl.rewrites:
+            found["preferences_rewrites"] = inputs.output("critique_revision", "rewrites")
+        return found
     found["prompts"] = inputs.output("prompts", "rl")
     if config.rl.reward.model:
         for member in members(config.reward_model.dimensions, config.reward_model.ensemble):
@@ -105,7 +111,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    settings = settings_of(config.rl, without=("method", "reward"), method=config.rl.method)
+    settings = settings_of(config.rl, without=_OWN, method=config.rl.method)
     if isinstance(config.rl, PreferenceSection):
         return {**settings, "statuses": list(config.labels.statuses)}
     reward = config.rl.reward.model_dump(mode="json")
@@ -115,13 +121,16 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "dimensions": config.reward_model.dimensions,
     }
     if config.rl.reward.judge:
-        settings["judge_templates"] = TemplateSet(config.rl.reward.judge.templates).digest
+        templates = TemplateSet(config.rl.reward.judge.templates)
+        # Before the run starts: a set that cannot mark a single answer says so here.
+        templates.pointwise([{"role": "user", "content": "?"}], "", "")
+        settings["judge_templates"] = templates.digest
     return settings
 
 
 def _tuning(config: RunConfig) -> dict[str, Any]:
     return {
-        **tuning_of(config, config.rl, without=("method", "reward")),
+        **tuning_of(config, config.rl, without=_OWN),
         "judge": config.judge.model_dump(mode="json"),
     }
 

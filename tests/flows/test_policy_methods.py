@@ -32,11 +32,14 @@ def test_the_default_is_ppo(run_yaml):
     ("overrides", "expected"),
     [
         (["rl={method: pppo}"], "rl: method is one of ppo, grpo, rloo, dpo, robust, ipo, kto, orpo, simpo"),
-        (["rl={method: dpo, kl: {beta: 0.1}}"], "--set rl: rl.kl: no such field; known: batch_size, beta, "),
+        (
+            ["rl={method: dpo, kl: {beta: 0.1}}"],
+            "rl.kl: no such field; known: batch_size, beta, checkpoint_every",
+        ),
         (["rl={method: dpo, bta: 0.1}"], "rl.bta: no such field; did you mean beta?"),
         (
             ["rl={method: grpo, value: {clip: 0.1}}"],
-            "rl.value: no such field; known: batch_size, checkpoint_every",
+            "rl.value: no such field",
         ),
         (["rl={method: grpo, scale: grup}"], "rl.scale: 'grup' is not allowed: Input should be 'group'"),
         (
@@ -56,7 +59,7 @@ def test_the_default_is_ppo(run_yaml):
         (["reward_model.human={path: h.jsonl, share: 1.5}"], "reward_model.human.share: 1.5 is not allowed"),
         (
             ["reward_model.human={path: h.jsonl, share: 0.5}", "reward_model.dimensions={polite: 1}"],
-            "people's pairs have no dimension; use either `human` or `dimensions`",
+            "human pairs and rewrites have none; use either them or `dimensions`",
         ),
     ],
 )
@@ -75,6 +78,22 @@ def test_a_mistake_within_a_method_names_its_line(run_yaml):
     line = run_yaml.read_text().splitlines().index("  steps: 0") + 1
     with pytest.raises(FlowError, match=f"run.yaml:{line}: rl.steps: 0 is not allowed"):
         load_config(run_yaml)
+
+
+def test_what_cannot_work_is_said_before_the_run_starts(run_yaml, tmp_path):
+    from flows.preflight import check_data
+    from flows.stages.rl import STAGE
+    from judges import JudgeError
+
+    config = load_config(run_yaml, ["rl.reward={judge: {templates: microworld}}"])
+    with pytest.raises(JudgeError, match=r"pointwise\.j2"):
+        STAGE.settings(config)
+    (tmp_path / "human.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
+    config = load_config(run_yaml, [f"reward_model.human={{path: {tmp_path / 'human.jsonl'}, share: 0.5}}"])
+    with pytest.raises(
+        FlowError, match=r"^reward_model.human.path: .*human.jsonl:1: column rejected is missing"
+    ):
+        check_data(config)
 
 
 def test_members_of_an_ensemble():
@@ -131,9 +150,19 @@ def test_ensembles_human_pairs_dimensions_a_judge_and_dpo(tmp_path, make_run, ti
 
     # Straight from the labels: no reward, no samples on the way.
     outcomes = run(
-        path, "rl={method: dpo, batch_size: 4, precision: float32, max_length: 400}", to_stage="rl"
+        path,
+        "rl={method: dpo, rewrites: true, batch_size: 4, precision: float32, max_length: 400}",
+        to_stage="rl",
     )
     assert outcomes["labels"].reused and "eval_loss" not in outcomes["rl"].manifest.metrics
+    written = (outcomes["critique_revision"].directory / "rewrites.jsonl").read_text(encoding="utf-8")
+    rewrites = [json.loads(line) for line in written.splitlines()]
+    assert rewrites and all(row["chosen"] != row["rejected"] and row["p"] == 1 for row in rewrites)
+    policy = yaml.safe_load((outcomes["rl"].directory / "trainer.yaml").read_text())
+    assert policy["loss"] == "dpo" and [Path(p).name for p in policy["data"]] == [
+        "preferences.jsonl",
+        "rewrites.jsonl",
+    ]
     assert "margin" in outcomes["rl"].manifest.metrics
     assert (outcomes["rl"].directory / "samples.jsonl").read_text() == ""
 
@@ -141,6 +170,7 @@ def test_ensembles_human_pairs_dimensions_a_judge_and_dpo(tmp_path, make_run, ti
     outcomes = run(
         path,
         "reward_model.dimensions={polite: 2.0}",
+        "reward_model.held_out=0",
         f"rl={{method: rloo, samples_per_prompt: 2, {rl}}}",
     )
     policy = yaml.safe_load((outcomes["rl"].directory / "trainer.yaml").read_text())

@@ -14,6 +14,7 @@ from training.data import read_preferences
 from training.dpo import DpoConfig, DpoObjective, make_items, train, with_reference
 from training.errors import Interrupted
 from training.metrics import read_metrics
+from training.packing import pack
 from training.pairs import encode_pairs
 from training.runtime import Runtime
 
@@ -118,6 +119,28 @@ def test_loss_and_gradients_equal_a_plain_slow_reference(
         torch.testing.assert_close(parameter.grad / scale, gradient / scale, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_gradient_on_prompt_and_padding(name, layout, tiny_model, tiny_tokenizer, config):
+    """Only the states that predict an answer's token are pushed: the prompt's last one, and all but an answer's
+    last."""
+    pairs = encode_pairs(tiny_tokenizer, read_preferences(config().data)[:3], 512)
+    items = make_items(pairs, mismatched=False)
+    choose_layout(tiny_model)
+    kept = []
+
+    def keep(module, arguments):
+        arguments[0].retain_grad()
+        kept.append(arguments[0])
+
+    # Registered first, so it sees the hidden states of all tokens before the head's are picked out.
+    tiny_model.lm_head.register_forward_pre_hook(keep)
+    DpoObjective(tiny_model, config(loss=name), layout)(items)[0].backward()
+    touched = kept[0].grad.flatten(0, 1).abs().sum(-1).nonzero().squeeze(-1).tolist()
+    packed = pack([item.tree for item in items], layout=layout)
+    assert touched == sorted(set(packed.predictors_N.tolist()))
+
+
 @torch.no_grad()
 def test_kto_s_baseline_is_the_kl_on_mismatched_answers(tiny_model, tiny_tokenizer, make_model, config):
     settings = config(loss="kto")
@@ -175,7 +198,12 @@ def test_a_reference_without_a_use_contradicts_itself(config, tiny_dir):
 
 @pytest.mark.parametrize(
     ("field", "loss"),
-    [("flip_rate", "robust"), ("margin", "simpo"), ("desirable_weight", "kto"), ("undesirable_weight", "kto")],
+    [
+        ("flip_rate", "robust"),
+        ("margin", "simpo"),
+        ("desirable_weight", "kto"),
+        ("undesirable_weight", "kto"),
+    ],
 )
 def test_a_field_of_another_loss_contradicts_itself(config, field, loss):
     assert getattr(config(loss=loss, **{field: 0.3}), field) == 0.3
