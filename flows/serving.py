@@ -95,6 +95,7 @@ class Server:
             if self.stopping.is_set():
                 return
             self.process = _start(self.command, self.env, self.log)
+        self.stopping.wait()  # the last one would be told to end with the thread that started it
 
     def stop(self) -> None:
         """End it, by force where it does not end by itself."""

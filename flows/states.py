@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from prefect import get_run_logger
 from prefect.states import Failed
@@ -35,6 +36,9 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
             state: Any = Failed(message=reason, data=error)
             return state
 
+    # Prefect looks names of types up where the function it is given was defined, which is here.
+    run.__annotations__ = get_type_hints(function)
+    run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return run
 
 
