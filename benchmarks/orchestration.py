@@ -123,7 +123,7 @@ def with_prefect(folder: Path, pairs: Path, config: Path) -> float:
     from prefect import flow
 
     from flows.artifacts import PrefectReporter
-    from flows.pipeline import shards_told, run_step
+    from flows.pipeline import run_step, shards_told
     from flows.request import RunRequest
     from flows.stages import labels
 

@@ -70,12 +70,13 @@ class Server:
     env: dict[str, str]
     process: subprocess.Popen[bytes]
     stopping: threading.Event = field(default_factory=threading.Event)
+    given_up: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> None:
         """Until it answers. Raises FlowError when it does not."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
+            if self.given_up.is_set():
                 code = self.process.returncode
                 raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
             try:
@@ -88,14 +89,14 @@ class Server:
 
     def keep_up(self) -> None:
         """Start it again when it is killed, a few times; runs wait for it and go on."""
-        for _ in range(_RESTARTS):
+        for left in reversed(range(_RESTARTS + 1)):
             while self.process.poll() is None:
                 if self.stopping.wait(0.2):
                     return
-            if self.stopping.is_set():
-                return
+            if self.stopping.is_set() or not left:
+                break
             self.process = _start(self.command, self.env, self.log)
-        self.stopping.wait()  # the last one would be told to end with the thread that started it
+        self.given_up.set()
 
     def stop(self) -> None:
         """End it, by force where it does not end by itself."""
@@ -110,10 +111,10 @@ class Server:
 
 @contextmanager
 def server(*, port: int, log: Path, services: bool, host: str = "127.0.0.1") -> Iterator[Server]:
-    """Start a Prefect server, which dies with this process, and stop it in the end.
+    """Start a Prefect server, which dies with this process, and stop it in the end. Killed, it is started again.
 
-    With `services` it has the page and the scheduler, and is started again when it is killed; without, it only
-    records runs. It listens on this machine alone unless `host` says otherwise.
+    With `services` it has the page and the scheduler; without, it only records runs. It listens on this machine
+    alone unless `host` says otherwise.
     """
     url = f"http://{_reached(host)}:{port}/api"
     env = {
@@ -131,8 +132,7 @@ def server(*, port: int, log: Path, services: bool, host: str = "127.0.0.1") -> 
     command += ["--host", host, "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
     made = Server(url=url, log=log, command=command, env=env, process=_start(command, env, log))
-    if services:
-        threading.Thread(target=made.keep_up, name="server", daemon=True).start()
+    threading.Thread(target=made.keep_up, name="server", daemon=True).start()
     try:
         yield made
     finally:

@@ -85,8 +85,7 @@ class UI:
         return wait_for(found, "the flow's process")[0]
 
     def server_process(self) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(c for c in children if "uvicorn" in " ".join(c.cmdline()))
+        return server_of(self.process.pid)
 
 
 def start_ui(folder: Path) -> UI:
@@ -366,6 +365,31 @@ def test_everything_killed_at_once_goes_on_from_what_was_done(ui):
     goes_on(ui, 5, kept=rows(ui, 5))
     names = [d["name"] for d in ui.call("POST", "/deployments/filter")]
     assert len(names) == len(set(names)) and len(ui.call("POST", "/automations/filter")) == 2
+
+
+def test_a_run_without_a_ui_outlives_its_own_server(ui):
+    values = yaml.safe_load((ui.folder / "run.yaml").read_text())
+    (ui.folder / "alone.yaml").write_text(yaml.safe_dump({**values, "name": "run-6", "runs_dir": "alone"}))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    process = subprocess.Popen(
+        [*CHARTER, "run", "--config", "alone.yaml", "--to-stage", "helpful_sft"],
+        cwd=ui.folder,
+        env={**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = "alone/run-6/helpful_sft/*/model/metrics.jsonl"
+    wait_for(lambda: list(ui.folder.glob(metrics)) or process.poll() is not None, "training")
+    server_of(process.pid).kill()
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert [a.status for a in RunDirectory(ui.folder / "alone" / "run-6").attempts()] == ["finished"]
+
+
+def server_of(pid: int) -> psutil.Process:
+    """The Prefect server that a process started."""
+    return next(c for c in psutil.Process(pid).children() if "uvicorn" in " ".join(c.cmdline()))
 
 
 def _answers(ui: UI) -> bool:
