@@ -17,7 +17,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,20 @@ class KnownPair:
 
     pair: Pair
     winner: Literal["a", "b"]
+
+    def renamed(self, name: str) -> KnownPair:
+        """The same under another id."""
+        return replace(self, pair=replace(self.pair, id=name))
+
+    def to_row(self) -> dict[str, Any]:
+        """The line of a file of known pairs, `{"id", "prompt", "chosen", "rejected"}`."""
+        texts = {"a": self.pair.a, "b": self.pair.b}
+        return {
+            "id": self.pair.id,
+            "prompt": [dict(m) for m in self.pair.prompt],
+            "chosen": texts.pop(self.winner),
+            "rejected": next(iter(texts.values())),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
