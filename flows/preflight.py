@@ -17,6 +17,7 @@ from flows.stages import active
 from judges.templates import TemplateSet
 from training.data import read_examples, read_preferences
 from training.errors import TrainingError
+from training.safetensors_files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -94,25 +95,12 @@ def check_model(ref: str, field: str) -> None:
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         raise FlowError(f"{field}: {ref}: has no safetensors weights")
     for weights in sorted(folder.glob("*.safetensors")):
-        if not _is_whole(weights):
-            raise FlowError(f"{field}: {weights}: is not a whole safetensors file")
+        try:
+            check_safetensors(weights)
+        except TrainingError as error:
+            raise FlowError(f"{field}: {error}") from error
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
-
-
-def _is_whole(weights: Path) -> bool:
-    """Whether a safetensors file is as long as its header says (8 bytes of length, JSON, then the data)."""
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = weights.stat().st_size
-        if not 2 <= length <= size - 8:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-            return False
-    return 8 + length + max(ends, default=0) == size
 
 
 def check_hub_model(ref: str, field: str) -> None:

@@ -116,6 +116,12 @@ class Session:
             progress=lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
             note_child=memory.note_child,
             shards=self.shards,
+            facts={
+                "run": self.config.name,
+                "constitution": self.constitution.ref,
+                "constitution_digest": self.constitution.digest,
+                "published": self.constitution.published,
+            },
         )
         if stage.isolated:
             return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from training.errors import TrainingError
+from training.safetensors_files import check_safetensors
 
 _NAME = re.compile(r"step-([0-9]{8})")
 
@@ -43,30 +44,6 @@ def load_tree(directory: Path, name: str) -> Any:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(f"checkpoint {directory}: {name} cannot be read: {reason}") from error
-
-
-def check_safetensors(path: Path) -> None:
-    """Look at a file's header and length, not at its weights.
-
-    Raises TrainingError for a file that was cut off, or is something else (a Git LFS pointer, say).
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = os.fstat(file.fileno()).st_size
-            if not 2 <= length <= size - 8:
-                raise TrainingError(f"{path}: is no safetensors file, or was cut off within its header")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, TrainingError):
-            raise
-        raise TrainingError(f"{path}: its header cannot be read: {' '.join(str(error).split())}") from error
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise TrainingError(
-            f"{path}: has {size:,} bytes, its header speaks of {expected:,}: it was cut off or damaged"
-        )
 
 
 class Checkpoints:

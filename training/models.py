@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.chat import stop_token_ids
-from training.checkpoint import check_safetensors
 from training.errors import TrainingError
+from training.safetensors_files import check_safetensors
 
 if TYPE_CHECKING:
     from training.config import LoraConfig, TrainConfig

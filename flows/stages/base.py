@@ -85,7 +85,7 @@ class Work:
     """Everything that a stage function gets.
 
     `inputs` are paths (or hub ids), `digests` those of their content. Of `world` processes that run the same
-    isolated stage, this is number `rank`.
+    isolated stage, this is number `rank`. `facts` about the run go into the card of a model and decide nothing.
     """
 
     stage: str
@@ -98,6 +98,7 @@ class Work:
     digests: Mapping[str, str]
     constitution: Constitution | None
     progress: Progress
+    facts: Mapping[str, Any] = field(default_factory=dict)
     note_child: Callable[[int], None] = lambda ru_maxrss: None
     shards: Shards = in_turn
     rank: int = 0

@@ -43,7 +43,15 @@ def train(
     suffix = "" if name == "model" else f"-{name}"
     config_path = work.directory / f"trainer{suffix}.yaml"
     knobs = {**work.settings["knobs"], **work.tuning["knobs"]}
-    values = {**knobs, **fields, "output_dir": str(output), "seed": work.seed if seed is None else seed}
+    # What the model card says of where the model comes from.
+    metadata = {**work.facts, **{f"{name}_digest": digest for name, digest in work.digests.items()}}
+    values = {
+        **knobs,
+        **fields,
+        "metadata": metadata,
+        "output_dir": str(output),
+        "seed": work.seed if seed is None else seed,
+    }
     write_atomically(config_path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     metrics = output / "metrics.jsonl"
     tail = _Tail(metrics)

@@ -108,6 +108,55 @@ def test_members_of_an_ensemble():
     ]
 
 
+def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
+    """As a trainer calls it: through its name and the file that the stage writes."""
+    from constitution import load
+    from flows import judge_reward
+    from flows.snapshot import to_json
+    from judges import ScriptedJudge
+    from training.data import Prompt
+    from training.reward_config import FunctionTerm
+    from training.rewards import build_reward
+
+    (tmp_path / "tiny.yaml").write_text(CONSTITUTION)
+    settings = tmp_path / "judge_reward.json"
+    given = {
+        "judge": {"kind": "scripted"},
+        "templates": "default",
+        "constitution": to_json(load(tmp_path / "tiny.yaml")),
+        "seed": 0,
+    }
+    settings.write_text(json.dumps(given))
+
+    def answer(call):
+        text = str(call)
+        if "awful" in text:
+            return "1"
+        return "10" if "lovely" in text else "dunno"
+
+    monkeypatch.setattr(judge_reward, "make_judge", lambda section: ScriptedJudge(answer))
+    term = FunctionTerm(
+        kind="function",
+        name="judge",
+        weight=2.0,
+        function="flows.judge_reward:score",
+        arguments={"settings": str(settings)},
+    )
+    prompts = [Prompt(id=str(i), prompt=[{"role": "user", "content": "Well?"}]) for i in range(3)]
+    scored = build_reward([term])(prompts, ["lovely", "awful", "hm"])
+    assert scored.parts["judge"] == [1.0, 0.0, None]
+    assert scored.total == [2.0, 0.0, None], "no answer is no reward, and never zero"
+
+
+CONSTITUTION = """\
+name: tiny
+critique:
+  principles:
+    - {id: safe, critique_request: Is it safe?, revision_request: Make it safe., dimension: harmless}
+comparison:
+  principles:
+    - {id: safer, question: Which is safer?, dimension: harmless}
+"""
 HUMAN = "".join(
     json.dumps({"prompt": f"Human question {i}?", "chosen": "Gladly.", "rejected": "No."}) + "\n"
     for i in range(6)
@@ -142,6 +191,10 @@ def test_ensembles_human_pairs_dimensions_a_judge_and_dpo(tmp_path, make_run, ti
     assert configs[0]["shares"] == [0.5, 0.5] and configs[0]["data"][1].endswith("human.jsonl")
     saved = [json.loads((trained.directory / m / "config.json").read_text()) for m in ("model", "model_2")]
     assert all(config["reward_std"] > 0 for config in saved)
+    card = (trained.directory / "model" / "README.md").read_text()
+    assert "| run | tiny |" in card and "| constitution | " in card
+    labels = outcomes["labels"].manifest.outputs["preferences"].digest
+    assert f"| preferences digest | {labels} |" in card
     assert saved[0]["reward_mean"] != saved[1]["reward_mean"]
     policy = yaml.safe_load((outcomes["rl"].directory / "trainer.yaml").read_text())
     assert [part["kind"] for part in policy["rewards"]] == ["ensemble", "length"]
