@@ -21,6 +21,23 @@ def score_answer(prompt: Sequence[Mapping[str, str]], answer: str) -> GoldScores
     return score(prompt[-1]["content"], answer)
 
 
+def is_world(prompts: Sequence[Sequence[Mapping[str, str]]]) -> bool:
+    """Whether gold can judge answers to all of these conversations: whether each asks what the microworld knows."""
+    from microworld.world import parse_request
+
+    return all(parse_request(prompt[-1]["content"]) is not None for prompt in prompts)
+
+
+def without_opinion(text: str) -> tuple[str, str] | None:
+    """(the opinion, the same question without it) of a prompt with a wrong opinion; None for any other prompt."""
+    from microworld.world import parse_request
+
+    request = parse_request(text)
+    if request is None or request.family != "flattery" or request.opinion == request.fact:
+        return None
+    return request.opinion, f"What is the {request.attribute} of {request.entity}?"
+
+
 def overall(scores: GoldScores) -> float:
     """One number in [0, 1]: the mean of all six dimensions."""
     from microworld.oracle import DIMENSIONS

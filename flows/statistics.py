@@ -28,6 +28,25 @@ def rate(outcomes: Sequence[bool]) -> dict[str, Any]:
     return {"value": hits / n if n else None, "n": n, "low": low, "high": high}
 
 
+def bounded_mean(values: Sequence[float]) -> dict[str, Any]:
+    """`{"value", "n", "low", "high"}` of a mean of independent values in [0, 1], such as wins with ties as halves.
+
+    A score interval: all theta whose distance from the mean is at most z standard errors, where the variance under
+    theta is theta (1 - theta) less what the values' own variance s2 falls short of it, that shortfall shrunk by
+    n / (n + z2). With k = z2 / n the bounds are (2m + k -+ sqrt(k2 + 4 k s2)) / (2 (1 + k)). Of zeros and ones it is
+    Wilson's interval; ties make it narrower, and it keeps a width when all values are the same.
+    """
+    n = len(values)
+    if n == 0:
+        return {"value": None, "n": 0, "low": 0.0, "high": 1.0}
+    m = sum(values) / n
+    variance = sum((v - m) ** 2 for v in values) / n
+    k = _Z * _Z / n
+    half = math.sqrt(k * k + 4 * k * variance)
+    low, high = ((2 * m + k + sign * half) / (2 * (1 + k)) for sign in (-1, 1))
+    return {"value": m, "n": n, "low": max(0.0, min(low, m)), "high": min(1.0, max(high, m))}
+
+
 def mean(values: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
     """`{"value", "n", "low", "high"}` of a mean, with a percentile bootstrap interval (Efron 1979)."""
     n = len(values)

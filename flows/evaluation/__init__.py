@@ -1,0 +1,26 @@
+"""Statistics of an evaluation, on plain numbers and texts: comparisons of models, and side effects of training.
+
+Nothing here loads a model, asks a judge, or knows Prefect.
+"""
+
+from flows.evaluation.bradley_terry import Ratings, rate_models
+from flows.evaluation.flattery import OpinionPair, opinion_pairs
+from flows.evaluation.length_control import length_controlled
+from flows.evaluation.readings import Answered, read_answers
+from flows.evaluation.side_effects import watch
+from flows.evaluation.steps import watch_steps
+from flows.evaluation.win_rates import Match, head_to_head
+
+__all__ = [
+    "Answered",
+    "Match",
+    "OpinionPair",
+    "Ratings",
+    "head_to_head",
+    "length_controlled",
+    "opinion_pairs",
+    "rate_models",
+    "read_answers",
+    "watch",
+    "watch_steps",
+]
