@@ -30,6 +30,7 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "judge": {**_metrics(session, "labels"), **exam.get("judge", {}), **_gold(agreement, "labels")},
         "revision": {**_metrics(session, "critique_revision"), **exam.get("revision", {})},
         "reward_model": {**_metrics(session, "reward_model"), **_gold(agreement, "reward_model")},
+        "side_effects": evaluation.get("side_effects", {}),
         "rl": {**_metrics(session, "rl"), "curve": evaluation.get("rl_curve", [])},
         "stages": {
             name: {

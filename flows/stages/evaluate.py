@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from constitution import templates_digest
 from flows import gold
 from flows.digests import digest_json
+from flows.evaluation import Answered, OpinionPair, opinion_pairs, read_answers, watch, watch_steps
 from flows.files import write_json, write_jsonl
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import judge_settings
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
 
 ROLES = ("base", "helpful_only", "sl_cai", "rl_cai")
+# What reinforcement learning starts from is what its side effects are measured against.
+NORMAL = "sl_cai"
 
 
 def run(work: Work) -> Result:
@@ -51,6 +54,10 @@ def run(work: Work) -> Result:
         evaluation["models"][role] = record
     samples = [row for _, row in read_rows(work.input("rl_samples"))]
     evaluation["rl_curve"] = gold.curve(samples, gold=with_gold)
+    evaluation["side_effects"] = {
+        **_side_effects(work, repeated, answers, scores),
+        "steps": watch_steps(_sampled(samples, by_gold=with_gold)),
+    }
     rows = _side_by_side(repeated, answers, rewards, scores)
     if with_gold:
         evaluation["exam"] = _exam(work)
@@ -63,11 +70,49 @@ def run(work: Work) -> Result:
     )
 
 
-def answers_of(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
-    """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation."""
+def _side_effects(
+    work: Work, prompts: list[Prompt], answers: dict[str, list[Answer]], scores: dict[str, list[Any]]
+) -> dict[str, Any]:
+    """The watch over all models' answers, with each question that holds an opinion asked again without it."""
+    pairs = opinion_pairs(prompts, gold=bool(scores))
+    place = {prompt.id: index for index, prompt in reversed(list(enumerate(prompts)))}
+    swayed = {}
+    for role in answers if pairs else ():
+        swayed[role] = [
+            (answers[role][place[pair.prompt]].text, without.text)
+            for pair, without in zip(pairs, _neutral_answers(work, role, pairs), strict=True)
+        ]
+    read = {
+        role: read_answers(prompts, [a.text for a in found], scores.get(role))
+        for role, found in answers.items()
+    }
+    return watch(read, reference=NORMAL, opinions=pairs, swayed=swayed, seed=work.seed)
+
+
+def _neutral_answers(work: Work, role: str, pairs: list[OpinionPair]) -> list[Answer]:
+    asked = [Prompt(id=pair.prompt, prompt=[dict(m) for m in pair.neutral]) for pair in pairs]
+    return answers_of(work, role, asked, of=digest_json([p.prompt for p in asked]))
+
+
+def _sampled(samples: list[dict[str, Any]], *, by_gold: bool) -> list[tuple[int, Answered]]:
+    """What the policy said on its way, read like any answer, with the step."""
+    prompts = [Prompt(id=row["prompt_id"], prompt=row["prompt"]) for row in samples]
+    texts = [row["response"] for row in samples]
+    scores = (
+        [gold.score_answer(p.prompt, t) for p, t in zip(prompts, texts, strict=True)] if by_gold else None
+    )
+    read = read_answers(prompts, texts, scores)
+    return list(zip((row["step"] for row in samples), read, strict=True))
+
+
+def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
+    """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation.
+
+    `of` is the digest of the prompts, by default that of the input `prompts`.
+    """
     depends_on = [
         work.digests[role],
-        work.digests["prompts"],
+        of or work.digests["prompts"],
         work.settings["sampling"],
         work.settings["dtype"],
     ]
@@ -88,7 +133,9 @@ def answers_of(work: Work, role: str, prompts: list[Prompt]) -> list[Answer]:
     return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
-def rewards_of(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> dict[str, list[float | None]]:
+def rewards_of(
+    work: Work, prompts: list[Prompt], texts: dict[str, list[str]]
+) -> dict[str, list[float | None]]:
     """The reward model's scores; None where prompt and answer exceed its context."""
     import torch
 
@@ -211,6 +258,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     title="Evaluation",
+    version=2,
     half="comparison",
     isolated=True,
     samples=True,
