@@ -61,7 +61,7 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
     TERMINAL.set(reporter)
     RESULT.set(on_result)
     try:
-        with _without_heartbeats():
+        with without_heartbeats():
             return rlaif(request)
     except TerminationSignal:
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -76,9 +76,9 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
 
 
 @contextmanager
-def _without_heartbeats() -> Iterator[None]:
-    """No heartbeats for flows that run in this process: ending them costs a second a flow, and nobody
-    watches a temporary server for crashed runs."""
+def without_heartbeats() -> Iterator[None]:
+    """No heartbeats for the flows inside: ending them costs a second a flow, and nobody watches a temporary server
+    for crashed runs, nor the parts of a run whose whole is watched."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

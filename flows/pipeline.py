@@ -17,6 +17,7 @@ from prefect import Flow, flow, get_run_logger, tags
 
 from flows.artifacts import PrefectReporter, publish
 from flows.launch import open_session, run_one_stage, run_stages
+from flows.local_prefect import without_heartbeats
 from flows.processes import stop_with_parent
 from flows.progress import Reporter, Several
 from flows.report.data import ReportData
@@ -128,7 +129,8 @@ def run_step(request: RunRequest, session: Session, stage: Stage, *, note: str =
     """A stage of a larger flow, as a flow run of its own; `note` goes behind its name. Raises what the stage raised."""
     token = _step.set((session, stage, note))
     try:
-        _FLOWS[stage.name](request)
+        with without_heartbeats():
+            _FLOWS[stage.name](request)
     finally:
         _step.reset(token)
     return session.outcomes[stage.name]

@@ -249,7 +249,8 @@ def test_publishing_a_constitution_starts_relabel(ui):
     [run] = wait_for(relabels, "the automation")
     assert run["parameters"]["request"]["constitution"] == ref
     assert ui.ended(run["id"])["type"] == "COMPLETED"
-    assert any(f"{ref}: micro has no labels yet" in line for line in ui.logs())
+    found = f"{ref}: micro has no labels yet, so none is stale"
+    wait_for(lambda: found in ui.logs(), "the line in the log")
     assert ui.call("GET", f"/flow_runs/{run['id']}")["name"] == f"relabel of microworld under {ref}"
 
 
@@ -281,6 +282,7 @@ def test_a_failed_gate_is_failed_with_its_reason_and_no_traceback(ui):
         "stage helpful_sft failed with exit code 2: max_length 8: every example"
     )
     assert "\n" not in state["message"]
+    wait_for(lambda: state["message"] in ui.logs(), "the line in the log")
     assert not [line for line in ui.logs() if "Traceback" in line]
 
 
