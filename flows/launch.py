@@ -24,6 +24,7 @@ from flows.session import Outcome, Session, describe_constitution
 from flows.snapshot import to_json
 from flows.stages import NAMES, active
 from flows.stages.base import Shards, Stage, in_turn
+from flows.store import RunStore
 from flows.summary import build_summary
 
 
@@ -34,11 +35,12 @@ def open_session(request: RunRequest, reporter: Reporter, *, shards: Shards = in
     Raises FlowError, ConstitutionError or JudgeError, before anything is spent.
     """
     config, constitution = resolve(request)
-    digests = config.runs_dir / ".digests.json"
+    digests = config.local_runs_dir / ".digests.json"
     remember_digests(digests)
     preflight(config, constitution)
     note_digests(digests)
-    run = RunDirectory(config.run_directory)
+    store = RunStore(config.run_url) if config.run_url else None
+    run = RunDirectory(config.run_directory, store)
     halves = {name: getattr(constitution, name) for name in ("critique_digest", "comparison_digest")}
     with run.working({**describe_constitution(constitution), **halves}) as attempt:
         history = run.history(attempt)

@@ -14,6 +14,7 @@ from flows.errors import FlowError
 from flows.models import cached_commit, is_hub_id
 from flows.prompts import read_prompts
 from flows.stages import active
+from flows.store import RunStore
 from judges.templates import TemplateSet
 from training.data import read_examples, read_preferences
 from training.errors import TrainingError
@@ -32,6 +33,8 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     TemplateSet(config.labels.templates)
     templates_digest(config.critique_revision.templates)
     check_run_directory(config.run_directory)
+    if config.run_url is not None:
+        RunStore(config.run_url).check()
     check_model(config.models.base, "models.base")
     if config.models.critic is not None:
         check_model(config.models.critic, "models.critic")

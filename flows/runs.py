@@ -9,6 +9,8 @@
 
 A stage's folder is named by its key, the digest of all that decides its result. An edited constitution gives
 the stages that depend on it new keys and so new folders; the old ones stay beside them.
+
+Where `runs_dir` is a URL, this is the folder on this machine, and `flows.store` copies it there.
 """
 
 from __future__ import annotations
@@ -24,9 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from flows.digests import digest_path
 from flows.errors import FlowError, RunBusy
-from flows.files import write_json
+from flows.files import write_atomically, write_json
+from flows.manifest import NAME as MANIFEST
 from flows.manifest import Manifest
+from flows.progress import Progress
+from flows.store import RunStore
 
 KEY_LENGTH = 12
 AttemptStatus = Literal["running", "finished", "failed", "cancelled"]
@@ -48,8 +54,9 @@ class Attempt:
 class RunDirectory:
     """A run's folder. Reading needs no lock; `working` takes it for one attempt."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: RunStore | None = None) -> None:
         self.path = path
+        self.store = store
 
     @property
     def record_path(self) -> Path:
@@ -60,17 +67,49 @@ class RunDirectory:
         return self.path / stage / key[:KEY_LENGTH]
 
     def finished(self, stage: str, key: str) -> Manifest | None:
-        """The manifest of a finished stage, or None. A folder whose outputs are gone is not finished."""
+        """The manifest of a finished stage, or None. A folder whose outputs are gone is not finished.
+
+        A stage that is finished at the URL is finished; its outputs are here once `fetch` brought them.
+        """
         directory = self.stage_path(stage, key)
         manifest = Manifest.read(directory)
-        if manifest is None or manifest.key != key:
-            return None
-        return manifest if all((directory / f.path).exists() for f in manifest.outputs.values()) else None
+        whole = manifest is not None and all((directory / f.path).exists() for f in manifest.outputs.values())
+        if not whole and self.store is not None and self.store.has_stage(self._name(directory)):
+            self.store.pull(self.path, f"{self._name(directory)}/{MANIFEST}")
+            manifest, whole = Manifest.read(directory), True
+        return manifest if manifest is not None and whole and manifest.key == key else None
+
+    def fetch(self, stage: str, manifest: Manifest, *, models: bool) -> None:
+        """Download what this machine lacks of a stage's outputs: its files, or also its `models`, which are folders.
+
+        Raises FlowError, also when what came is not what the manifest says.
+        """
+        if self.store is None:
+            return
+        directory = self.stage_path(stage, manifest.key)
+        for record in manifest.outputs.values():
+            path = directory / record.path
+            # Outputs that are folders are models; their names have no suffix.
+            if _is_here(path, record.digest) or (not path.suffix and not models):
+                continue
+            self.store.pull(self.path, f"{self._name(directory)}/{record.path}")
+            if digest_path(path) != record.digest:
+                raise FlowError(
+                    f"{self.store.url}/{self._name(path)}: is not what its manifest says; delete the stage there"
+                )
+
+    def mirror(self, stage: str, manifest: Manifest, progress: Progress) -> None:
+        """Copy a finished stage to the URL, unless it is there."""
+        name = self._name(self.stage_path(stage, manifest.key))
+        if self.store is not None and not self.store.has_stage(name):
+            self.store.push_stage(self.path, name, progress)
 
     def forget(self, stage: str, key: str) -> None:
         """Remove a stage's folder, so that it runs from its beginning."""
         directory = self.stage_path(stage, key)
-        (directory / "manifest.json").unlink(missing_ok=True)
+        if self.store is not None:
+            self.store.forget_stage(self._name(directory))
+        (directory / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
 
     def current(self) -> dict[str, str]:
@@ -92,7 +131,7 @@ class RunDirectory:
         Raises RunBusy when another process works in it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with self._lock(), self._mirrored():
             record = self._read()
             for earlier in record["attempts"]:
                 if earlier["status"] == "running":
@@ -123,6 +162,7 @@ class RunDirectory:
         record["current"][stage] = key
         record["attempts"][attempt.number - 1] = asdict(attempt)
         write_json(self.record_path, record)
+        self._push_record()
 
     def _close(self, attempt: Attempt, status: AttemptStatus, error: str | None) -> None:
         attempt.status, attempt.error, attempt.finished_at = status, error, utc_now()
@@ -141,6 +181,32 @@ class RunDirectory:
             raise FlowError(f"{self.record_path}: not a run record: {error}") from error
         return record
 
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    @contextmanager
+    def _mirrored(self) -> Iterator[None]:
+        """The record as the URL has it, and back there when the attempt has ended."""
+        if self.store is None:
+            yield
+            return
+        with self.store.lock():
+            if (record := self.store.read("run.json")) is not None:
+                write_atomically(self.record_path, record.decode("utf-8"))
+                self.store.pull_tree(self.path, "history")
+            try:
+                yield
+            finally:
+                self._push_record()
+
+    def _push_record(self) -> None:
+        if self.store is not None:
+            history = [self._name(p) for p in sorted((self.path / "history").rglob("*")) if p.is_file()]
+            # Those of the latest attempt; earlier ones are there.
+            latest = history[-1].rsplit("/", 1)[0] if history else ""
+            names = [name for name in history if name.startswith(f"{latest}/")]
+            self.store.put(self.path, [*names, "summary.json", "report.html", "run.json"])
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         path = self.path / ".lock"
@@ -155,6 +221,16 @@ class RunDirectory:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def _is_here(path: Path, digest: str) -> bool:
+    """Whether a file is here, or a model whole: one of its files may have come before it."""
+    if not path.is_dir():
+        return path.exists()
+    try:
+        return digest_path(path) == digest
+    except FlowError:
+        return False
 
 
 def utc_now() -> str:

@@ -65,6 +65,7 @@ class Session:
         key, inputs, settings = self.plan(stage)
         manifest = None if stage.name in self.force else self.run.finished(stage.name, key)
         if manifest is not None:
+            self.run.fetch(stage.name, manifest, models=False)
             self.reporter.reused(stage.name, key)
             return self._take(stage, manifest, reused=True)
         if stage.name in self.force:
@@ -72,6 +73,7 @@ class Session:
         directory = self.run.stage_path(stage.name, key)
         directory.mkdir(parents=True, exist_ok=True)
         self.reporter.started(stage.name)
+        self._fetch(inputs)
         began = time.perf_counter()
         with MemoryWatch() as memory:
             result = self._run(stage, directory, settings, inputs, memory)
@@ -129,6 +131,11 @@ class Session:
 
     def _take(self, stage: Stage, manifest: Manifest, *, reused: bool) -> Outcome:
         directory = self.run.stage_path(stage.name, manifest.key)
+        self.run.mirror(
+            stage.name,
+            manifest,
+            lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
+        )
         for name, record in manifest.outputs.items():
             path = str(directory / record.path)
             self.outputs[(stage.name, name)] = Artifact(path=path, digest=record.digest)
@@ -136,6 +143,12 @@ class Session:
         self.outcomes[stage.name] = outcome
         self.run.note_stage(self.attempt, stage.name, manifest, reused=reused)
         return outcome
+
+    def _fetch(self, inputs: Mapping[str, Artifact]) -> None:
+        """Have here what a stage reads of earlier ones."""
+        for name, outcome in self.outcomes.items():
+            if any(Path(a.path).is_relative_to(outcome.directory) for a in inputs.values()):
+                self.run.fetch(name, outcome.manifest, models=True)
 
     def _half_digest(self, half: Half | None) -> str | None:
         if half is None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("flows.cli.run", "demo", "The whole loop on the embedded microworld."),
     "judge": ("flows.cli.judge", "judge", "Examine a judge against pairs with known answers."),
     "labels": ("flows.cli.labels", "labels", "Look into a ledger: labels, their reasons, exports."),
+    "plan": ("flows.cli.plan", "plan", "What a run will ask of judge, GPUs and disk, before it starts."),
     "run": ("flows.cli.run", "run", "Run the pipeline that a configuration describes."),
     "ui": ("flows.cli.ui", "ui", "Start the Prefect server and serve the flows on this machine."),
 }

@@ -83,10 +83,10 @@ def start(request: RunRequest) -> None:
     preflight(config, constitution)
     mark = "" if constitution.published else "  (not published)"
     click.echo(f"charter: {config.name}, constitution {constitution.ref}{mark}")
-    local_prefect.prepare(config.runs_dir)
+    local_prefect.prepare(config.local_runs_dir)
     console = Console()
     directory = local_prefect.run_rlaif(
-        request, Terminal(), lambda data: print_report(data, console), runs_dir=config.runs_dir
+        request, Terminal(), lambda data: print_report(data, console), runs_dir=config.local_runs_dir
     )
     click.echo(directory)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +29,7 @@ from flows.config.trainers import (
     RLSection,
     SLCAISection,
 )
-from flows.config.types import ConfigPath, ConstitutionRef, Section
+from flows.config.types import ConstitutionRef, RunsDir, Section
 
 
 class RunConfig(Section):
@@ -39,8 +41,8 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of every draw in the run."""
 
-    runs_dir: ConfigPath = Field(default_factory=lambda: Path.cwd() / "runs")
-    """Folder of all runs; by default `runs` in the working directory."""
+    runs_dir: RunsDir = Field(default_factory=lambda: Path.cwd() / "runs")
+    """Folder of all runs, or a URL such as s3://bucket/runs; by default `runs` in the working directory."""
 
     constitution: ConstitutionRef
     """A published version (name@1.2.0, name@^1.2), a working file's name, or a path."""
@@ -129,10 +131,32 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _ledger_is_no_object(self) -> RunConfig:
+        if isinstance(self.runs_dir, str) and self.labels.ledger is None:
+            raise ValueError(
+                f"labels.ledger: is required with runs_dir {self.runs_dir}: a database cannot lie there; give "
+                "postgresql://user@host/name, or sqlite:///path to keep it on this machine"
+            )
+        return self
+
+    @property
+    def local_runs_dir(self) -> Path:
+        """The folder of all runs on this machine; of a URL, the one in the user's cache that mirrors it."""
+        if isinstance(self.runs_dir, Path):
+            return self.runs_dir
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "charter" / "runs" / hashlib.sha256(self.runs_dir.encode()).hexdigest()[:12]
+
     @property
     def run_directory(self) -> Path:
-        """Where this run's record lies."""
-        return self.runs_dir / self.name
+        """Where this run's record lies on this machine."""
+        return self.local_runs_dir / self.name
+
+    @property
+    def run_url(self) -> str | None:
+        """Where else it lies, when `runs_dir` is a URL."""
+        return None if isinstance(self.runs_dir, Path) else f"{self.runs_dir}/{self.name}"
 
     @property
     def has_demonstrations(self) -> bool:

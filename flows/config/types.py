@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://")
 _CONSTITUTION_PATH = re.compile(r"[/\\]|\.ya?ml$")
 
 
@@ -59,7 +60,20 @@ def _templates(value: Any, info: ValidationInfo) -> Any:
     return str(_path(value, info)) if isinstance(value, str) and "/" in value else value
 
 
+def _runs_dir(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not _URL.match(value):
+        return _path(value, info)
+    if "@" in value or "?" in value:
+        raise ValueError(
+            "a URL here holds no credentials and no options: they come from the environment (AWS_…)"
+        )
+    if not value.partition("://")[2].strip("/"):
+        raise ValueError("must name a bucket: s3://bucket/runs")
+    return str(value).rstrip("/")
+
+
 ConfigPath = Annotated[Path, BeforeValidator(_path)]
 ModelRef = Annotated[str, Field(min_length=1), BeforeValidator(resolve_model)]
 ConstitutionRef = Annotated[str, Field(min_length=1), BeforeValidator(_constitution)]
 TemplatesRef = Annotated[str, Field(min_length=1), BeforeValidator(_templates)]
+RunsDir = Annotated[Path | str, BeforeValidator(_runs_dir)]

@@ -1,0 +1,153 @@
+"""`charter plan`: what a run will ask of judge, GPUs and disk, before it starts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flows.planning import Forecast
+
+_COLUMNS = (
+    "stage",
+    "judgements",
+    "judge tokens",
+    "judge time",
+    "samples",
+    "steps",
+    "tokens trained",
+    "memory",
+    "disk",
+)
+
+
+@click.command()
+@click.option("--config", required=True, type=click.Path(dir_okay=False), help="The run's YAML file.")
+@click.option(
+    "--constitution", help="name@1.2.0, a working file's name or a path; by default the configuration's."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.FIELD=VALUE", help="Change the configuration."
+)
+@click.option(
+    "--judgements-per-second",
+    "rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Speed of all endpoints together; by default the ledger's own experience.",
+)
+@click.option("--measure", is_flag=True, help="Ask the judge a short probe (nothing of it is kept).")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(
+    config: str,
+    constitution: str | None,
+    changes: tuple[str, ...],
+    rate: float | None,
+    measure: bool,
+    as_json: bool,
+) -> None:
+    """Say what a run will ask of judge, GPUs and disk. Nothing is run and nothing is written."""
+    from rich.console import Console
+
+    from flows.launch import resolve
+    from flows.planning import plan_run
+    from flows.preflight import check_constitution, check_data
+    from flows.request import RunRequest
+
+    if measure and rate is not None:
+        raise click.UsageError("--measure and --judgements-per-second exclude each other")
+    request = RunRequest(config=config, constitution=constitution, changes=changes)
+    settings, loaded = resolve(request)
+    check_constitution(settings, loaded)
+    check_data(settings)
+    forecast = plan_run(settings, loaded, judgements_per_second=rate, measure=measure)
+    if as_json:
+        click.echo(json.dumps(forecast.to_json(), indent=2))
+        return
+    console = Console()
+    console.print(_table(forecast))
+    for line in _notes(forecast):
+        console.print(line, highlight=False, markup=False)
+
+
+def _table(forecast: Forecast) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(f"{forecast.name}, constitution {forecast.constitution}"), title_justify="left"
+    )
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    for stage in forecast.stages:
+        name = stage.stage.replace("_", " ")
+        if stage.state == "reused":
+            table.add_row(f"[dim]{name}[/dim]", "[dim]reused[/dim]")
+            continue
+        table.add_row(
+            name,
+            _count(stage.judgements),
+            _count(stage.judge_prompt_tokens + stage.judge_completion_tokens),
+            _time(stage.judge_hours),
+            _count(stage.samples),
+            _count(stage.steps),
+            _count(stage.trained_tokens),
+            size(stage.memory_bytes),
+            size(stage.disk_bytes),
+        )
+    total = forecast.total
+    judge_tokens = total("judge_prompt_tokens") + total("judge_completion_tokens")
+    table.add_section()
+    table.add_row(
+        "together",
+        *(_count(total("judgements")), _count(judge_tokens)),
+        _time(total("judge_hours") if forecast.speed else None),
+        *(_count(total("samples")), _count(total("steps")), _count(total("trained_tokens"))),
+        size(max((s.memory_bytes or 0 for s in forecast.stages), default=0)),
+        size(total("disk_bytes")),
+    )
+    return table
+
+
+def _notes(forecast: Forecast) -> list[str]:
+    """Where the figures come from."""
+    lines = []
+    if forecast.speed is not None:
+        lines.append(f"judge: {forecast.speed.per_second:,.1f} judgements/s, {forecast.speed.source}")
+    elif forecast.total("judgements"):
+        lines.append("judge: speed unknown; give --judgements-per-second, or --measure it")
+    for stage in forecast.stages:
+        known = f"; {stage.known_judgements:,} more are in the ledger" if stage.known_judgements else ""
+        if stage.source or known:
+            lines.append(f"{stage.stage.replace('_', ' ')}: {stage.source}{known}")
+    return lines
+
+
+def _count(n: float) -> str:
+    return f"{round(n):,}" if n else ""
+
+
+def _time(hours: float | None) -> str:
+    if not hours:
+        return ""
+    return (
+        f"{hours:,.1f} h"
+        if hours >= 1
+        else f"{hours * 60:.1f} min"
+        if hours * 60 >= 1
+        else f"{hours * 3600:.0f} s"
+    )
+
+
+def size(n: float | None) -> str:
+    """Bytes as people read them, in powers of 1,024."""
+    if not n:
+        return ""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024 or unit == "TiB":
+            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
+        n /= 1024
+    raise AssertionError
