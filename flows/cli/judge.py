@@ -79,8 +79,9 @@ def serve(
 @click.option("--constitution", required=True, metavar="REF", help="A name, name@1.2.0, or a file.")
 @click.option(
     "--pairs",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Pairs with known answers, in any of the usual formats. Default: ours.",
+    help="Pairs with known answers, in any of the usual formats; repeatable. Default: ours.",
 )
 @click.option("--model", help="Name of the model, where a server has several.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The served model's folder.")
@@ -97,7 +98,7 @@ def serve(
 def exam(
     place: str,
     constitution: str,
-    pairs: Path | None,
+    pairs: tuple[Path, ...],
     model: str | None,
     tokenizer: Path | None,
     api_key_env: str | None,
@@ -108,44 +109,34 @@ def exam(
     page: Path | None,
 ) -> None:
     """Examine a judge under a constitution; print the report and keep it in the ledger."""
-    import judges.exam
-    from constitution import load
-    from judges import InProcessJudge, Judge, LabelSettings, Ledger, OpenAIJudge
-    from judges.exam.html import html
-    from judges.known import read_known_pairs
+    from flows.examining import ExamRequest, take
+    from judges.exam import ExamSettings, text
 
-    source = pairs or Path(judges.exam.__file__).with_name("pairs.json")
-    known = read_known_pairs(source, limit=limit)
-    for line in known.skipped[:3]:
-        click.echo(f"passed over {line}", err=True)
-    examined: Judge
-    if "://" in place:
-        examined = OpenAIJudge(endpoints=[place], model=model, tokenizer=tokenizer, api_key_env=api_key_env)
-    else:
-        examined = InProcessJudge(place)
-    with Ledger.open(ledger) as opened:
-        report = judges.exam.examine(
-            examined,
-            load(constitution),
-            known.pairs,
-            ledger=opened,
-            settings=LabelSettings(templates=templates),
-            exam=judges.exam.ExamSettings(probe_pairs=probes),
-            source="our own pairs" if pairs is None else pairs.name,
-            on_progress=_progress,
-        )
-        judges.exam.save_exam(opened, report)
-    click.echo(judges.exam.text(report))
-    if page is not None:
-        part = page.with_name(f".{page.name}.tmp")
-        part.write_text(html(report), encoding="utf-8")
-        part.replace(page)
+    request = ExamRequest(
+        judge=place,
+        constitution=constitution,
+        pairs=tuple(map(str, pairs)),
+        limit=limit,
+        model=model,
+        tokenizer=None if tokenizer is None else str(tokenizer),
+        api_key_env=api_key_env,
+        templates=templates,
+        ledger=ledger,
+        page=None if page is None else str(page),
+        thresholds=ExamSettings(probe_pairs=probes),
+    )
+    report = take(request, on_progress=_progress, on_skipped=_skipped)
+    click.echo(text(report))
     sys.exit(0 if report.passed else 1)
 
 
 def _progress(line: str) -> None:
     if sys.stderr.isatty():
         click.echo(f"\r{line:<60}", nl=False, err=True)
+
+
+def _skipped(line: str) -> None:
+    click.echo(f"passed over {line}", err=True)
 
 
 def _waiting(seconds: float) -> None:
