@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from flows.config.knobs import knobs
-from flows.config.types import ConfigPath, Section
+from flows.config.sections import JudgeSection
+from flows.config.types import ConfigPath, ModelRef, Section
+from training.brake import BrakeConfig
 from training.reward_config import (
     CheckerTerm,
     EnsembleTerm,
@@ -118,6 +120,36 @@ class RewardSection(Section):
         return self
 
 
+_GOLD = {"gold": {"kind": "regex", "pattern": "-"}, "prompts": ["-"]}
+
+
+class BrakeSection(knobs(BrakeConfig, filled=_GOLD)):  # type: ignore[misc]
+    """Stop when held-out gold falls while the proxy climbs, and keep the best policy. Exactly one gold judge.
+
+    The held-out prompts are those of critique and revision, on which reinforcement learning never trains; the
+    evaluation's stay unseen.
+    """
+
+    microworld: bool = False
+    """The microworld's oracle."""
+
+    model: ModelRef | None = None
+    """A held-out, stronger reward model."""
+
+    judge: JudgeSection | None = None
+    """A held-out, stronger judge, which marks answers from 1 to 10 under the constitution."""
+
+    templates: str = "default"
+    """The judge's template set: default, or a folder with pointwise.j2."""
+
+    @model_validator(mode="after")
+    def _one_gold(self) -> BrakeSection:
+        given = [name for name in ("microworld", "model", "judge") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give one of microworld, model and judge (have {', '.join(given) or 'none'})")
+        return self
+
+
 class PPOSection(knobs(PPOConfig, filled=_RL, without=_NO_FILES)):  # type: ignore[misc]
     """Proximal policy optimisation from the SL-CAI model, against the reward model."""
 
@@ -126,6 +158,9 @@ class PPOSection(knobs(PPOConfig, filled=_RL, without=_NO_FILES)):  # type: igno
 
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
+
+    brake: BrakeSection | None = None
+    """When to stop before the last step."""
 
     @model_validator(mode="after")
     def _value_model_has_a_trunk(self) -> PPOSection:
@@ -145,6 +180,9 @@ class GRPOSection(knobs(GRPOConfig, filled=_RL, without=_NO_FILES)):  # type: ig
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
 
+    brake: BrakeSection | None = None
+    """When to stop before the last step."""
+
 
 class RLOOSection(knobs(RLOOConfig, filled=_RL, without=_NO_FILES)):  # type: ignore[misc]
     """REINFORCE leave-one-out from the SL-CAI model."""
@@ -154,6 +192,9 @@ class RLOOSection(knobs(RLOOConfig, filled=_RL, without=_NO_FILES)):  # type: ig
 
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
+
+    brake: BrakeSection | None = None
+    """When to stop before the last step."""
 
 
 class PreferenceSection(

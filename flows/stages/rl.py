@@ -5,12 +5,13 @@ PPO, GRPO or RLOO against a reward, on a leash of KL; or DPO and its relatives, 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from flows.config.trainers import PreferenceSection
-from flows.files import write_json, write_jsonl
+from flows.files import write_jsonl
+from flows.judge_reward import judge_term
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.brake import brake_fields, brake_inputs, brake_judge, brake_settings
 from flows.stages.reward_model import Member, members
 from flows.stages.training import settings_of, train, tuning_of
 from judges import TemplateSet
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
-_OWN = ("method", "reward", "rewrites")
+_OWN = ("method", "reward", "rewrites", "brake")
 
 
 def run(work: Work) -> Result:
@@ -40,6 +41,9 @@ def run(work: Work) -> Result:
         write_jsonl(work.directory / "samples.jsonl", [])
         return Result(outputs={**outputs, "samples": "samples.jsonl"}, metrics=metrics)
     fields |= {"prompts": [work.inputs["prompts"]], "rewards": _rewards(work)}
+    if work.settings.get("brake"):
+        fields["brake"] = brake_fields(work)
+        outputs["brake"] = "model/brake.jsonl"
     total = work.settings["knobs"]["steps"]
     metrics = train(work, method, fields=fields, total=total, shown=("reward", "kl", "length"))
     return Result(outputs=outputs, metrics=metrics)
@@ -57,7 +61,8 @@ def _rewards(work: Work) -> list[dict[str, Any]]:
             weight = reward["model"] * (dimensions[dimension] if dimension else 1.0)
             parts.append({"name": dimension or "model", "weight": weight, **_model(paths, reward)})
     if reward["judge"]:
-        parts.append(_judge(work, reward["judge"]))
+        judge = {"judge": work.tuning["judge"], "templates": reward["judge"]["templates"]}
+        parts.append({"weight": reward["judge"]["weight"], **judge_term(work, "judge_reward.json", **judge)})
     return parts + reward["terms"]
 
 
@@ -65,27 +70,6 @@ def _model(paths: list[str], reward: dict[str, Any]) -> dict[str, Any]:
     if len(paths) == 1:
         return {"kind": "model", "path": paths[0]}
     return {"kind": "ensemble", "paths": paths, "combine": reward["combine"], "penalty": reward["penalty"]}
-
-
-def _judge(work: Work, judge: dict[str, Any]) -> dict[str, Any]:
-    """Direct RLAIF: the trainer calls `flows.judge_reward`, which finds judge and constitution in a file."""
-    path = work.directory / "judge_reward.json"
-    write_json(
-        path,
-        {
-            "judge": work.tuning["judge"],
-            "templates": judge["templates"],
-            "constitution": json.loads(work.input("constitution").read_text(encoding="utf-8")),
-            "seed": work.seed,
-        },
-    )
-    return {
-        "kind": "function",
-        "name": "judge",
-        "weight": judge["weight"],
-        "function": "flows.judge_reward:score",
-        "arguments": {"settings": str(path)},
-    }
 
 
 def input_name(member: Member) -> str:
@@ -107,7 +91,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
             found[input_name(member)] = inputs.output("reward_model", member.name)
     if config.rl.reward.judge:
         found |= {"constitution": inputs.output("labels", "constitution"), **inputs.judge()}
-    return found
+    return found | brake_inputs(inputs)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -125,13 +109,14 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         # Before the run starts: a set that cannot mark a single answer says so here.
         templates.pointwise([{"role": "user", "content": "?"}], "", "")
         settings["judge_templates"] = templates.digest
-    return settings
+    return settings | brake_settings(config.rl.brake)
 
 
 def _tuning(config: RunConfig) -> dict[str, Any]:
     return {
         **tuning_of(config, config.rl, without=_OWN),
         "judge": config.judge.model_dump(mode="json"),
+        "brake_judge": brake_judge(config),
     }
 
 

@@ -42,7 +42,7 @@ def test_shipped_configs_fill_the_trainers(path):
     SftConfig.model_validate({**data, **config.sl_cai.model_dump(exclude={"start_from"})})
     own = set(OWN["RewardModelSection"])
     RewardModelConfig.model_validate({**data, **config.reward_model.model_dump(exclude=own)})
-    knobs = config.rl.model_dump(exclude={"method", "reward"})
+    knobs = config.rl.model_dump(exclude={"method", "reward", "brake"})
     PPOConfig.model_validate({**shared, "prompts": ["p"], "reward_model": "r", **knobs})
 
 
@@ -52,9 +52,9 @@ REWARDED = {"prompts", "reward_model", "reference", "rewards", "pretrain", "brak
 OWN = {
     "SLCAISection": {"start_from"},
     "RewardModelSection": {"start_from", "ensemble", "dimensions", "human", "rewrites"},
-    "PPOSection": {"method", "reward"},
-    "GRPOSection": {"method", "reward"},
-    "RLOOSection": {"method", "reward"},
+    "PPOSection": {"method", "reward", "brake"},
+    "GRPOSection": {"method", "reward", "brake"},
+    "RLOOSection": {"method", "reward", "brake"},
     "PreferenceSection": {"method", "rewrites"},
 }
 

@@ -24,7 +24,9 @@ def brake_after(proxies, golds, **settings):
 
 def test_a_fall_under_a_climbing_proxy_stops_and_names_the_peak():
     spread = [0.1 * (n % 5) for n in range(40)]
-    golds = [[level + s * (1 + 0.1 * step) for s in spread] for step, level in enumerate((0.5, 0.8, 0.6, 0.4))]
+    golds = [
+        [level + s * (1 + 0.1 * step) for s in spread] for step, level in enumerate((0.5, 0.8, 0.6, 0.4))
+    ]
     brake = brake_after((0, 1, 2, 3), golds)
     assert brake.stop and brake.best.step == 1
     assert [row["fallen"] for row in brake.rows()] == [False, False, True, True]
@@ -82,7 +84,9 @@ def moderation(conversations, responses):
 def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp("brake")
     for name, count in (("train", 8), ("held_out", 24), ("few", 3)):
-        rows = [{"id": f"{n}", "prompt": [{"role": "user", "content": f"{name} {n} egg"}]} for n in range(count)]
+        rows = [
+            {"id": f"{n}", "prompt": [{"role": "user", "content": f"{name} {n} egg"}]} for n in range(count)
+        ]
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return directory
 
