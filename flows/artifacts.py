@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -24,10 +24,10 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from constitution.diff import diff
 from constitution.views import diff_markdown
-from flows.escape import clip, escape_markdown
+from flows.escape import clip
 from flows.progress import label
 from flows.report.data import ReportData, result_rows
-from flows.report.markdown import result_markdown, table, walk_markdown
+from flows.report.markdown import result_markdown, walk_markdown
 from flows.reporting import constitution_before
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PrefectReporter:
 
     def started(self, stage: str) -> None:
         self._last, self._artifact = time.monotonic(), None
-        with _a_view_only():
+        with a_view_only():
             self._artifact = create_progress_artifact(  # type: ignore[assignment]
                 progress=0.0, key=f"progress-{stage.replace('_', '-')}", description=label(stage).strip()
             )
@@ -60,7 +60,7 @@ class PrefectReporter:
         now = time.monotonic()
         if self._artifact is None or not total or now - self._last < _UPDATE_SECONDS:
             return
-        with _a_view_only():
+        with a_view_only():
             update_progress_artifact(
                 artifact_id=self._artifact,
                 progress=min(100.0, 100.0 * done / total),
@@ -70,14 +70,14 @@ class PrefectReporter:
 
     def finished(self, stage: str, seconds: float, text: str) -> None:
         if self._artifact is not None:
-            with _a_view_only():
+            with a_view_only():
                 update_progress_artifact(artifact_id=self._artifact, progress=100.0)
             self._artifact = None
         get_run_logger().info("%s: %.1f s, %s", stage, seconds, text)
 
 
 @contextmanager
-def _a_view_only() -> Iterator[None]:
+def a_view_only() -> Iterator[None]:
     """What cannot be shown now is left out: no waiting for the server, no error."""
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
@@ -100,25 +100,3 @@ def publish(session: Session, data: ReportData) -> None:
     if (before := constitution_before(session)) is not None:
         markdown = diff_markdown(diff(before, session.constitution))
         create_markdown_artifact(key="constitution-diff", markdown=markdown, description=title)
-    if "labels" in session.outcomes:
-        markdown = f"# Labels of {escape_markdown(title)}\n\n{table(label_rows(session))}"
-        create_markdown_artifact(key="label-report", markdown=markdown, description=title)
-
-
-def label_rows(session: Session) -> list[list[str]]:
-    """The judge's statuses and the draw of principles: a heading row, then what and how many."""
-    rows = [["labels", "count"]]
-    metrics = session.outcomes["labels"].manifest.metrics
-    for name, value in _flat(metrics):
-        rows.append([name, f"{value:.3f}" if isinstance(value, float) else str(value)])
-    return rows
-
-
-def _flat(metrics: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name} ")
-        else:
-            rows.append((f"{prefix}{name}".replace("_", " "), value))
-    return rows

@@ -8,13 +8,21 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from constitution import ComparisonPrinciple, CritiquePrinciple, render_critique, render_revision
+from constitution import (
+    ComparisonPrinciple,
+    Constitution,
+    CritiquePrinciple,
+    draw_comparison,
+    render_critique,
+    render_revision,
+)
 from flows.gold import score_answer
 from flows.judging import make_judge
 from flows.stages.base import Work
 from flows.stages.sampling import Sampler, part_seed
 from flows.statistics import rate
 from judges import Pair, TemplateSet
+from judges.known import KnownPair
 from judges.readout import normalised
 
 if TYPE_CHECKING:
@@ -86,6 +94,30 @@ def _revise(work: Work, asked: Sequence[Rewrite]) -> list[str]:
             for (c, r), critique in zip(pairs, critiques, strict=True)
         ],
     )
+
+
+def generated_pairs(constitution: Constitution, *, n: int, seed: int, principles: int) -> list[KnownPair]:
+    """Pairs on held-out topics whose better answer gold knows, under the principles that each pair draws.
+
+    Fewer than `n`, down to none, where few of the constitution's questions are the microworld's.
+    """
+    from microworld.corpus import Corpus
+    from microworld.oracle import score_request
+
+    corpus = Corpus(f"known pairs:{seed}", split="heldout", wording_split="heldout")
+    found: list[KnownPair] = []
+    for number in range(50 * n):
+        if len(found) == n:
+            break
+        request = corpus.request()
+        a, b = corpus.pair(request)
+        pair = Pair(id=f"exam-{number:05d}", prompt=({"role": "user", "content": request.text},), a=a, b=b)
+        drawn = draw_comparison(constitution, pair.id, seed=seed, n=principles)
+        scores = score_request(request, a), score_request(request, b)
+        p = gold_preference([(principle.question, 1.0) for principle in drawn], *scores)
+        if p is not None and abs(p - 0.5) > _CLEAR - 0.5:
+            found.append(KnownPair(pair=pair, winner="a" if p > 0.5 else "b"))
+    return found
 
 
 def gold_preference(principles: Sequence[tuple[str, float]], a: GoldScores, b: GoldScores) -> float | None:

@@ -16,6 +16,7 @@ from typing import Any
 from prefect import Flow, flow, get_run_logger, tags
 
 from flows.artifacts import PrefectReporter, publish
+from flows.audit_artifacts import shown_after
 from flows.launch import open_session, run_one_stage, run_stages
 from flows.local_prefect import without_heartbeats
 from flows.processes import stop_with_parent
@@ -100,8 +101,9 @@ def _stage_flow(stage: Stage) -> Flow[..., str]:
     def run(request: RunRequest) -> str:
         if (step := _step.get()) is not None:
             session, found, _ = step
-            return str(session.execute(found).directory)
-        with working(request) as session:
+            with shown_after(session, found):
+                return str(session.execute(found).directory)
+        with working(request) as session, shown_after(session, stage):
             return str(run_one_stage(session, stage.name).directory)
 
     run.__name__ = run.__qualname__ = stage.name
@@ -115,6 +117,7 @@ _FLOWS: dict[str, Flow[..., str]] = {stage.name: _stage_flow(stage) for stage in
 
 world = _FLOWS["world"]
 prompts = _FLOWS["prompts"]
+judge_exam = _FLOWS["judge_exam"]
 helpful_sft = _FLOWS["helpful_sft"]
 critique_revision = _FLOWS["critique_revision"]
 sl_cai = _FLOWS["sl_cai"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 StageName = Literal[
     "world",
     "prompts",
+    "judge_exam",
     "helpful_sft",
     "critique_revision",
     "sl_cai",

@@ -62,6 +62,7 @@ class Session:
 
         Raises FlowError for what the user can mend and StageFailed for a child process that ended badly.
         """
+        stage.gate(self)
         key, inputs, settings = self.plan(stage)
         manifest = None if stage.name in self.force else self.run.finished(stage.name, key)
         if manifest is not None:

@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 
 def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
     """The numbers of one attempt. `seconds` is its wall time; reused stages show what they once took."""
+    from flows.gates import audit_record
     from flows.session import describe_constitution
 
     outcomes = session.outcomes
@@ -27,6 +28,8 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "seed": session.config.seed,
         "constitution": describe_constitution(session.constitution),
         "models": evaluation.get("models", {}),
+        "judge_exam": _metrics(session, "judge_exam"),
+        "audit": audit_record(session),
         "judge": {**_metrics(session, "labels"), **exam.get("judge", {}), **_gold(agreement, "labels")},
         "revision": {**_metrics(session, "critique_revision"), **exam.get("revision", {})},
         "reward_model": {**_metrics(session, "reward_model"), **_gold(agreement, "reward_model")},

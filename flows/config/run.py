@@ -21,6 +21,7 @@ from flows.config.sections import (
     PromptsSection,
     WorldSection,
 )
+from flows.config.oversight import AuditSection, ExamSection
 from flows.config.trainers import (
     HelpfulSFTSection,
     PPOSection,
@@ -83,8 +84,14 @@ class RunConfig(Section):
     pairs: PairsSection = PairsSection()
     """Pairs of answers."""
 
+    exam: ExamSection = ExamSection()
+    """The judge's exam, before it labels anything."""
+
     labels: LabelsSection = LabelsSection()
     """The judge's labels."""
+
+    audit: AuditSection = AuditSection()
+    """People's audit of the labels."""
 
     reward_model: RewardModelSection = RewardModelSection()
     """The reward model."""

@@ -163,7 +163,7 @@ def change_rows(data: ReportData) -> list[list[str]]:
 def findings(data: ReportData) -> list[str]:
     """What a person should know first, in sentences."""
     summary = data.summary
-    found = _harmlessness(data) + _helpfulness(data)
+    found = _warnings(summary) + _harmlessness(data) + _helpfulness(data)
     if (change := data.label_change) is not None and data.before is not None:
         found.append(
             f"Against {data.before['constitution']['ref']}, {change.flipped} of {change.pairs} shared pairs changed "
@@ -181,6 +181,22 @@ def findings(data: ReportData) -> list[str]:
         )
     if not summary["constitution"]["published"]:
         found.append("The constitution is a working file, not a published version: this is a trial run.")
+    return found
+
+
+def _warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What stands against the labels, although training went on; and what people found."""
+    found = []
+    exam, audit = summary.get("judge_exam") or {}, summary.get("audit") or {}
+    if exam and not exam["taken"]:
+        found.append(f"Warning: the judge was not examined: {exam['reason']}.")
+    elif exam and not exam["passed"]:
+        found.append(f"Warning: the judge failed its exam ({'; '.join(exam['problems'])}); nothing required it.")
+    if audit:
+        k = audit["kappa"]
+        said = f"people judged {audit['pairs']} pairs, kappa with the judge {k['value']:.2f} ({k['low']:.2f}-{k['high']:.2f})"
+        problem = audit["problem"]
+        found.append(f"Warning: {problem}, and audit.override is set." if problem else f"Audit: {said}.")
     return found
 
 

@@ -9,6 +9,7 @@ from flows.stages import (
     evaluate,
     gain,
     helpful_sft,
+    judge_exam,
     labels,
     pairs,
     prompts,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 STAGES: tuple[Stage, ...] = (
     world.STAGE,
     prompts.STAGE,
+    judge_exam.STAGE,
     helpful_sft.STAGE,
     critique_revision.STAGE,
     sl_cai.STAGE,

@@ -18,6 +18,7 @@ from flows.progress import Progress
 if TYPE_CHECKING:
     from constitution import Constitution
     from flows.config import RunConfig
+    from flows.session import Session
 
 Half = Literal["critique", "comparison"]
 
@@ -115,7 +116,8 @@ class Stage:
 
     `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a child
     process of their own, so that a model's memory is given back and a crash is an exit code; those that
-    `samples` may do so in several processes.
+    `samples` may do so in several processes. The `gate` is asked at every start, before a result is reused too; it
+    raises FlowError for what must not go on.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Stage:
     run: Callable[[Work], Result]
     active: Callable[[RunConfig], bool] = lambda config: True
     summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
+    gate: Callable[[Session], None] = lambda session: None
 
     def key(
         self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None

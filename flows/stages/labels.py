@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.errors import TooFewLabels
 from flows.files import write_json, write_jsonl
+from flows.gates import people_said
 from flows.label_shards import LabelShard, drop_judge
 from flows.snapshot import to_json
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
+from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
 from training.data import read_rows
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
 
 # What of the section is not the judge's business: how pairs are grouped, and what trains afterwards.
-_NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "min_usable")
+NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "min_usable")
 
 
 def run(work: Work) -> Result:
@@ -67,10 +69,13 @@ def run(work: Work) -> Result:
             statuses=work.settings["statuses"],
             pair_ids=ids,
         )
-        rows = [_row(labelled) for labelled in labelled_pairs(ledger, label_set, pair_ids=ids)]
+        rows, usable = [], 0
+        for labelled in labelled_pairs(ledger, label_set, pair_ids=ids):
+            rows.append(_row(labelled))
+            usable += effective_status(labelled) in work.settings["statuses"]
     write_jsonl(work.directory / "labels.jsonl", rows)
     write_json(work.directory / "constitution.json", to_json(work.constitution))
-    metrics = {**_metrics(done), "usable": _usable(work, rows), "label_set": label_set}
+    metrics = {**_metrics(done), "usable": usable, "label_set": label_set}
     check_usable(work, metrics)
     return Result(
         outputs={
@@ -125,11 +130,8 @@ def _row(labelled: Any) -> dict[str, Any]:
         "principles": list(label.principles),
         "label_digest": label.digest,
         "detail": label.detail,
+        "person": None if labelled.verdict is None else labelled.verdict.winner,
     }
-
-
-def _usable(work: Work, rows: list[dict[str, Any]]) -> int:
-    return sum(row["status"] in work.settings["statuses"] for row in rows)
 
 
 def _metrics(reports: list[LabelReport]) -> dict[str, Any]:
@@ -152,12 +154,16 @@ def _metrics(reports: list[LabelReport]) -> dict[str, Any]:
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:
-    return {"pairs": inputs.output("pairs", "pairs"), **inputs.judge()}
+    found = {"pairs": inputs.output("pairs", "pairs"), **inputs.judge()}
+    # A new verdict makes other preferences; runs that nobody audits keep the keys that they have.
+    if (verdicts := people_said(inputs.config)) is not None:
+        found["verdicts"] = Artifact(path="ledger", digest=verdicts)
+    return found
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     return {
-        "asked": config.labels.model_dump(mode="json", exclude=set(_NOT_ASKED)),
+        "asked": config.labels.model_dump(mode="json", exclude=set(NOT_ASKED)),
         "templates": TemplateSet(config.labels.templates).digest,
         "statuses": list(config.labels.statuses),
         "judge": judge_settings(config),
@@ -182,6 +188,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 
 STAGE = Stage(
     name="labels",
+    version=2,
     title="The judge's labels",
     half="comparison",
     inputs=_inputs,

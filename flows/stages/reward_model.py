@@ -11,6 +11,7 @@ from flows.digests import digest_file
 from flows.errors import FlowError
 from flows.files import write_jsonl
 from flows.snapshot import from_json
+from flows.gates import training_gate
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.training import settings_of, train, tuning_of
 from training.data import read_rows
@@ -137,6 +138,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 STAGE = Stage(
     name="reward_model",
+    gate=training_gate,
     title="Reward model",
     version=2,
     inputs=_inputs,
