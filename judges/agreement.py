@@ -3,8 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+RESAMPLES = 1000
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A statistic over `n` units with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def with_interval(
+    counts: Mapping[Kind, int], statistic: Callable[[Mapping[Kind, int]], float], *, seed: int = 0
+) -> Estimate:
+    """The statistic with a percentile bootstrap interval over units (Efron 1979).
+
+    `counts` says how often each kind of unit came; `statistic` is computed from such counts. Where all units are
+    of one kind the interval has no width: report the plain share with its own interval beside it. Raises
+    ValueError when the statistic has nothing to work on.
+    """
+    import numpy as np
+
+    kinds = sorted((kind for kind, n in counts.items() if n), key=repr)
+    total = sum(counts[kind] for kind in kinds)
+    value = statistic({kind: counts[kind] for kind in kinds})
+    draws = np.random.default_rng(seed).multinomial(
+        total, [counts[kind] / total for kind in kinds], size=RESAMPLES
+    )
+    found = [statistic({k: int(n) for k, n in zip(kinds, draw, strict=True) if n}) for draw in draws]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(value=value, low=min(value, float(low)), high=max(value, float(high)), n=total)
 
 
 def cohen_kappa(counts: Mapping[tuple[Any, Any], int]) -> float:
@@ -32,15 +68,20 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float:
     Each unit holds the ratings that it got; units with fewer than two are left out. 1 is perfect agreement, 0
     chance. 1.0 when everybody always says the same. Raises ValueError when no unit has two ratings.
     """
+    return alpha_of_counts(Counter(tuple(unit) for unit in units))
+
+
+def alpha_of_counts(counts: Mapping[tuple[Hashable, ...], int]) -> float:
+    """The same alpha from how often each combination of ratings came."""
     weights: dict[tuple[Hashable, Hashable], float] = {}
-    for ratings in units:
+    for ratings, times in counts.items():
         m = len(ratings)
         if m < 2:
             continue
-        counts = Counter(ratings)
-        for x, n in counts.items():
-            for y, k in counts.items():
-                weights[x, y] = weights.get((x, y), 0.0) + n * (k - (x == y)) / (m - 1)
+        rated = Counter(ratings)
+        for x, n in rated.items():
+            for y, k in rated.items():
+                weights[x, y] = weights.get((x, y), 0.0) + times * n * (k - (x == y)) / (m - 1)
     if not weights:
         raise ValueError("alpha needs a unit with two ratings")
     totals: dict[Hashable, float] = {}

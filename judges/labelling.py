@@ -73,8 +73,9 @@ def label_pairs(
     `pairs` may be a generator; one batch is held at a time. A ranking among them yields a label for each of its
     pairs, `<id>:ab` and so on. Several judges vote, and their votes are averaged. `on_progress` is called after
     every commit with the report so far. Labels made for an exam belong to a label set of their own; `drawn_by`
-    maps a pair's id to the id that draws its principles, where that is another. Raises JudgeError when a pair id comes twice with different content, or
-    when the judge fails whole batches in a row; everything committed before stays.
+    maps a pair's id to the id that draws its principles, where that is another. Raises JudgeError when a pair id
+    comes twice with different content, or when the judge fails whole batches in a row; everything committed before
+    stays.
     """
     judges = list(judge) if isinstance(judge, Sequence) else [judge]
     if not judges:

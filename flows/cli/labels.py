@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.cli.audit import agreement_lines, audit, card
+from flows.cli.ledger import label_set_option, ledger_option, open_ledger, print_table, table, text_cells
+
 if TYPE_CHECKING:
-    from judges import Ledger, Status
+    from judges import Status
     from judges.explain import Explanation
 
 STATUSES: tuple[Status, ...] = (
@@ -24,18 +27,6 @@ STATUSES: tuple[Status, ...] = (
     "error",
 )
 
-_ledger = click.option(
-    "--ledger",
-    "place",
-    envvar="CHARTER_LEDGER",
-    show_envvar=True,
-    metavar="URL|PATH",
-    help="sqlite:///file, postgresql://user@host/name, a file, or a run's folder. Default: the newest run's.",
-)
-_label_set = click.option(
-    "--set", "ref", metavar="DIGEST", help="Beginning of a label set's digest. Default: newest."
-)
-
 
 @click.group(name="labels")
 def labels() -> None:
@@ -43,8 +34,8 @@ def labels() -> None:
 
 
 @labels.command()
-@_ledger
-@_label_set
+@ledger_option
+@label_set_option
 @click.option(
     "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable."
 )
@@ -65,7 +56,7 @@ def show(
     from judges.ledger.reading import find_label_set, labelled_pairs
     from judges.text import clipped
 
-    with _open(place) as ledger:
+    with open_ledger(place) as ledger:
         label_set = find_label_set(ledger, ref)
         chosen = (
             x
@@ -87,33 +78,33 @@ def show(
             }
             click.echo(json.dumps(row))
         return
-    table = _table("pair", "p", "ab", "ba", "status", "principle", "person", texts=("prompt", "a", "b"))
+    shown = table("pair", "p", "ab", "ba", "status", "principle", "person", texts=("prompt", "a", "b"))
     for x in rows:
         label, last = x.label, x.pair.prompt[-1]["content"]
-        table.add_row(
-            *_cells(clipped(x.pair.id, 24), _p(label.p), _p(label.p_ab), _p(label.p_ba), label.status),
-            *_cells(clipped(", ".join(label.principles), 24), x.verdict.winner if x.verdict else ""),
-            *_cells(clipped(last, 200), clipped(x.pair.a, 200), clipped(x.pair.b, 200)),
+        shown.add_row(
+            *text_cells(clipped(x.pair.id, 24), _p(label.p), _p(label.p_ab), _p(label.p_ba), label.status),
+            *text_cells(clipped(", ".join(label.principles), 24), x.verdict.winner if x.verdict else ""),
+            *text_cells(clipped(last, 200), clipped(x.pair.a, 200), clipped(x.pair.b, 200)),
         )
-    _print(table)
+    print_table(shown)
 
 
 @labels.command()
 @click.argument("label", metavar="LABEL|PAIR")
-@_ledger
+@ledger_option
 def explain(label: str, place: str | None) -> None:
     """The whole story of one label: by the beginning of its digest, or by its pair's id."""
     from judges.explain import explain as tell
 
-    with _open(place) as ledger:
+    with open_ledger(place) as ledger:
         story = tell(ledger, label)
     click.echo("\n".join(_story(story)))
 
 
 @labels.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@_ledger
-@_label_set
+@ledger_option
+@label_set_option
 @click.option(
     "--status",
     "statuses",
@@ -128,7 +119,7 @@ def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, .
     from judges import export_preferences
     from judges.ledger.reading import find_label_set
 
-    with _open(place) as ledger:
+    with open_ledger(place) as ledger:
         counts = export_preferences(ledger, find_label_set(ledger, ref), out, statuses=statuses)
     for status, count in counts.items():
         click.echo(f"{count:>9,} {status}{'' if status in statuses else ' (left out)'}")
@@ -136,7 +127,7 @@ def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, .
 
 @labels.command(name="import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_ledger
+@ledger_option
 @click.option("--who", required=True, help="Whose preferences these are, such as the data set's name.")
 @click.option(
     "--pairs", "pairs_out", type=click.Path(path_type=Path), help="Also write the pairs here, to label them."
@@ -163,7 +154,7 @@ def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, lim
         )
         for k in known.pairs
     ]
-    with _open(place, create=True) as ledger:
+    with open_ledger(place, create=True) as ledger:
         ledger.add_verdicts(verdicts, [k.pair for k in known.pairs])
     if pairs_out is not None:
         part = pairs_out.with_name(f".{pairs_out.name}.{os.getpid()}.tmp")
@@ -176,58 +167,37 @@ def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, lim
 
 
 @labels.command()
-@_ledger
-@_label_set
+@ledger_option
+@label_set_option
 def stats(place: str | None, ref: str | None) -> None:
     """Counts, rates and means of a label set, per principle, with the judge's cost and people's agreement."""
-    from judges.agreement import cohen_kappa
+    from judges.audit import agreement
     from judges.ledger.reading import find_label_set, label_set_content
     from judges.ledger.statistics import set_statistics
 
-    with _open(place) as ledger:
+    with open_ledger(place) as ledger:
         label_set = find_label_set(ledger, ref)
         content = label_set_content(ledger, label_set)
         s = set_statistics(ledger, label_set, judges=content["judges"], method=content["method"])
+        people = agreement(ledger, label_set)
         url = ledger.url
-    table = _table(
+    shown = table(
         "principle", "labels", *(x for x in STATUSES if s.overall.statuses[x]), "decided", "first slot"
     )
     for name, tally in [*sorted(s.by_principle.items()), ("all", s.overall)]:
         shares = [f"{tally.statuses[x] / tally.labels:.1%}" for x in STATUSES if s.overall.statuses[x]]
-        table.add_row(
-            *_cells(name, f"{tally.labels:,}", *shares, f"{tally.decided:.3f}", f"{tally.lead:+.3f}")
+        shown.add_row(
+            *text_cells(name, f"{tally.labels:,}", *shares, f"{tally.decided:.3f}", f"{tally.lead:+.3f}")
         )
     click.echo(f"label set {label_set[:12]} of {content['constitution']['ref']} in {url}")
-    _print(table)
+    print_table(shown)
     click.echo("decided: mean distance of p from one half. first slot: its lead in probability; 0 is fair.")
     click.echo(
         f"{s.judgements:,} judgements, {s.failures:,} calls lost, {s.prompt_tokens + s.completion_tokens:,} tokens, "
         f"{s.seconds:,.0f} s" + ("" if s.cost is None else f", cost {s.cost:.2f}")
     )
-    if s.verdicts:
-        total = sum(s.verdicts.values())
-        same = sum(n for (judge, person), n in s.verdicts.items() if judge == person)
-        kappa = cohen_kappa(s.verdicts)
-        click.echo(
-            f"people judged {total:,}: the judge agrees on {same / total:.1%}, Cohen's kappa {kappa:.2f}"
-        )
-
-
-def _open(place: str | None, *, create: bool = False) -> Ledger:
-    from judges import JudgeError, Ledger
-
-    if place is None:
-        found = sorted(Path("runs").glob("*/ledger.db"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise JudgeError("no ledger under runs/: name one with --ledger")
-        place = str(found[-1])
-    if "://" not in place:
-        path = Path(place)
-        path = path / "ledger.db" if path.is_dir() else path
-        if not create and not path.is_file():
-            raise JudgeError(f"no ledger at {path}")
-        place = str(path)
-    return Ledger.open(place)
+    for line in agreement_lines(people):
+        click.echo(line)
 
 
 def _story(x: Explanation) -> list[str]:
@@ -290,27 +260,5 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def _table(*columns: str, texts: tuple[str, ...] = ()) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    # The texts share what room the figures leave, and are cut rather than wrapped.
-    table = Table(box=box.SIMPLE, pad_edge=False, expand=bool(texts))
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for column in texts:
-        table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=1)
-    return table
-
-
-def _cells(*values: str) -> list[Any]:
-    """Cells as plain text: rich would read [brackets] in a string as its own markup."""
-    from rich.text import Text
-
-    return [Text(value) for value in values]
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
+labels.add_command(audit)
+labels.add_command(card)
