@@ -86,7 +86,7 @@ def size_of(ref: str, *, rank: int = 0) -> ModelSize:
     if not getattr(settings, "tie_word_embeddings", True):
         parameters += text.vocab_size * text.hidden_size
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None) or 1  # recurrent layers have none
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return ModelSize(
         parameters=parameters,

@@ -26,9 +26,10 @@ def plan_rl(config: RLConfig, runtime: Runtime, tokenizer: Any, prompts: Sequenc
     weights, gradients, optimizer = trained_bytes(size, config, config.optimizer, runtime)
     rank = config.lora.r if config.lora else 0
     rewards = [size_of(path, rank=rank) for path in _reward_models(config)]
-    value = None
+    value = 0.0
     if isinstance(config, PPOConfig):
-        value = rewards[0] if config.value.start_from == "reward_model" else size
+        trunk = rewards[0] if config.value.start_from == "reward_model" else size
+        value = sum(trained_bytes(trunk, config, config.value.optimizer, runtime))
     return Plan(
         parameters=size.parameters,
         steps=config.steps,
@@ -40,7 +41,7 @@ def plan_rl(config: RLConfig, runtime: Runtime, tokenizer: Any, prompts: Sequenc
             config, size, runtime, mean=mean, longest=max(lengths) + config.max_new_tokens
         ),
         frozen=4 * sum(reward.parameters for reward in rewards) + _reference(config, size, runtime),
-        value_model=sum(trained_bytes(value, config, config.value.optimizer, runtime)) if value else 0.0,  # type: ignore[attr-defined]
+        value_model=value,
         cache=cache_bytes(config, size, runtime, longest=max(lengths) + config.max_new_tokens),
         free=free_memory(runtime),
     )
@@ -74,8 +75,9 @@ def _reference(config: RLConfig, size: ModelSize, runtime: Runtime) -> float:
 
 
 def _reward_models(config: RLConfig) -> list[str]:
+    """Of the reward, and the brake's gold."""
     paths: list[str] = []
-    for term in config.terms:
+    for term in (*config.terms, *([config.brake.gold] if config.brake else [])):
         if isinstance(term, ModelTerm):
             paths.append(term.path)
         elif isinstance(term, EnsembleTerm):
