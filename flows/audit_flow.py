@@ -23,8 +23,8 @@ from flows.escape import clip, escape_markdown
 from flows.states import told
 from judges import Ledger
 from judges.audit import agreement, record
-from judges.ledger.reading import find_label_set
 from judges.ledger.place import ledger_url
+from judges.ledger.reading import find_label_set
 
 _POLL_SECONDS = 2
 _FORM_LINES = 12
@@ -135,7 +135,8 @@ def audit_labels(request: AuditRequest) -> str:
         line = f"{kept} verdicts kept"
     else:
         k = people.kappa
-        line = f"{kept} verdicts kept; on {people.pairs} pairs kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}] with the judge"
+        with_judge = f"kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}] with the judge"
+        line = f"{kept} verdicts kept; on {people.pairs} pairs {with_judge}"
     logger.info("%s", line)
     return line
 

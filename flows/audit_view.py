@@ -115,12 +115,12 @@ def card_markdown(card: Card, *, title: str) -> str:
     return "\n\n".join(
         [
             f"# Principles of {escape(card.constitution)}",
-            f"{escape(title)}: {card.labels:,} labels. Every principle's judgements are also taken alone, as if the pair "
-            "had drawn no other.",
+            f"{escape(title)}: {card.labels:,} labels. Every principle's judgements are also taken alone, as if the "
+            "pair had drawn no other.",
             table(card_rows(card)),
-            "**drawn**: labels that drew it. **flips**: orders that name different winners. **people**: its own decisions "
-            "that people share. **changes the label**: labels whose winner or status is another without it, of those "
-            "that drew others too. **alone**: labels that drew nothing else.",
+            "**drawn**: labels that drew it. **flips**: orders that name different winners. **people**: its own "
+            "decisions that people share. **changes the label**: labels whose winner or status is another without it, of "
+            "those that drew others too. **alone**: labels that drew nothing else.",
             "## Overlap",
             "On pairs that drew both: the same winner, and the correlation of their probabilities.",
             table(_overlap_rows(card)),
@@ -146,8 +146,8 @@ def people_markdown(people: Agreement) -> str:
     kappa, alpha = people.kappa, people.alpha
     reviewers = ", ".join(f"{escape(who)} {n:,}" for who, n in people.reviewers.items())
     return (
-        f"People judged {people.pairs:,} pairs ({reviewers}): the same as the judge {_share(people.same)}, Cohen's kappa "
-        f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}], Krippendorff's alpha {alpha.value:.2f} "
+        f"People judged {people.pairs:,} pairs ({reviewers}): the same as the judge {_share(people.same)}, Cohen's "
+        f"kappa {kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}], Krippendorff's alpha {alpha.value:.2f} "
         f"[{alpha.low:.2f}, {alpha.high:.2f}]."
     )
 

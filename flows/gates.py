@@ -78,7 +78,8 @@ def audit_problem(session: Session) -> str | None:
     if pairs < audit.min_verdicts:
         if not audit.require:
             return None
-        return f"people judged {pairs} of the pairs that may train, fewer than audit.min_verdicts ({audit.min_verdicts})"
+        least = f"audit.min_verdicts ({audit.min_verdicts})"
+        return f"people judged {pairs} of the pairs that may train, fewer than {least}"
     assert found is not None and found.kappa is not None
     if found.kappa.value >= audit.min_kappa:
         return None

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from flows.config.oversight import AuditSection, ExamSection
 from flows.config.sections import (
     CritiqueRevisionSection,
     DemonstrationsSection,
@@ -21,7 +22,6 @@ from flows.config.sections import (
     PromptsSection,
     WorldSection,
 )
-from flows.config.oversight import AuditSection, ExamSection
 from flows.config.trainers import (
     HelpfulSFTSection,
     PPOSection,

@@ -194,7 +194,8 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         found.append(f"Warning: the judge failed its exam ({'; '.join(exam['problems'])}); nothing required it.")
     if audit:
         k = audit["kappa"]
-        said = f"people judged {audit['pairs']} pairs, kappa with the judge {k['value']:.2f} ({k['low']:.2f}-{k['high']:.2f})"
+        kappa = f"{k['value']:.2f} ({k['low']:.2f}-{k['high']:.2f})"
+        said = f"people judged {audit['pairs']} pairs, kappa with the judge {kappa}"
         problem = audit["problem"]
         found.append(f"Warning: {problem}, and audit.override is set." if problem else f"Audit: {said}.")
     return found

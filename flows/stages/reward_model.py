@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flows.digests import digest_file
 from flows.errors import FlowError
 from flows.files import write_jsonl
-from flows.snapshot import from_json
 from flows.gates import training_gate
+from flows.snapshot import from_json
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.training import settings_of, train, tuning_of
 from training.data import read_rows

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config.trainers import PreferenceSection
 from flows.files import write_jsonl
-from flows.judge_reward import judge_term
 from flows.gates import training_gate
+from flows.judge_reward import judge_term
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.brake import brake_fields, brake_inputs, brake_judge, brake_settings
 from flows.stages.reward_model import Member, members
