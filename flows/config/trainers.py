@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from flows.config.knobs import knobs
 from flows.config.sections import JudgeSection
-from flows.config.types import ConfigPath, ModelRef, Section
+from flows.config.types import ConfigPath, ModelRef, Section, TemplatesRef
 from training.brake import BrakeConfig
 from training.reward_config import (
     CheckerTerm,
@@ -84,10 +84,23 @@ class JudgeReward(Section):
     """The judge of `judge` scores what the policy writes: direct RLAIF (Lee et al. 2023, section 2.3.2)."""
 
     weight: float = Field(default=1.0, gt=0)
-    """The expected score, scaled to between 0 and 1, is multiplied by this."""
+    """The score is multiplied by this."""
 
-    templates: str = "default"
-    """Template set: default, or a folder with pointwise.j2."""
+    kind: Literal["pointwise", "pairwise"] = "pointwise"
+    """pointwise: the expected mark from 1 to 10, scaled to between 0 and 1. pairwise, for judges that only compare:
+    the log-odds, within 4, with which it prefers an answer to the SL-CAI model's own in the stage `pairs`."""
+
+    principles: int = Field(default=1, ge=1, le=16)
+    """Principles drawn for each prompt; the answers are averaged. pointwise takes one."""
+
+    templates: TemplatesRef = "default"
+    """Template set: default, microworld (pairwise), or a folder with pointwise.j2 or pairwise.j2."""
+
+    @model_validator(mode="after")
+    def _marks_take_one_principle(self) -> JudgeReward:
+        if self.kind == "pointwise" and self.principles != 1:
+            raise ValueError(f"principles: {self.principles} is for kind pairwise; pointwise takes one")
+        return self
 
 
 AddedTerm = Annotated[

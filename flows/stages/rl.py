@@ -13,6 +13,7 @@ from flows.gates import training_gate
 from flows.judge_reward import judge_term
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.brake import brake_fields, brake_inputs, brake_judge, brake_settings
+from flows.stages.labels import judge_settings
 from flows.stages.reward_model import Member, members
 from flows.stages.training import settings_of, train, tuning_of
 from judges import TemplateSet
@@ -62,8 +63,15 @@ def _rewards(work: Work) -> list[dict[str, Any]]:
             weight = reward["model"] * (dimensions[dimension] if dimension else 1.0)
             parts.append({"name": dimension or "model", "weight": weight, **_model(paths, reward)})
     if reward["judge"]:
-        judge = {"judge": work.tuning["judge"], "templates": reward["judge"]["templates"]}
-        parts.append({"weight": reward["judge"]["weight"], **judge_term(work, "judge_reward.json", **judge)})
+        term = judge_term(
+            work,
+            "judge_reward.json",
+            judge=work.tuning["judge"],
+            templates=reward["judge"]["templates"],
+            baselines=work.inputs.get("pairs"),
+            principles=reward["judge"]["principles"],
+        )
+        parts.append({"weight": reward["judge"]["weight"], **term})
     return parts + reward["terms"]
 
 
@@ -92,6 +100,8 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
             found[input_name(member)] = inputs.output("reward_model", member.name)
     if config.rl.reward.judge:
         found |= {"constitution": inputs.output("labels", "constitution"), **inputs.judge()}
+        if config.rl.reward.judge.kind == "pairwise":
+            found["pairs"] = inputs.output("pairs", "pairs")
     return found | brake_inputs(inputs)
 
 
@@ -107,9 +117,10 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
     if config.rl.reward.judge:
         templates = TemplateSet(config.rl.reward.judge.templates)
-        # Before the run starts: a set that cannot mark a single answer says so here.
-        templates.pointwise([{"role": "user", "content": "?"}], "", "")
-        settings["judge_templates"] = templates.digest
+        if config.rl.reward.judge.kind == "pointwise":
+            # Before the run starts: a set that cannot mark a single answer says so here.
+            templates.pointwise([{"role": "user", "content": "?"}], "", "")
+        settings |= {"judge_templates": templates.digest, "judge": judge_settings(config)}
     return settings | brake_settings(config.rl.brake)
 
 

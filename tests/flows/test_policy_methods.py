@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_the_default_is_ppo(run_yaml):
             "batch_size (10) must be a multiple of samples_per_prompt (8)",
         ),
         (["rl={method: ipo, margin: 0.5}"], "margin belongs to loss simpo, not to ipo"),
+        (["rl.reward={judge: {principles: 2}}"], "principles: 2 is for kind pairwise; pointwise takes one"),
         (["rl.clips=0.1"], "rl.clips: no such field; did you mean clip?"),
         (["rl.reward={combine: min}"], "rl.reward.combine: min needs reward_model.ensemble above 1"),
         (["rl.reward={model: 0}"], "with weight 0 the reward needs `judge` or `terms`"),
@@ -88,6 +90,8 @@ def test_what_cannot_work_is_said_before_the_run_starts(run_yaml, tmp_path):
     config = load_config(run_yaml, ["rl.reward={judge: {templates: microworld}}"])
     with pytest.raises(JudgeError, match=r"pointwise\.j2"):
         STAGE.settings(config)
+    config = load_config(run_yaml, ["rl.reward={judge: {kind: pairwise, templates: microworld}}"])
+    assert STAGE.settings(config)["reward"]["judge"]["kind"] == "pairwise"
     (tmp_path / "human.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
     config = load_config(run_yaml, [f"reward_model.human={{path: {tmp_path / 'human.jsonl'}, share: 0.5}}"])
     with pytest.raises(
@@ -125,6 +129,7 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
         "templates": "default",
         "constitution": to_json(load(tmp_path / "tiny.yaml")),
         "seed": 0,
+        "baselines": None,
     }
     settings.write_text(json.dumps(given))
 
@@ -146,6 +151,20 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
     scored = build_reward([term])(prompts, ["lovely", "awful", "hm"])
     assert scored.parts["judge"] == [1.0, 0.0, None]
     assert scored.total == [2.0, 0.0, None], "no answer is no reward, and never zero"
+
+    # Against the first answers of the run's pairs.
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": prompts[0].prompt, "a": "plain", "b": "other"}) + "\n")
+    settings = tmp_path / "pairwise.json"
+    settings.write_text(json.dumps({**given, "baselines": str(pairs), "principles": 1}))
+
+    def compare(call):
+        text = call.messages[-1]["content"]
+        return 0.75 if text.index("lovely") < text.index("plain") else 0.25
+
+    monkeypatch.setattr(judge_reward, "make_judge", lambda section: ScriptedJudge(compare))
+    scores = judge_reward.score([prompts[0].prompt] * 2, ["lovely", "plain"], settings=str(settings))
+    assert scores == [pytest.approx(math.log(3)), 0.0]
 
 
 CONSTITUTION = """\
@@ -234,3 +253,10 @@ def test_ensembles_human_pairs_dimensions_a_judge_and_dpo(tmp_path, make_run, ti
         run(path, "reward_model.dimensions={honest: 1}")
     with pytest.raises(FlowError, match="none of 4 responses has a reward: 4 could not be scored"):
         run(path, f"rl={{method: rloo, samples_per_prompt: 2, {rl}, reward: {{model: 0, judge: {{}}}}}}")
+
+    # The same judge against the SL-CAI model's own answers: it does compare, if only by the slot.
+    judge = "{kind: pairwise, templates: microworld, principles: 2}"
+    outcomes = run(
+        path, f"rl={{method: rloo, samples_per_prompt: 2, {rl}, reward: {{model: 0, judge: {judge}}}}}"
+    )
+    assert outcomes["rl"].manifest.metrics["missing_rewards"] < 4
