@@ -9,6 +9,7 @@
 Importing this package loads neither torch nor prefect.
 """
 
+from judges.against import BaselineScorer
 from judges.combine import Combined, Margins, combine
 from judges.errors import JudgeError, JudgeUnavailable, LedgerError
 from judges.export import export_preferences
@@ -44,6 +45,7 @@ __all__ = [
     "ORDERS",
     "STATUSES",
     "TRANSIENT",
+    "BaselineScorer",
     "Call",
     "Combined",
     "InProcessJudge",
