@@ -82,6 +82,11 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def side_effects(self) -> Mapping[str, Any]:
+        """What the watch over side effects found; empty where no evaluation was made."""
+        return self.summary.get("side_effects", {})
+
+    @property
     def models(self) -> list[str]:
         """The models that the summary has, in their order."""
         return [m for m in MODELS if m in self.summary["models"]]
@@ -191,7 +196,9 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
     if exam and not exam["taken"]:
         found.append(f"Warning: the judge was not examined: {exam['reason']}.")
     elif exam and not exam["passed"]:
-        found.append(f"Warning: the judge failed its exam ({'; '.join(exam['problems'])}); nothing required it.")
+        found.append(
+            f"Warning: the judge failed its exam ({'; '.join(exam['problems'])}); nothing required it."
+        )
     if audit:
         k = audit["kappa"]
         kappa = f"{k['value']:.2f} ({k['low']:.2f}-{k['high']:.2f})"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flows.escape import escape_markdown
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, png_uri
+from flows.report.side_effects import effect_rows
 
 # Prefect's artifact list downloads every body; keep one well under 250 KB.
 LONGEST_TEXT = 600
@@ -31,6 +32,9 @@ def result_markdown(data: ReportData) -> str:
     parts.append(f"Constitution {escape(summary['constitution']['ref'])}, seed {summary['seed']}.")
     parts.append("\n".join(f"- {escape(s)}" for s in findings(data)))
     parts += ["## Gold scores on held-out prompts, % (95% interval)", table(result_rows(data))]
+    if effects := effect_rows(data.side_effects, MODELS):
+        said = f"Normal is {MODELS[data.side_effects['reference']]}; ▲ marks what surely lies beyond its threshold."
+        parts += ["## Side effects, shares in % (95% interval)", said, table(effects)]
     if len(rates := rate_rows(data)) > 1:
         parts += ["## Judge, critic and reward model", table(rates)]
     if changes := change_rows(data):

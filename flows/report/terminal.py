@@ -13,21 +13,22 @@ def print_report(data: ReportData, console: Console) -> None:
     """Tables of the run's result, the comparison with the attempt before, and the findings."""
     # Models as columns: four of them fit into 80 characters, eight figures do not.
     by_figure = [list(row) for row in zip(*result_rows(data), strict=True)]
-    console.print(_table("Gold scores on held-out prompts, % (95% interval)", by_figure))
+    console.print(table("Gold scores on held-out prompts, % (95% interval)", by_figure))
     if len(rates := rate_rows(data)) > 1:
-        console.print(_table("Judge, critic and reward model", rates))
+        console.print(table("Judge, critic and reward model", rates))
     if changes := change_rows(data):
-        console.print(_table("What the edited constitution changed", changes))
+        console.print(table("What the edited constitution changed", changes))
     for sentence in findings(data):
         console.print(f"- {escape(sentence)}", highlight=False)
     gigabytes = data.summary["peak_memory_bytes"] / 1e9
     console.print(f"[dim]{data.summary['seconds']:.0f} s in all, {gigabytes:.1f} GB of memory at most[/dim]")
 
 
-def _table(title: str, rows: list[list[str]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+def table(title: str, rows: list[list[str]]) -> Table:
+    """A table with a title; the first column holds names, the others figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for i, heading in enumerate(rows[0]):
-        table.add_column(escape(heading), justify="left" if i == 0 else "right")
+        made.add_column(escape(heading), justify="left" if i == 0 else "right")
     for row in rows[1:]:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+        made.add_row(*(escape(cell) for cell in row))
+    return made
