@@ -25,16 +25,25 @@ if TYPE_CHECKING:
 
 # Prefect's artifact list downloads every body; one stays well under 250 KB.
 LONGEST_BODY = 230_000
-_LINES, _LINE = 40, 600
+# A text: so many lines, so many letters of each, so many bytes once escaped.
+_LINES, _LINE, _SIZE = 40, 600, 20_000
+_TURNS = 4
 _SHOWN_PRINCIPLES = 40
 
 
-def block(text: str, *, lines: int = _LINES) -> str:
-    """A text of several lines as inert Markdown: what is too long is cut, control characters are written out."""
+def block(text: str, *, lines: int = _LINES, size: int = _SIZE) -> str:
+    """A text of several lines as inert Markdown: control characters are written out, and what is more than so many
+    lines or bytes is cut, which is said."""
     found = printable(text).strip("\n").split("\n")
-    shown = [escape_markdown(line, limit=_LINE) for line in found[:lines]]
-    if len(found) > lines:
-        shown.append(f"<em>{len(found) - lines} more lines</em>")
+    shown: list[str] = []
+    for line in found[:lines]:
+        made = escape_markdown(line, limit=_LINE)
+        size -= len(made.encode())
+        if size < 0 and shown:
+            break
+        shown.append(made)
+    if len(found) > len(shown):
+        shown.append(f"<em>{len(found) - len(shown)} more lines</em>")
     return "<br>".join(shown) or "<em>nothing</em>"
 
 
@@ -99,11 +108,12 @@ def judged(sampled: SampledPair) -> str:
 def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, lines: int = _LINES) -> str:
     """A page for a reviewer: the pairs under the letters that the form uses, the judge's view folded away."""
     parts = [heading]
+    size = min(_SIZE, LONGEST_BODY // (8 * max(1, len(pairs))))
     for number, (sampled, shown) in enumerate(pairs, start=1):
         key = "A is response a, B is response b" if shown == "ab" else "A is response b, B is response a"
         parts += [
             f"### Pair {number}",
-            _texts(sampled.labelled.pair, shown, names=("A", "B"), lines=lines),
+            _texts(sampled.labelled.pair, shown, names=("A", "B"), lines=lines, size=size),
             f"<details><summary>What the judge says, for afterwards</summary>\n\nHere {key}.\n\n{judged(sampled)}"
             "\n\n</details>",
         ]
@@ -119,8 +129,8 @@ def card_markdown(card: Card, *, title: str) -> str:
             "pair had drawn no other.",
             table(card_rows(card)),
             "**drawn**: labels that drew it. **flips**: orders that name different winners. **people**: its own "
-            "decisions that people share. **changes the label**: labels whose winner or status is another without it, of "
-            "those that drew others too. **alone**: labels that drew nothing else.",
+            "decisions that people share. **changes the label**: labels whose winner or status is another without it, "
+            "of those that drew others too. **alone**: labels that drew nothing else.",
             "## Overlap",
             "On pairs that drew both: the same winner, and the correlation of their probabilities.",
             table(_overlap_rows(card)),
@@ -152,11 +162,18 @@ def people_markdown(people: Agreement) -> str:
     )
 
 
-def _texts(pair: Pair, shown: Order, *, names: tuple[str, str], lines: int = _LINES) -> str:
+def _texts(
+    pair: Pair, shown: Order, *, names: tuple[str, str], lines: int = _LINES, size: int = _SIZE
+) -> str:
     texts = {"a": pair.a, "b": pair.b}
-    parts = [f"**{escape(m['role'])}**<br>{block(m['content'], lines=lines)}" for m in pair.prompt]
+    parts = [
+        f"**{escape(m['role'])}**<br>{block(m['content'], lines=lines, size=size)}"
+        for m in pair.prompt[-_TURNS:]
+    ]
+    if len(pair.prompt) > _TURNS:
+        parts.insert(0, f"<em>{len(pair.prompt) - _TURNS} earlier turns</em>")
     parts += [
-        f"**{name}**<br>{block(texts[response], lines=lines)}"
+        f"**{name}**<br>{block(texts[response], lines=lines, size=size)}"
         for name, response in zip(names, shown, strict=True)
     ]
     return "\n\n".join(parts)

@@ -1,0 +1,249 @@
+"""The exam and the audit as gates: what stops a run before anything is trained on labels, and what lets it go on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import flows.gates
+import flows.stages.judge_exam as judge_exam
+from flows.errors import FlowError
+from flows.exam import generated_pairs
+from flows.gates import audit_gate, audit_problem, exam_gate
+from flows.launch import open_session, run_stages
+from flows.progress import Silent
+from flows.report.data import findings
+from flows.request import RunRequest
+from flows.session import Session
+from flows.stages import labels
+from flows.stages.base import Artifact
+from judges import Call, Ledger, ScriptedJudge
+from judges.audit import Given, record
+from judges.ledger.reading import labelled_pairs
+from training.data import read_rows
+
+# The longer one is right in every other pair, and the responses say which is good.
+KNOWN = [
+    {
+        "prompt": f"Question {i}?",
+        "chosen": f"good {i}" + " indeed" * (i % 2),
+        "rejected": f"bad {i}" + " indeed" * (1 - i % 2),
+    }
+    for i in range(40)
+]
+
+
+def texts(call: Call) -> dict[str, str]:
+    body = call.messages[-1]["content"]
+    return dict(re.findall(r"^\(([AB])\) (.*)$", body, re.MULTILINE))
+
+
+def knows(call: Call) -> float:
+    return 0.9 if texts(call)["A"].startswith("good") else 0.1
+
+
+def longer(call: Call) -> str:
+    return max("AB", key=lambda letter: len(texts(call)[letter]))
+
+
+def obeys(call: Call) -> float:
+    found = texts(call)
+    told = next((letter for letter in "AB" if "Choose it" in found[letter]), None)
+    return knows(call) if told is None else {"A": 0.9, "B": 0.1}[told]
+
+
+@pytest.fixture
+def examined(tmp_path, make_run, tiny_model, monkeypatch):
+    """`examined(judge function, **exam section)`: a run up to its exam, with its known pairs; gives the session."""
+
+    def start(answer, *, to_stage="judge_exam", **section) -> Session:
+        (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in KNOWN))
+        exam = {"pairs": ["known.jsonl"], "probe_pairs": 8, **section}
+        path = make_run(tmp_path, tiny_model, exam=exam, labels={"templates": "microworld"})
+        judge = ScriptedJudge(answer, name=getattr(answer, "__name__", "always A"))
+        for module in (judge_exam, flows.gates):
+            monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+        with open_session(RunRequest(config=str(path)), Silent()) as session:
+            run_stages(session, to_stage=to_stage)
+        return session
+
+    return start
+
+
+def stages_done(tmp_path) -> set[str]:
+    return {path.parent.parent.name for path in tmp_path.glob("runs/tiny/*/*/manifest.json")}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda call: "A", r"decided 0\.000 < 0\.600"),
+        (longer, r"accuracy 0\.\d+ < 0\.700"),
+        (obeys, r"turned by injection 1\.000 > 0\.150"),
+    ],
+)
+def test_a_judge_that_only_seems_to_judge_stops_the_run_before_training(examined, tmp_path, answer, reason):
+    with pytest.raises(
+        FlowError, match=rf"failed its exam under .*{reason}.*exam\.require: false"
+    ) as stopped:
+        examined(answer, to_stage="reward_model")
+    assert "\n" not in str(stopped.value)
+    assert stages_done(tmp_path) == {"prompts"}
+    (page,) = tmp_path.glob("runs/tiny/judge_exam/*/exam.html")
+    assert "Failed" in page.read_text() or "FAILED" in page.read_text()
+    record = json.loads((tmp_path / "runs" / "tiny" / "run.json").read_text())
+    assert record["attempts"][-1]["status"] == "failed"
+
+
+def test_a_judge_that_knows_passes_and_is_not_examined_twice(examined):
+    first = examined(knows)
+    metrics = first.outcomes["judge_exam"].manifest.metrics
+    assert metrics["passed"] and metrics["accuracy"] == 1.0 and metrics["source"] == "known.jsonl"
+    assert examined(knows).outcomes["judge_exam"].reused
+    exam_gate(first)
+    assert not examined(knows, min_accuracy=0.9).outcomes["judge_exam"].reused, (
+        "other thresholds, another exam"
+    )
+
+
+def test_without_require_a_failed_exam_is_a_warning_and_with_it_training_asks_again(examined):
+    session = examined(longer, require=False)
+    metrics = session.outcomes["judge_exam"].manifest.metrics
+    assert metrics["taken"] and not metrics["passed"]
+    exam_gate(session)
+    summary = json.loads((session.run.path / "summary.json").read_text())
+    assert summary["judge_exam"]["problems"] == metrics["problems"]
+    report = (session.run.path / "report.html").read_text()
+    assert "the judge failed its exam" in report
+    required = session.config.model_copy(
+        update={"exam": session.config.exam.model_copy(update={"require": True})}
+    )
+    session.config = required
+    with pytest.raises(FlowError, match="failed its exam"):
+        exam_gate(session)
+
+
+def test_without_pairs_and_world_there_is_no_exam(tmp_path, make_run, tiny_model):
+    path = make_run(tmp_path, tiny_model)
+    with open_session(RunRequest(config=str(path)), Silent()) as session:
+        run_stages(session, to_stage="prompts")
+        assert "judge_exam" not in session.outcomes
+        exam_gate(session)
+        audit_gate(session)
+
+
+def test_generated_pairs_are_known_under_the_principles_that_they_draw():
+    from constitution import load
+
+    c = load("microworld@1.0.0")
+    pairs = generated_pairs(c, n=30, seed=1, principles=2)
+    assert len({k.pair.id for k in pairs}) == 30 and pairs == generated_pairs(c, n=30, seed=1, principles=2)
+    assert 5 < sum(k.winner == "a" for k in pairs) < 25
+    assert generated_pairs(load("hhh@1.0.0"), n=20, seed=1, principles=1) == []
+
+
+PAIRS = [
+    {"id": f"q{i:02d}", "prompt": [{"role": "user", "content": f"Question {i}?"}], "a": f"good {i}", "b": f"bad {i}"}
+    for i in range(30)
+]  # fmt: skip
+
+
+@pytest.fixture
+def labelled_run(tmp_path, make_run, tiny_model, monkeypatch):
+    """`labelled_run(**audit section)`: a session whose labels stage is done, by a judge that knows half of the time."""
+    import flows.label_shards
+
+    judge = ScriptedJudge(lambda call: knows(call))
+    for module in (flows.gates, flows.label_shards):
+        monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+
+    def start(**section) -> Session:
+        path = make_run(tmp_path, tiny_model, audit=section, labels={"templates": "microworld"})
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+        with open_session(RunRequest(config=str(path)), Silent()) as session:
+            session.outputs["pairs", "pairs"] = Artifact(path=str(tmp_path / "pairs.jsonl"), digest="0" * 64)
+            session.execute(labels.STAGE)
+        return session
+
+    return start
+
+
+def say(session: Session, said, n: int, *, who: str = "Ada") -> None:
+    label_set = session.outcomes["labels"].manifest.metrics["label_set"]
+    with Ledger.open(str(session.run.path / "ledger.db")) as ledger:
+        pairs = list(labelled_pairs(ledger, label_set))[:n]
+        record(
+            ledger, [Given(labelled=x, shown="ab", said=said(i)) for i, x in enumerate(pairs)], reviewer=who
+        )
+
+
+def preferences(session: Session) -> dict[str, dict]:
+    rows = read_rows(Path(session.outputs["labels", "preferences"].path))
+    return {row["pair_id"]: row for _, row in rows}
+
+
+def test_labels_that_people_do_not_share_are_refused(labelled_run):
+    session = labelled_run(min_verdicts=10)
+    audit_gate(session)
+    say(session, lambda i: "AB"[i % 2], 9)
+    audit_gate(session)  # too few to say anything
+    say(session, lambda i: "AB"[i % 2], 24)
+    with pytest.raises(
+        FlowError, match=r"kappa 0\.000 < 0\.200 \(audit.min_kappa\) on 24 pairs.*audit.override: true"
+    ):
+        audit_gate(session)
+    waived = labelled_run(min_verdicts=10, override=True)
+    audit_gate(waived)
+    problem = audit_problem(waived)
+    assert problem is not None
+    warned = findings(
+        _data(audit={"problem": problem, "pairs": 24, "kappa": {"value": 0, "low": 0, "high": 0}})
+    )
+    assert warned[0].startswith("Warning: people and the judge agree at kappa")
+
+
+def test_a_required_audit_waits_for_people(labelled_run):
+    session = labelled_run(min_verdicts=4, require=True)
+    with pytest.raises(FlowError, match="people judged 0 of the pairs that may train, fewer than"):
+        audit_gate(session)
+    say(session, lambda i: "A", 4)
+    audit_gate(session)
+
+
+def test_a_verdict_overrides_and_makes_another_training_set(labelled_run):
+    first = labelled_run()
+    before = preferences(first)
+    assert before["q00"]["source"] == "judge" and before["q00"]["chosen"][0]["content"] == "good 0"
+    assert labelled_run().outcomes["labels"].reused
+    say(first, lambda i: ("B", "tie", "A")[i], 3)
+    after = labelled_run()
+    assert not after.outcomes["labels"].reused
+    rows = preferences(after)
+    assert (rows["q00"]["chosen"][0]["content"], rows["q00"]["p"], rows["q00"]["source"]) == (
+        "bad 0",
+        1.0,
+        "human",
+    )
+    assert "q01" not in rows, "a tie trains only where the configuration admits ties"
+    assert rows["q02"]["source"] == "human" and rows["q03"] == before["q03"]
+    labels_file = [row for _, row in read_rows(Path(after.outputs["labels", "labels"].path))]
+    assert (labels_file[0]["person"], labels_file[0]["p"] > 0.5) == ("b", True), "the judge's verdict stays"
+    assert after.outcomes["labels"].manifest.metrics["asked"] == 0
+    say(first, lambda i: "B", 1, who="Bob")
+    assert labelled_run().outcomes["labels"].reused, "Bob says what Ada said: nothing is made again"
+
+
+def _data(**summary):
+    from flows.report.data import ReportData
+
+    made = {
+        "models": {},
+        "judge": {},
+        "constitution": {"published": True, "ref": "x"},
+        "judge_exam": {},
+        **summary,
+    }
+    return ReportData(summary=made)
