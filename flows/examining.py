@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,17 @@ from judges.exam.html import html
 from judges.known import KnownPair, read_known_pairs
 
 OUR_PAIRS = Path(judges.exam.__file__).with_name("pairs.json")
+
+
+def _in_order(schema: dict[str, Any]) -> None:
+    for position, field in enumerate(schema["properties"].values()):
+        field["position"] = position
+
+
+class Thresholds(ExamSettings):
+    """Sizes and thresholds of an exam, as fields of a form."""
+
+    model_config = ConfigDict(json_schema_extra=_in_order)
 
 
 class ExamRequest(BaseModel):
@@ -90,8 +102,8 @@ class ExamRequest(BaseModel):
         description="Where the HTML report is written.",
         json_schema_extra={"position": 9},
     )
-    thresholds: ExamSettings = Field(
-        default=ExamSettings(),
+    thresholds: Thresholds = Field(
+        default=Thresholds(),
         title="What it takes to pass",
         description="Sizes and thresholds.",
         json_schema_extra={"position": 10},

@@ -109,8 +109,8 @@ def exam(
     page: Path | None,
 ) -> None:
     """Examine a judge under a constitution; print the report and keep it in the ledger."""
-    from flows.examining import ExamRequest, take
-    from judges.exam import ExamSettings, text
+    from flows.examining import ExamRequest, Thresholds, take
+    from judges.exam import text
 
     request = ExamRequest(
         judge=place,
@@ -123,7 +123,7 @@ def exam(
         templates=templates,
         ledger=ledger,
         page=None if page is None else str(page),
-        thresholds=ExamSettings(probe_pairs=probes),
+        thresholds=Thresholds(probe_pairs=probes),
     )
     report = take(request, on_progress=_progress, on_skipped=_skipped)
     click.echo(text(report))
