@@ -39,7 +39,8 @@ def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
     """The first `limit` distinct prompts of a .jsonl, .jsonl.gz or .parquet file.
 
     A line holds `prompt` (a list of messages, or a string), or `messages`, or an hh-rlhf transcript under
-    `chosen`. Lines that ask the same thing count once.
+    `chosen`. Lines that ask the same thing count once. Reference answers, a string under `reference` or a list
+    under `references`, become `meta["references"]`.
 
     Raises FlowError naming file, line and field for a line that holds no prompt, for an id that returns with
     another prompt, and for a file without any.
@@ -65,6 +66,8 @@ def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
         meta = row.get("meta", {})
         if not isinstance(meta, dict):
             raise FlowError(f"{place}: meta: expected an object, got {type(meta).__name__}")
+        if references := _references(place, row):
+            meta = {**meta, "references": references}
         prompts[identifier] = Prompt(id=identifier, prompt=messages, meta=meta)
     if not prompts:
         raise FlowError(f"{path}: holds no prompts")
@@ -120,6 +123,14 @@ def _messages(place: str, row: dict[str, Any]) -> list[Message]:
     if not turns[-1]["content"].strip():
         raise FlowError(f"{place}: {name}: the last user turn is empty")
     return turns
+
+
+def _references(place: str, row: dict[str, Any]) -> list[str]:
+    found = row.get("references", row.get("reference")) or []
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise FlowError(f"{place}: references: expected a list of strings, or one string under reference")
+    return found
 
 
 def _checked_turns(place: str, name: str, value: Any) -> Iterator[Message]:

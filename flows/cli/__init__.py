@@ -15,6 +15,7 @@ COMMANDS = {
         "Check, compare, price and publish constitutions.",
     ),
     "demo": ("flows.cli.run", "demo", "The whole loop on the embedded microworld."),
+    "eval": ("flows.cli.eval", "evaluate", "Compare models head to head, on any prompts."),
     "judge": ("flows.cli.judge", "judge", "Examine a judge against pairs with known answers."),
     "labels": ("flows.cli.labels", "labels", "Look into a ledger: labels, their reasons, exports."),
     "plan": ("flows.cli.plan", "plan", "What a run will ask of judge, GPUs and disk, before it starts."),
