@@ -63,6 +63,21 @@ class Forecaster:
         total = sum(self._count(purpose) for purpose in ("sl", "sl_benign", "rl", "eval"))
         return {"disk_bytes": round(total * (self._prompt_bytes + 120)), "source": f"{total:,} prompts"}
 
+    def judge_exam(self) -> _Estimate:
+        """The known pairs, and at most `probe_pairs` of them again for every probe."""
+        from flows.examining import read_all
+        from judges.exam.probes import INJECTIONS, WISHES
+
+        exam = self._config.exam
+        known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
+        pairs = len(known) or exam.generated
+        probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(WISHES))
+        sample = known[:SAMPLE] or self._made_up("rl", answer=" ".join(["an answer of some length"] * 8))
+        forecast = self._judge.of_prompts(pairs + probes, sample, answer_tokens=0)
+        found = self._judged(forecast)
+        disk = self._label_bytes(forecast, pairs + probes, 2 * self._prompt_bytes)
+        return {**found, "disk_bytes": disk, "source": f"at most; {pairs} known pairs and {probes} probes"}
+
     def helpful_sft(self) -> _Estimate:
         """Demonstrations are there, or their number is."""
         section, own = self._config.helpful_sft, self._config.demonstrations

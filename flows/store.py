@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flows.errors import FlowError, RunBusy
 from flows.progress import Progress
-from judges.ledger.claims import is_dead, worker_name
+from judges.ledger.claims import is_dead, retire, worker_name
 
 LEASE_S = 300.0
 """A run's lock that nobody renewed for so long belonged to a machine that is gone."""
@@ -43,7 +43,7 @@ class RunStore:
         except (ImportError, ValueError) as error:
             hint = " (pip install 'charter[s3]')" if self.url.startswith("s3") else ""
             raise FlowError(f"runs_dir: {url}: {' '.join(str(error).split())}{hint}") from error
-        self._holder = worker_name()
+        self._holder = ""
 
     def check(self) -> None:
         """The bucket is there and lets us in. Raises FlowError."""
@@ -151,6 +151,7 @@ class RunStore:
 
         Raises RunBusy when another process, here or elsewhere, holds it.
         """
+        self._holder = worker_name()
         self._take()
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(stop,), name="run-lock", daemon=True)
@@ -160,6 +161,7 @@ class RunStore:
         finally:
             stop.set()
             renewing.join()
+            retire(self._holder)
             with self._one_line():
                 if self._held() == self._holder:
                     self._fs.rm_file(f"{self._root}/.lock")

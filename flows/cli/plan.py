@@ -12,17 +12,8 @@ if TYPE_CHECKING:
 
     from flows.planning import Forecast
 
-_COLUMNS = (
-    "stage",
-    "judgements",
-    "judge tokens",
-    "judge time",
-    "samples",
-    "steps",
-    "tokens trained",
-    "memory",
-    "disk",
-)
+# As narrow as a terminal of 80 columns wants it.
+_COLUMNS = ("stage", "calls", "tokens", "time", "samples", "steps", "trained", "memory", "disk")
 
 
 @click.command()
@@ -77,9 +68,8 @@ def _table(forecast: Forecast) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        title=escape(f"{forecast.name}, constitution {forecast.constitution}"), title_justify="left"
-    )
+    title = escape(f"{forecast.name}, constitution {forecast.constitution}")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for stage in forecast.stages:
@@ -89,7 +79,7 @@ def _table(forecast: Forecast) -> Table:
             continue
         table.add_row(
             name,
-            _count(stage.judgements),
+            f"{stage.judgements:,}" if stage.judgements else "",
             _count(stage.judge_prompt_tokens + stage.judge_completion_tokens),
             _time(stage.judge_hours),
             _count(stage.samples),
@@ -100,10 +90,9 @@ def _table(forecast: Forecast) -> Table:
         )
     total = forecast.total
     judge_tokens = total("judge_prompt_tokens") + total("judge_completion_tokens")
-    table.add_section()
     table.add_row(
         "together",
-        *(_count(total("judgements")), _count(judge_tokens)),
+        *(f"{total('judgements'):,.0f}", _count(judge_tokens)),
         _time(total("judge_hours") if forecast.speed else None),
         *(_count(total("samples")), _count(total("steps")), _count(total("trained_tokens"))),
         size(max((s.memory_bytes or 0 for s in forecast.stages), default=0)),
@@ -114,7 +103,9 @@ def _table(forecast: Forecast) -> Table:
 
 def _notes(forecast: Forecast) -> list[str]:
     """Where the figures come from."""
-    lines = []
+    lines = [
+        "tokens: read and written by the judge; memory: of training, per device; disk: what is left at the end"
+    ]
     if forecast.speed is not None:
         lines.append(f"judge: {forecast.speed.per_second:,.1f} judgements/s, {forecast.speed.source}")
     elif forecast.total("judgements"):
@@ -127,7 +118,11 @@ def _notes(forecast: Forecast) -> list[str]:
 
 
 def _count(n: float) -> str:
-    return f"{round(n):,}" if n else ""
+    for unit in ("", "k", "M", "G"):
+        if n < 1000 or unit == "G":
+            return "" if not n else f"{n:,.0f}" if not unit else f"{n:,.1f}{unit}"
+        n /= 1000
+    raise AssertionError
 
 
 def _time(hours: float | None) -> str:
@@ -146,8 +141,8 @@ def size(n: float | None) -> str:
     """Bytes as people read them, in powers of 1,024."""
     if not n:
         return ""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if n < 1024 or unit == "TiB":
-            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
+    for unit in ("B", "K", "M", "G", "T"):
+        if n < 1024 or unit == "T":
+            return f"{n:,.0f}{unit}" if unit == "B" else f"{n:,.1f}{unit}"
         n /= 1024
     raise AssertionError
