@@ -11,10 +11,13 @@ import httpx
 from constitution import Constitution, templates_digest
 from flows.config import RunConfig
 from flows.errors import FlowError
+from flows.gates import exam_gate
 from flows.models import cached_commit, is_hub_id
 from flows.prompts import read_prompts
-from flows.stages import active
+from flows.stages import active, judge_exam
 from flows.store import RunStore
+from judges.errors import JudgeError
+from judges.known import read_known_pairs
 from judges.templates import TemplateSet
 from training.data import read_examples, read_preferences
 from training.errors import TrainingError
@@ -51,6 +54,7 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     if config.judge.kind == "openai":
         for endpoint in config.judge.endpoints:
             check_endpoint(endpoint, config.judge.model, config.judge.api_key_env)
+    check_exam(config, constitution)
     for stage in active(config):
         stage.settings(config)
 
@@ -144,6 +148,18 @@ def check_data(config: RunConfig) -> None:
             read_preferences([config.reward_model.human.path])
         except TrainingError as error:
             raise FlowError(f"reward_model.human.path: {error}") from error
+
+
+def check_exam(config: RunConfig, constitution: Constitution) -> None:
+    """The exam's pairs can be read; without any of one's own, the ledger holds no exam that the judge failed."""
+    for path in config.exam.pairs:
+        try:
+            read_known_pairs(path)
+        except JudgeError as error:
+            raise FlowError(f"exam.pairs: {error}") from error
+    # A run that examines its judge does so in a moment, perhaps with other thresholds than last time.
+    if not judge_exam.STAGE.active(config):
+        exam_gate(config, constitution)
 
 
 def check_endpoint(url: str, model: str, api_key_env: str | None) -> None:
