@@ -15,6 +15,7 @@ from judges.audit import Agreement, agreement, verdicts_digest
 from judges.exam import latest_exam, require_exam
 
 if TYPE_CHECKING:
+    from constitution import Constitution
     from flows.config import RunConfig
     from flows.session import Session
 
@@ -43,23 +44,25 @@ def people_said(config: RunConfig) -> str | None:
 
 def training_gate(session: Session) -> None:
     """Raises FlowError when the judge failed its exam or the labels their audit, unless the config waives it."""
-    exam_gate(session)
+    exam_gate(session.config, session.constitution)
     audit_gate(session)
 
 
-def exam_gate(session: Session) -> None:
-    """The newest exam of this judge under this constitution must be passed, where one was taken."""
-    config = session.config
+def exam_gate(config: RunConfig, constitution: Constitution) -> None:
+    """The newest exam of this judge under this constitution in the run's ledger must be passed, where there is one.
+
+    Raises FlowError, or JudgeError when the judge cannot say who it is.
+    """
     if not config.exam.require:
         return
     with existing_ledger(config) as ledger:
         if ledger is None:
             return
         judge = make_judge(config.judge.model_dump(mode="json")).identity
-        if latest_exam(ledger, judge, session.constitution) is None:
+        if latest_exam(ledger, judge, constitution) is None:
             return
         try:
-            require_exam(ledger, judge, session.constitution)
+            require_exam(ledger, judge, constitution)
         except JudgeError as error:
             raise FlowError(f"{error}; exam.require: false trains all the same") from error
 

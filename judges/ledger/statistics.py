@@ -93,14 +93,10 @@ class SetStatistics:
     completion_tokens: int
     seconds: float
     cost: float | None
-    verdicts: Counter[tuple[str, str]]
 
 
 def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], method: str) -> SetStatistics:
-    """Sums of one label set; `judges` and `method` are the digests that its content names.
-
-    `verdicts` counts (judge's winner, person's winner) over pairs that a person judged, each "a", "b" or "tie".
-    """
+    """Sums of one label set; `judges` and `method` are the digests that its content names."""
     labels, members, judgements, failures = (
         schema.labels,
         schema.members,
@@ -133,7 +129,6 @@ def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], met
         count, prompt_tokens, completion_tokens, seconds, cost = connection.execute(calls).one()
         lost = sa.select(sa.func.count()).where(failures.c.judge.in_(judges))
         n_failures = connection.execute(lost).scalar_one()
-        verdicts = _verdicts(connection, label_set)
     overall = Tally()
     by_principle: dict[str, Tally] = {}
     with_p: Counter[str] = Counter()
@@ -158,23 +153,4 @@ def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], met
         completion_tokens=completion_tokens or 0,
         seconds=seconds or 0.0,
         cost=cost,
-        verdicts=verdicts,
     )
-
-
-def _verdicts(connection: sa.Connection, label_set: str) -> Counter[tuple[str, str]]:
-    labels, members, verdicts = schema.labels, schema.members, schema.verdicts
-    query = (
-        sa.select(labels.c.digest, labels.c.p, labels.c.status, verdicts.c.winner)
-        .select_from(members)
-        .join(labels, members.c.label == labels.c.digest)
-        .join(verdicts, sa.and_(verdicts.c.item == labels.c.item, verdicts.c.pair_id == labels.c.pair_id))
-        .where(members.c.label_set == label_set)
-        .order_by(verdicts.c.seq)
-    )
-    latest = {row.digest: row for row in connection.execute(query)}
-    counts: Counter[tuple[str, str]] = Counter()
-    for row in latest.values():
-        judged = "tie" if row.status != "ok" or row.p is None else ("a" if row.p > 0.5 else "b")
-        counts[judged, row.winner] += 1
-    return counts

@@ -103,7 +103,7 @@ def test_a_judge_that_knows_passes_and_is_not_examined_twice(examined):
     metrics = first.outcomes["judge_exam"].manifest.metrics
     assert metrics["passed"] and metrics["accuracy"] == 1.0 and metrics["source"] == "known.jsonl"
     assert examined(knows).outcomes["judge_exam"].reused
-    exam_gate(first)
+    exam_gate(first.config, first.constitution)
     assert not examined(knows, min_accuracy=0.9).outcomes["judge_exam"].reused, (
         "other thresholds, another exam"
     )
@@ -113,7 +113,7 @@ def test_without_require_a_failed_exam_is_a_warning_and_with_it_training_asks_ag
     session = examined(longer, require=False)
     metrics = session.outcomes["judge_exam"].manifest.metrics
     assert metrics["taken"] and not metrics["passed"]
-    exam_gate(session)
+    exam_gate(session.config, session.constitution)
     summary = json.loads((session.run.path / "summary.json").read_text())
     assert summary["judge_exam"]["problems"] == metrics["problems"]
     report = (session.run.path / "report.html").read_text()
@@ -123,7 +123,7 @@ def test_without_require_a_failed_exam_is_a_warning_and_with_it_training_asks_ag
     )
     session.config = required
     with pytest.raises(FlowError, match="failed its exam"):
-        exam_gate(session)
+        exam_gate(session.config, session.constitution)
 
 
 def test_without_pairs_and_world_there_is_no_exam(tmp_path, make_run, tiny_model):
@@ -131,7 +131,7 @@ def test_without_pairs_and_world_there_is_no_exam(tmp_path, make_run, tiny_model
     with open_session(RunRequest(config=str(path)), Silent()) as session:
         run_stages(session, to_stage="prompts")
         assert "judge_exam" not in session.outcomes
-        exam_gate(session)
+        exam_gate(session.config, session.constitution)
         audit_gate(session)
 
 
