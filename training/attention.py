@@ -1,13 +1,14 @@
 """Attention for packed rows: linear layers see every token once, attention sees whole sequences.
 
 All sequences of a batch lie end to end in one row; attention gathers them into padded blocks of like length
-and runs the causal kernel without any mask. A prompt that two answers share is gathered twice here and
-computed once everywhere else. Registered with transformers as `charter_packed`: any decoder that lets
-transformers choose its attention function can use it, and a call without a plan is ordinary SDPA.
+and runs the causal kernel without any mask. A prompt that answers share attends once, and the answers to it under a
+mask, where that is less work than gathering it for each of them. Registered with transformers as `charter_packed`:
+any decoder that lets transformers choose its attention function can use it, and a call without a plan is ordinary SDPA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from training import cpu_attention
 from training.packing import AttentionPlan, Layout, Packed, Tree, pack
 
 NAME = "charter_packed"
@@ -95,7 +97,8 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each sequence of the plan; queries (1, H, N, D) to outputs (1, N, H, D)."""
-    if attention_plan is None:
+    plan = attention_plan
+    if plan is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
@@ -103,36 +106,55 @@ def packed_attention(
     if query.device.type == "cpu":
         # The backward pass of the CPU's attention kernel is several times slower in bfloat16 than in float32.
         query, key, value = query.float(), key.float(), value.float()
-    sizes = [rows * width for rows, width in attention_plan.shapes]
     # Gathered once for all blocks: the backward pass then scatters each gradient once.
-    queries, keys, values = (
-        states[0].transpose(0, 1).index_select(0, attention_plan.gather_M).split(sizes)
-        for states in (query, key, value)
+    queries = _gather(query, plan.queries_M, [rows * width for rows, width, _, _ in plan.shapes])
+    keys, values = (
+        _gather(states, plan.keys_L, [rows * depth for rows, _, depth, _ in plan.shapes])
+        for states in (key, value)
+    )
+    offsets = plan.offsets_R.split([rows for rows, _, _, _ in plan.shapes])
+    # Without gradients the fused kernel is as fast, and keeps nothing.
+    by_products = (
+        query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad and not dropout
     )
     outputs = []
     with torch.autocast(query.device.type, enabled=False):
-        for (rows, width), q, k, v in zip(attention_plan.shapes, queries, keys, values, strict=True):
-            q, k, v = (states.unflatten(0, (rows, width)).transpose(1, 2) for states in (q, k, v))
-            window = _window_mask(width, sliding_window, query.device)
-            attended = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=window,
-                is_causal=window is None,
-                scale=scaling,
-                dropout_p=dropout,
-                enable_gqa=k.shape[1] != q.shape[1],
-            )
+        for (rows, width, depth, shared), q, k, v, offsets_R in zip(
+            plan.shapes, queries, keys, values, offsets, strict=True
+        ):
+            q = q.unflatten(0, (rows, width)).transpose(1, 2)
+            k, v = (states.unflatten(0, (rows, depth)).transpose(1, 2) for states in (k, v))
+            windowed = sliding_window is not None and depth > sliding_window
+            mask = _mask(offsets_R, width, depth, sliding_window) if shared or windowed else None
+            if by_products and depth <= cpu_attention.LONGEST:
+                scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+                attended = cpu_attention.causal_attention(q, k, v, mask, scale)
+            else:
+                attended = F.scaled_dot_product_attention(
+                    q,
+                    k,
+                    v,
+                    attn_mask=mask,
+                    is_causal=mask is None,
+                    scale=scaling,
+                    dropout_p=dropout,
+                    enable_gqa=k.shape[1] != q.shape[1],
+                )
             outputs.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, attention_plan.select_N)[None].to(dtype), None
+    return torch.cat(outputs).index_select(0, plan.select_N)[None].to(dtype), None
 
 
-def _window_mask(width: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    if window is None or width <= window:
-        return None
-    distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
-    return (distance >= 0) & (distance < window)
+def _gather(states: torch.Tensor, places: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """(1, H, N, D) to pieces (size, H, D)."""
+    return states[0].transpose(0, 1).index_select(0, places).split(sizes)
+
+
+def _mask(offsets_R: torch.Tensor, queries: int, keys: int, window: int | None) -> torch.Tensor:
+    """True (R, 1, queries, keys) where a query may look: at most its own place, and the window's last tokens."""
+    place = offsets_R[:, None, None, None] + torch.arange(queries, device=offsets_R.device)[:, None]
+    key = torch.arange(keys, device=offsets_R.device)
+    seen = key <= place
+    return seen if window is None else seen & (key > place - window)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)

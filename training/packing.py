@@ -10,9 +10,10 @@ take. What a branch's tokens see, and so every loss, is the same in both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 
 Layout = Literal["packed", "rows"]
@@ -33,16 +34,23 @@ class Tree:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """Where attention finds its sequences in a row of N tokens.
+    """Where attention finds its queries and keys in a row of N tokens.
 
-    `gather_M` picks the tokens of padded blocks of sequences of like length, one block after the other (padding
-    repeats a sequence's last token); `shapes` gives each block's (rows, width); `select_N` finds each of the
-    row's tokens among the M outputs.
+    `queries_M` and `keys_L` pick the tokens of padded blocks, one block after the other (padding repeats a stretch's
+    last token); `shapes` gives each block's rows, queries and keys a row, and whether its queries continue a shared
+    prefix. Query i of a row may look at keys 0 .. i + its row's `offsets_R`: the prefix's length, or 0. `select_N`
+    finds each of the N tokens among the M outputs.
     """
 
-    gather_M: torch.Tensor
-    shapes: tuple[tuple[int, int], ...]
+    queries_M: torch.Tensor
+    keys_L: torch.Tensor
+    offsets_R: torch.Tensor
+    shapes: tuple[tuple[int, int, int, bool], ...]
     select_N: torch.Tensor
+
+    def to(self, device: torch.device | str) -> AttentionPlan:
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return AttentionPlan(shapes=self.shapes, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +74,7 @@ class Packed:
 
     def to(self, device: torch.device | str) -> Packed:
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        plan = self.plan and replace(
-            self.plan, gather_M=self.plan.gather_M.to(device), select_N=self.plan.select_N.to(device)
-        )
-        return Packed(plan=plan, **moved)
+        return Packed(plan=self.plan and self.plan.to(device), **moved)
 
 
 def pack(trees: Sequence[Tree], *, layout: Layout, pad_id: int = 0) -> Packed:
@@ -81,7 +86,7 @@ def _pack_row(trees: Sequence[Tree]) -> Packed:
     ids: list[int] = []
     positions: list[torch.Tensor] = []
     starts: list[int] = []
-    sequences: list[tuple[int, int, int, int]] = []  # start and length of a prefix, of its continuation
+    stretches: list[_Stretch] = []
     predictors: list[torch.Tensor] = []
     targets: list[int] = []
     ends: list[int] = []
@@ -90,11 +95,9 @@ def _pack_row(trees: Sequence[Tree]) -> Packed:
         starts.append(start)
         ids += tree.prefix
         positions.append(torch.arange(depth))
-        if not tree.branches:
-            sequences.append((start, depth, 0, 0))
+        stretches += _stretches(start, depth, [len(branch) for branch in tree.branches])
         for branch in tree.branches:
             at, size = len(ids), len(branch)
-            sequences.append((start, depth, at, size))
             predictors.append(_predictors(start + depth - 1, at, size))
             targets += branch
             ids += branch
@@ -104,33 +107,98 @@ def _pack_row(trees: Sequence[Tree]) -> Packed:
         input_ids_BT=torch.tensor(ids)[None],
         position_ids_BT=torch.cat(positions)[None],
         real_BT=torch.ones(1, len(ids), dtype=torch.bool),
-        plan=_plan(sequences, len(ids)),
+        plan=_plan(stretches, len(ids)),
         starts=torch.tensor(starts),
         **_branch_tensors(trees, predictors, targets, ends),
     )
 
 
-def _plan(sequences: Sequence[tuple[int, int, int, int]], tokens: int) -> AttentionPlan:
-    order = sorted(sequences, key=lambda s: s[1] + s[3])
-    gather: list[torch.Tensor] = []
-    shapes: list[tuple[int, int]] = []
-    select = torch.empty(tokens, dtype=torch.long)
-    first = offset = 0
-    for last in range(1, len(order) + 1):
-        shortest = order[first][1] + order[first][3]
-        # Attention over padding costs the square of the length; a block costs a few kernel launches.
-        if last < len(order) and order[last][1] + order[last][3] <= 1.25 * shortest + 4:
-            continue
-        width = order[last - 1][1] + order[last - 1][3]
-        for start, depth, at, size in order[first:last]:
-            index = torch.cat([torch.arange(start, start + depth), torch.arange(at, at + size)])
-            # A prefix that several sequences hold is written by each of them, with equal values.
-            select[index] = torch.arange(offset, offset + depth + size)
-            gather += [index, index[-1:].expand(width - depth - size)]
-            offset += width
-        shapes.append((last - first, width))
-        first = last
-    return AttentionPlan(gather_M=torch.cat(gather), shapes=tuple(shapes), select_N=select)
+@dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """Tokens that attend together: a prefix and what follows it, by their places in the row.
+
+    Where the prefix is `shared`, another stretch holds its queries, and this one has only those of `own`.
+    """
+
+    prefix: range
+    own: range
+    shared: bool = False
+
+    @property
+    def keys(self) -> int:
+        return len(self.prefix) + len(self.own)
+
+    @property
+    def queries(self) -> int:
+        return len(self.own) if self.shared else self.keys
+
+
+def _stretches(start: int, depth: int, sizes: Sequence[int]) -> list[_Stretch]:
+    """The attention of a tree whose prefix lies at `start`, its branches behind it."""
+    prefix, at, branches = range(start, start + depth), start + depth, []
+    for size in sizes:
+        branches.append(range(at, at + size))
+        at += size
+    if not branches:
+        return [_Stretch(prefix=range(0), own=prefix)]
+    # The causal kernel skips what lies above the diagonal; under a mask nothing is skipped.
+    apart = sum((depth + size) ** 2 / 2 for size in sizes)
+    together = depth**2 / 2 + sum(size * (depth + size) for size in sizes)
+    if apart <= together:
+        return [_Stretch(prefix=prefix, own=own) for own in branches]
+    shared = [_Stretch(prefix=prefix, own=own, shared=True) for own in branches if own]
+    return [_Stretch(prefix=range(0), own=prefix), *shared]
+
+
+def _plan(stretches: Sequence[_Stretch], tokens: int) -> AttentionPlan:
+    # With numpy, whose small arrays cost less to make than tensors.
+    queries: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
+    offsets: list[int] = []
+    shapes: list[tuple[int, int, int, bool]] = []
+    select = np.empty(tokens, dtype=np.int64)
+    numbered = 0
+    for block in _blocks(stretches):
+        shared = block[0].shared
+        width, depth = max(s.queries for s in block), max(s.keys for s in block)
+        for stretch in block:
+            prefix, own = (np.arange(r.start, r.stop) for r in (stretch.prefix, stretch.own))
+            both = np.concatenate([prefix, own])
+            asked = own if shared else both
+            # A prefix that several sequences hold is numbered by each of them, with equal values.
+            select[asked] = np.arange(numbered, numbered + len(asked))
+            queries += [asked, np.full(width - len(asked), both[-1])]
+            keys += [both, np.full(depth - len(both), both[-1])]
+            offsets.append(len(prefix) if shared else 0)
+            numbered += width
+        shapes.append((len(block), width, depth, shared))
+    return AttentionPlan(
+        queries_M=torch.from_numpy(np.concatenate(queries)),
+        keys_L=torch.from_numpy(np.concatenate(keys)),
+        offsets_R=torch.tensor(offsets),
+        shapes=tuple(shapes),
+        select_N=torch.from_numpy(select),
+    )
+
+
+def _blocks(stretches: Sequence[_Stretch]) -> list[list[_Stretch]]:
+    """Stretches of one kind and of like size: attention costs its area, a block a few kernel launches."""
+    blocks: list[list[_Stretch]] = []
+    fewest = most = 0  # queries of the last block's stretches
+    for stretch in sorted(stretches, key=lambda s: (s.shared, s.keys, s.queries)):
+        first = blocks[-1][0] if blocks else None
+        if (
+            first is not None
+            and stretch.shared == first.shared
+            and stretch.keys <= 1.25 * first.keys + 4
+            and max(most, stretch.queries) <= 1.5 * min(fewest, stretch.queries) + 8
+        ):
+            blocks[-1].append(stretch)
+            fewest, most = min(fewest, stretch.queries), max(most, stretch.queries)
+        else:
+            blocks.append([stretch])
+            fewest = most = stretch.queries
+    return blocks
 
 
 def _pack_rows(trees: Sequence[Tree], pad_id: int) -> Packed:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training import cpu_attention
 from training.attention import NAME, choose_layout
 from training.logprobs import selected_logprobs, sum_by_branch
 from training.packing import Tree, pack
@@ -91,6 +92,42 @@ def test_each_architecture_gets_a_layout_that_changes_nothing(kind, changes, exp
         packed = pack(trees, layout=layout)
         found = sum_by_branch(selected_logprobs(model, packed), packed)
     torch.testing.assert_close(found, slow, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("longest", [1024, 64])
+@pytest.mark.parametrize("window", [None, 40])
+def test_long_prompts_attend_once_and_in_slices(monkeypatch, longest, window):
+    """Both ways to compute attention, over slices of queries and under the masks of shared prompts."""
+    import transformers
+
+    monkeypatch.setattr(cpu_attention, "LONGEST", longest)
+    torch.manual_seed(0)
+    config = transformers.MistralConfig(
+        vocab_size=395,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        initializer_range=0.2,
+        sliding_window=window,
+    )
+    model = transformers.MistralForCausalLM(config)
+    trees = random_trees([(200, (30, 150, 0)), (260, ()), (3, (140, 9)), (150, (20, 21))])
+    expected = slow_logprobs(model, trees)
+    expected.sin().sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    assert choose_layout(model) == "packed"
+    packed = pack(trees, layout="packed")
+    assert {shared for *_, shared in packed.plan.shapes} == {True, False}
+    found = sum_by_branch(selected_logprobs(model, packed), packed)
+    found.sin().sum().backward()
+    # Sums over up to 150 tokens.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)
 
 
 def test_a_shared_prompt_is_computed_once():

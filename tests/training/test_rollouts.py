@@ -6,6 +6,7 @@ import torch
 from training import TrainingError
 from training.chat import encode_prompt
 from training.rollouts import InProcessEngine, Sampling, generate, generate_ids
+from training.rollouts.in_process import _alike
 from training.rollouts.sampling import draw
 
 CONVERSATIONS = [
@@ -32,6 +33,16 @@ def _favour(model, tokens, by=8.0):
     bias = torch.zeros(model.config.vocab_size)
     bias[list(tokens)] = by
     return model.lm_head.register_forward_hook(lambda module, inputs, output: output + bias)
+
+
+def test_prompts_are_cached_in_groups_of_like_length():
+    heads = [(1,) * n for n in (100, 5, 90, 0, 40, 60, 41, 0)]
+    groups = _alike(heads)
+    assert sorted(place for group in groups for place in group if heads[place]) == [0, 1, 2, 4, 5, 6]
+    for group in groups:
+        longest = max(len(heads[place]) for place in group)
+        assert all(len(heads[place]) >= 0.75 * longest - 8 for place in group if heads[place])
+    assert [len(heads[place]) for place in groups[0]] == [100, 90]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -233,24 +233,29 @@ class _Loop:
         rows = [self.waiting.pop() for _ in range(min(free, len(self.waiting)))]
         slots = slice(self.live, self.live + len(rows))
         heads = [tuple(self.prompts[row][:-1]) for row in rows]
-        distinct = {head: index for index, head in enumerate(dict.fromkeys(heads))}
         longest = max(map(len, heads))
-        if longest:
-            ids = torch.zeros(len(distinct), longest, dtype=torch.long)
-            for head, index in distinct.items():
-                ids[index, : len(head)] = torch.tensor(head, dtype=torch.long)
-            copies = torch.tensor([distinct[head] for head in heads], device=self.device)
-            self.cache.plan_prefill(self.arange[slots], copies)
-            # Causal attention alone hides the padding on the right from every real token.
-            self.model(
-                input_ids=ids.to(self.device), past_key_values=self.cache, use_cache=True, **self.last_only
-            )
+        for group in _alike(heads):
+            self._prefill(group, [heads[place] for place in group])
         self.row_S[slots] = torch.tensor(rows, device=self.device)
         self.column_S[slots] = torch.tensor([len(head) for head in heads], device=self.device)
         self.step_S[slots] = 0
         self.input_S[slots] = torch.tensor([self.prompts[row][-1] for row in rows], device=self.device)
         self.live += len(rows)
         self.width = max(self.width, longest)
+
+    def _prefill(self, places: Sequence[int], heads: Sequence[tuple[int, ...]]) -> None:
+        """Cache prompts in the slots that are `places` behind the live rows; equal ones are computed once."""
+        distinct = {head: index for index, head in enumerate(dict.fromkeys(heads))}
+        ids = torch.zeros(len(distinct), max(map(len, heads)), dtype=torch.long)
+        for head, index in distinct.items():
+            ids[index, : len(head)] = torch.tensor(head, dtype=torch.long)
+        slots = torch.tensor(places, device=self.device) + self.live
+        copies = torch.tensor([distinct[head] for head in heads], device=self.device)
+        self.cache.plan_prefill(slots, copies)
+        # Causal attention alone hides the padding on the right from every real token.
+        self.model(
+            input_ids=ids.to(self.device), past_key_values=self.cache, use_cache=True, **self.last_only
+        )
 
     def _retire(self, over: torch.Tensor) -> None:
         """Drop the rows where `over`, moving live rows from the end into their places."""
@@ -263,6 +268,18 @@ class _Loop:
                 state[target] = state[source]
         self.live = remaining
         self.width = int(self.column_S[:remaining].max()) if remaining else 0
+
+
+def _alike(heads: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Places of prompts in groups of like length, so that a prefill pads little; empty prompts in none."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(heads)), key=lambda place: -len(heads[place])):
+        size = len(heads[place])
+        if groups and size >= 0.75 * len(heads[groups[-1][0]]) - 8:
+            groups[-1].append(place)
+        elif size:
+            groups.append([place])
+    return groups
 
 
 def context_length(model: Any) -> int:
