@@ -12,7 +12,7 @@ from flows.errors import FlowError
 from flows.judging import make_judge
 from judges import JudgeError, Ledger
 from judges.audit import Agreement, agreement, verdicts_digest
-from judges.exam import latest_exam, require_exam
+from judges.exam import latest_exam, require_exam, was_any_taken
 
 if TYPE_CHECKING:
     from constitution import Constitution
@@ -56,7 +56,7 @@ def exam_gate(config: RunConfig, constitution: Constitution) -> None:
     if not config.exam.require:
         return
     with existing_ledger(config) as ledger:
-        if ledger is None:
+        if ledger is None or not was_any_taken(ledger):
             return
         judge = make_judge(config.judge.model_dump(mode="json")).identity
         if latest_exam(ledger, judge, constitution) is None:

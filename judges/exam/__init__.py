@@ -3,7 +3,7 @@
 from judges.exam.examine import examine
 from judges.exam.report import Check, ExamReport, ProbeResult, text
 from judges.exam.settings import ExamSettings
-from judges.exam.store import latest_exam, require_exam, save_exam
+from judges.exam.store import latest_exam, require_exam, save_exam, was_any_taken
 
 __all__ = [
     "Check",
@@ -15,4 +15,5 @@ __all__ = [
     "require_exam",
     "save_exam",
     "text",
+    "was_any_taken",
 ]

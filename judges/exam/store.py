@@ -32,6 +32,12 @@ def save_exam(ledger: Ledger, report: ExamReport) -> None:
         )
 
 
+def was_any_taken(ledger: Ledger) -> bool:
+    """Whether the ledger holds an exam of any judge; who a judge is takes reading all of its weights."""
+    with ledger.read() as connection:
+        return connection.execute(sa.select(schema.exams.c.seq).limit(1)).first() is not None
+
+
 def latest_exam(ledger: Ledger, judge: JudgeIdentity, constitution: Constitution) -> ExamReport | None:
     """The newest exam of this judge (model and revision) under these principles, or None."""
     table: Any = schema.exams
