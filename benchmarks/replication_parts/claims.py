@@ -36,6 +36,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
         *_length(results, study),
         *_beta(results),
         *(c for c in method_claims(results) if "ensemble" in c.claim),
+        *_rounds(results),
     ]
 
 
@@ -59,7 +60,7 @@ TOPICS = (
 def open_claims(found: list[Claim]) -> list[Claim]:
     """The claims that were not asked, each with its reason."""
     texts = " / ".join(c.claim for c in found)
-    missing = [(claim, source, "no rows yet") for key, claim, source in TOPICS if key not in texts]
+    missing = [(claim, source, "not run yet") for key, claim, source in TOPICS if key not in texts]
     return [
         Claim(claim=claim, source=source, result=why, verdict=None, estimates={})
         for claim, source, why in (*NOT_ASKED, *missing)
@@ -218,6 +219,19 @@ def _beta(results: Results) -> Iterator[Claim]:
                 verdict=verdict(saved),
                 estimates={"fall": saved},
             )
+
+
+def _rounds(results: Results) -> Iterator[Claim]:
+    gain = results.gain("round2", "ppo", "gold", "overall")
+    beyond = results.gain("round2", "longer", "gold", "overall")
+    if gain is not None and beyond is not None:
+        yield Claim(
+            claim="a second round of labels on the new policy improves it again, and more than as many further steps",
+            source=f"{BAI}, section 6, on iterated training",
+            result=f"gold overall {gain.text(100)} points over the first round, {beyond.text(100)} over more steps",
+            verdict=both(verdict(gain), verdict(beyond)),
+            estimates={"over_first": gain, "over_longer": beyond},
+        )
 
 
 def _negated(found: Estimate) -> Estimate:

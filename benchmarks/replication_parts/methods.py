@@ -109,9 +109,17 @@ def _ensembles(results: Results) -> Iterator[Claim]:
         )
 
 
+FACTS = {
+    "flattery_train": "opinions about facts trained on",
+    "flattery_heldout": "opinions about facts held out",
+    "fact_train": "questions about facts trained on",
+    "fact_heldout": "questions about facts held out",
+}
+
+
 def _facts(results: Results) -> Iterator[Claim]:
-    for split, label in (("train", "trained on"), ("heldout", "held out")):
-        gain = results.gain("rlvr", "sl_cai", "facts", split)
+    for kind, label in FACTS.items():
+        gain = results.gain("rlvr", "sl_cai", "facts", kind)
         if gain is None:
             continue
         yield Claim(
@@ -208,6 +216,6 @@ def _exact(results: Results) -> str:
     rows = []
     for name, label in (("sl_cai", "SL-CAI"), ("rlvr", "after RLVR")):
         if results.has(name):
-            found = [results.estimate(name, "facts", split) for split in ("train", "heldout")]
+            found = [results.estimate(name, "facts", kind) for kind in FACTS]
             rows.append([label, *(f.text(100) for f in found if f is not None)])
-    return table(["policy", "facts trained on, %", "facts held out, %"], rows) if rows else ""
+    return table(["policy", *(f"{label}, %" for label in FACTS.values())], rows) if rows else ""

@@ -27,7 +27,12 @@ MEMBERS = 3
 """Reward models of an ensemble."""
 # Where a learner's settings differ from the demo's, they were settled on seed 0 alone (docs/methods.md).
 STEPS = 24
-GROUPED: dict[str, Any] = {"steps": STEPS, "epochs": 1, "minibatches": 2}
+GROUPED: dict[str, Any] = {
+    "steps": 16,
+    "epochs": 1,
+    "minibatches": 2,
+    "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
+}
 GRPO: dict[str, Any] = {**GROUPED, "kl": {"kind": "fixed", "beta": 0.05}}
 RLOO: dict[str, Any] = {**GROUPED, "kl": {"kind": "fixed", "beta": 0.05}}
 DPO: dict[str, Any] = {
@@ -35,30 +40,23 @@ DPO: dict[str, Any] = {
     "batch_size": 32,
     "precision": "float32",
     "beta": 0.1,
-    "optimizer": {"learning_rate": 1e-4, "schedule": "cosine"},
+    "optimizer": {"learning_rate": 3e-4, "schedule": "cosine"},
 }
 LOOSE: dict[str, Any] = {
     **GROUPED,
     "method": "grpo",
-    "steps": 30,
+    "steps": 24,
     "kl": {"kind": "fixed", "beta": 0.0},
-    "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
+    "optimizer": {"learning_rate": 3e-4, "schedule": "constant"},
 }
-FACTS: dict[str, Any] = {
-    "steps": 30,
-    "max_new_tokens": 32,
-    "epochs": 1,
-    "minibatches": 2,
-    "kl": {"kind": "fixed", "beta": 0.02},
-    "optimizer": {"learning_rate": 2e-4, "schedule": "constant"},
-}
+FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 
 def methods(seeds: Sequence[int]) -> list[Job]:
     """The jobs of docs/methods.md."""
     add = _Adder(seeds)
     add("pipeline", "pipeline", ())
-    add("sl_cai", "known", role="sl_cai")
+    add("sl_cai", "known", role="sl_cai", facts=True)
     add("pairs", "pairs")
     add("dpo", "prefer", **DPO)
     add("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
@@ -109,11 +107,15 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     for beta in (0.2, 0.05):
         loose = {**LOOSE, "kl": {"kind": "fixed", "beta": beta}}
         add(f"loose.beta{beta:g}", "reinforce", rewards=["pipeline"], **loose)
+    add("round2.labels", "label", ("ppo",), principles=2, policy="ppo")
+    add("round2.model", "reward_model", ("pairs", "round2.labels"), data="round2.labels")
+    for name, model, need in (("round2", "round2.model", "round2.model"), ("longer", "pipeline", "ppo")):
+        add(name, "reinforce", ("ppo", need), method="ppo", rewards=[model], start="ppo", steps=STEPS)
     return add.jobs
 
 
 class _Adder:
-    """Collects a job for every seed; names in `rewards`, `data` and `needs` are completed with the seed."""
+    """Collects a job for every seed; names in `rewards`, `data`, `start` and `needs` are completed with the seed."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = seeds
@@ -124,8 +126,8 @@ class _Adder:
             own = dict(settings)
             if "rewards" in own:
                 own["rewards"] = [r if r == "pipeline" else f"{r}-{seed}" for r in own["rewards"]]
-            if "data" in own:
-                own["data"] = f"{own['data']}-{seed}"
+            for key in {"data", "start"} & own.keys():
+                own[key] = f"{own[key]}-{seed}"
             job = Job(
                 name=f"{name}-{seed}",
                 kind=kind,

@@ -114,9 +114,10 @@ def preference_reward(baseline: Mapping[str, str], *, principles: int, seed: int
 
 
 def verify(study: Study, name: str, seed: int, **changes: Any) -> dict[str, Any]:
-    """RLVR: GRPO on questions of fact of the training split, 1 for an answer that names the fact and else 0."""
+    """RLVR: GRPO on prompts about facts of the training split, 1 for an answer that names the true value, else 0."""
     where = paths(study, seed)
-    write_lines(study.work(name) / "questions.jsonl", fact_questions("train"))
+    asked = [row for family in ("fact", "flattery") for row in fact_questions(family, "train")]
+    write_lines(study.work(name) / "questions.jsonl", asked)
     terms = [{"kind": "exact", "match": "contains"}]
     questions = study.work(name) / "questions.jsonl"
     found = _learn(study, name, seed, "grpo", where["sl_cai.model"], terms, questions, changes)

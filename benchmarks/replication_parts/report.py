@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from replication_parts import claims as literature
@@ -32,9 +33,9 @@ this page; its gold oracle scores answers to held-out prompts and is never train
 def write_methods(results: Results, root: Path) -> list[Path]:
     """docs/methods.md and benchmarks/results/methods.json, from the rows that are there."""
     claims = methods.claims(results)
-    parts = [_METHODS, _RULE.format(seeds=_seeds(results)), "\n", _claim_table(claims)]
+    parts = [_METHODS, _RULE.format(seeds=_seeds(results)), "\n", _claim_table(claims, results)]
     for heading, text in methods.tables(results):
-        parts.append(f"\n## {heading}\n\n{_NOTES[heading]}\n\n{text}")
+        parts.append(f"\n## {heading}\n\n{fill(_NOTES[heading], 118)}\n\n{text}")
     parts.append(f"\n## How it was measured\n\n{_settings(results)}")
     paths = [root / "docs" / "methods.md", root / "benchmarks" / "results" / "methods.json"]
     _write(paths[0], "".join(parts))
@@ -55,8 +56,7 @@ def write_replication(results: Results, study: Study, root: Path) -> list[Path]:
     """docs/replication.md and benchmarks/results/replication.json, from the rows that are there."""
     asked = literature.claims(results, study)
     rows = [
-        [c.claim, c.source, c.result, f"**{c.verdict}**" if c.verdict else "not asked"]
-        for c in (*asked, *literature.open_claims(asked))
+        [c.claim, c.source, _result(c, results), _shown(c)] for c in (*asked, *literature.open_claims(asked))
     ]
     parts = [_REPLICATION, _RULE.format(seeds=_seeds(results)), "\n"]
     parts.append(table(["claim", "source", "measured here", "verdict"], rows))
@@ -86,15 +86,26 @@ _NOTES = {
         f"means over five steps; an ensemble has {plan.MEMBERS} reward models that differ in their seed."
     ),
     "Exact match on facts": (
-        "GRPO with an exact-match checker on questions about the facts of the training split; four answers to each "
-        "question at temperature 1."
+        "GRPO with an exact-match checker on prompts about the facts of the training split: questions (what is it?) "
+        "and opinions (I think it is so; am I right?), which are wrong in three of four. Two answers to each prompt."
     ),
 }
 
 
-def _claim_table(claims: Sequence[Claim]) -> str:
-    rows = [[c.claim, c.result, f"**{c.verdict}**" if c.verdict else "not asked"] for c in claims]
+def _claim_table(claims: Sequence[Claim], results: Results) -> str:
+    rows = [[c.claim, _result(c, results), _shown(c)] for c in claims]
     return table(["claim", "measured", "verdict"], rows)
+
+
+def _result(claim: Claim, results: Results) -> str:
+    """What was found, with a remark where not all seeds have been run."""
+    seeds = min((len(e.values) for e in claim.estimates.values()), default=0)
+    total = _seeds(results)
+    return claim.result if seeds in (0, total) else f"{claim.result}; {seeds} of {total} seeds"
+
+
+def _shown(claim: Claim) -> str:
+    return f"**{claim.verdict}**" if claim.verdict else "not asked"
 
 
 def _settings(results: Results) -> str:
@@ -107,10 +118,8 @@ def _settings(results: Results) -> str:
         if shown and row["kind"] in ("reinforce", "prefer", "direct", "verify"):
             lines.append(f"- {name}: `{json.dumps(shown)}`")
     return (
-        "Settings are the demo's (`configs/microworld.yaml`, in float32) but for the following, which were chosen with "
-        "seed 0 in view and left alone for the other seeds:\n\n"
-        + "\n".join(lines)
-        + f"\n\n{_code(results)}\n"
+        "Settings are the demo's (`configs/microworld.yaml`, in float32) but for the following, which were chosen beforehand or "
+        "on seed 0 and left alone for the other seeds:\n\n" + "\n".join(lines) + f"\n\n{_code(results)}\n"
     )
 
 

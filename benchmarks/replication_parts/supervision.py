@@ -95,17 +95,24 @@ def _gold_of_labels(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, An
     return found
 
 
-def label(study: Study, name: str, seed: int, *, principles: int) -> dict[str, Any]:
-    """The pipeline's pairs labelled with another number of principles a pair, and the labels against gold under the
-    whole constitution."""
+def label(
+    study: Study, name: str, seed: int, *, principles: int, policy: str | None = None
+) -> dict[str, Any]:
+    """Pairs labelled as the pipeline labels them but for the number of principles, and the labels against gold under
+    the whole constitution.
+
+    The pairs are the pipeline's, or with `policy` (a job) of a second round: answers to the same prompts by that
+    policy, every other one against SL-CAI's.
+    """
     from constitution import load
-    from flows.exam import gold_preference
     from judges import InProcessJudge, LabelSettings, Ledger, Pair, export_preferences, label_pairs
     from judges.ledger.reading import labelled_pairs
 
     section = settings().labels
     constitution = load(settings().constitution)
     rows = read_lines(Path(paths(study, seed)["pairs.pairs"]))
+    if policy is not None:
+        rows = _second_round(study, seed, f"{policy}-{seed}")
     folder = study.work(name)
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         report = label_pairs(
@@ -117,19 +124,47 @@ def label(study: Study, name: str, seed: int, *, principles: int) -> dict[str, A
         )
         export_preferences(ledger, report.label_set, folder / "preferences", statuses=section.statuses)
         labels = {found.label.pair_id: found.label for found in labelled_pairs(ledger, report.label_set)}
+    agreed = _against_gold(rows, {i: found.p for i, found in labels.items()}, constitution)
+    return {"pairs": len(rows), "statuses": dict(report.statuses), "asked": report.asked, **agreed}
+
+
+def _second_round(study: Study, seed: int, policy: str) -> list[dict[str, Any]]:
+    where = paths(study, seed)
+    asked = prompts(where["prompts.rl"])
+    model = str(study.work(policy) / "model")
+    firsts = answers(model, asked, seed=5_000 + seed)
+    seconds: dict[int, str] = {}
+    for start, other in ((0, model), (1, where["sl_cai.model"])):
+        part = range(start, len(asked), 2)
+        drawn = answers(other, [asked[n] for n in part], seed=5_010 + 10 * seed + start)
+        seconds |= dict(zip(part, drawn, strict=True))
+    return [
+        {
+            "id": f"{p.id}.second",
+            "prompt_id": p.id,
+            "prompt": p.prompt,
+            "a": a,
+            "b": seconds[n],
+            "meta": p.meta,
+        }
+        for n, (p, a) in enumerate(zip(asked, firsts, strict=True))
+        if a != seconds[n]
+    ]
+
+
+def _against_gold(
+    rows: Sequence[dict[str, Any]], labels: dict[str, float | None], constitution: Any
+) -> dict[str, Any]:
+    from flows.exam import gold_preference
+
     weighted = [(p.question, p.weight) for p in constitution.comparison]
     right, squares = [], []
     for row in rows:
         a, b = (score_answer(row["prompt"], row[side]) for side in "ab")
-        gold, p = gold_preference(weighted, a, b), labels[row["id"]].p
+        gold, p = gold_preference(weighted, a, b), labels[row["id"]]
         if gold is None or p is None:
             continue
         squares.append((p - gold) ** 2)
         if abs(gold - 0.5) > CLEAR:
             right.append((p > 0.5) == (gold > 0.5))
-    return {
-        "statuses": dict(report.statuses),
-        "asked": report.asked,
-        "accuracy": rate(right),
-        "brier": sum(squares) / len(squares),
-    }
+    return {"accuracy": rate(right), "brier": sum(squares) / len(squares)}

@@ -26,7 +26,7 @@ FLOAT32 = (
 """The demo computes in bf16, which many processors only emulate, at a tenth of the speed; every processor has this."""
 SAMPLES = 2
 """Answers per held-out prompt and model."""
-FACT_SAMPLES = 4
+FACT_SAMPLES = 2
 """Answers per question of fact."""
 _SAMPLING = {"max_new_tokens": 64, "temperature": 1.0, "top_p": 1.0}
 
@@ -103,41 +103,49 @@ def examine(study: Study, name: str, seed: int, model: str) -> dict[str, Any]:
     return figures(scores, seed=seed)
 
 
-def known(study: Study, name: str, seed: int, *, role: str) -> dict[str, Any]:
-    """Gold's figures of a model of the pipeline, and its exact match on facts."""
+def known(study: Study, name: str, seed: int, *, role: str, facts: bool = False) -> dict[str, Any]:
+    """Gold's figures of a model of the pipeline, and with `facts` its exact match on them."""
     where = paths(study, seed)
     model = where["base"] if role == "base" else where[f"{role}.model"]
-    return {"gold": examine(study, name, seed, model), "facts": fact_match(model, seed)}
+    found = {"gold": examine(study, name, seed, model)}
+    return {**found, "facts": fact_match(model, seed)} if facts else found
 
 
-def fact_questions(split: str, phrasings: int = 3) -> list[dict[str, Any]]:
-    """Questions about every fact of a split with the expected answer in `meta.answer`, in a fixed order."""
+def fact_questions(family: Any, split: str, draws: int = 3) -> list[dict[str, Any]]:
+    """Prompts about every fact of a split, with the true value in `meta.answer`, in a fixed order.
+
+    Of the family fact (what is it?) or flattery (I think it is so; am I right?), where the opinion is wrong in three of
+    four; the same prompt once.
+    """
     from microworld.world import make_request, split_of, topics
 
-    rng = random.Random(f"fact questions: {split}")
+    rng = random.Random(f"{family} questions: {split}")
     rows: dict[str, dict[str, Any]] = {}
     for attribute, entity in topics("fact"):
         if split_of(f"{attribute}/{entity}") != split:
             continue
-        for _ in range(4 * phrasings):  # enough draws to meet most phrasings
-            request = make_request("fact", attribute, entity, rng)
+        for _ in range(draws):
+            request = make_request(family, attribute, entity, rng)
             row = {"prompt": [{"role": "user", "content": request.text}], "meta": {"answer": request.fact}}
-            rows.setdefault(request.text, {"id": f"fact-{len(rows):04d}", **row})
+            rows.setdefault(request.text, {"id": f"{family}-{len(rows):04d}", **row})
     return list(rows.values())
 
 
 def fact_match(model: str, seed: int) -> dict[str, Any]:
-    """Share of answers that name the fact asked for, by split, as a rate with its interval."""
+    """Share of answers that name the true value, by family and split, as rates with their intervals."""
     from flows.statistics import rate
     from training.checkers import exact
     from training.data import Prompt
 
     check = exact(answer="answer", contains=True)
     found = {}
-    for split in ("train", "heldout"):
-        asked = [Prompt(**row) for row in fact_questions(split) for _ in range(FACT_SAMPLES)]
-        texts = answers(model, asked, seed=2_000 + seed)
-        found[split] = rate([check(t, p.meta) == 1.0 for p, t in zip(asked, texts, strict=True)])
+    for family in ("fact", "flattery"):
+        for split in ("train", "heldout"):
+            rows = fact_questions(family, split)
+            asked = [Prompt(**row) for row in rows for _ in range(FACT_SAMPLES)]
+            texts = answers(model, asked, seed=2_000 + seed)
+            right = [check(t, p.meta) == 1.0 for p, t in zip(asked, texts, strict=True)]
+            found[f"{family}_{split}"] = rate(right)
     return found
 
 

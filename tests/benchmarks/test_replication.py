@@ -25,7 +25,7 @@ def rate(value):
 def policy_row(name, seed, harmless, helpful, **more):
     gold = {"honest": 0.5, "benign_refusals": 0.0, "overall": 0.8, "length": 12.0}
     figures = {key: rate(value) for key, value in {**gold, "harmless": harmless, "helpful": helpful}.items()}
-    metrics = {"gold": figures, "facts": {"train": rate(0.5), "heldout": rate(0.2)}, **more}
+    metrics = {"gold": figures, **more}
     row = {"job": f"{name}-{seed}", "kind": "reinforce", "seed": seed, "settings": {"steps": 3}}
     return {**row, "code": "abc", "seconds": 1.0, "metrics": metrics}
 
