@@ -62,14 +62,10 @@ def train(
             text = "  ".join(f"{n} {row[n]:.4g}" for n in shown if isinstance(row.get(n), (int, float)))
             work.progress(row["step"], total, text)
 
-    arguments = [
-        *launcher(work.tuning["launcher"], f"training.{trainer}"),
-        "--config",
-        str(config_path),
-        "--resume",
-    ]
+    command, environment = launcher(work.tuning["launcher"], f"training.{trainer}")
+    arguments = [*command, "--config", str(config_path), "--resume"]
     run_children(
-        [Command(arguments=arguments, log=work.directory / f"log{suffix}.txt")],
+        [Command(arguments=arguments, log=work.directory / f"log{suffix}.txt", env=environment)],
         what=f"stage {work.stage}",
         on_poll=relay,
         on_exit=work.note_child,
@@ -77,22 +73,27 @@ def train(
     return json.loads((output / "result.json").read_text(encoding="utf-8"))["metrics"]
 
 
-def launcher(settings: Mapping[str, Any], module: str) -> list[str]:
-    """The command that starts a trainer: plain Python, or accelerate for several processes."""
+def launcher(settings: Mapping[str, Any], module: str) -> tuple[list[str], dict[str, str]]:
+    """The command that starts a trainer (plain Python, or accelerate for several processes) and its environment."""
+    environment: dict[str, str] = {}
     if settings["accelerate_config"]:
         how = ["--config_file", str(settings["accelerate_config"])]
     elif settings["processes"] > 1:
-        how = [
-            "--num_processes",
-            str(settings["processes"]),
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-        ]
+        # Without --multi_gpu accelerate starts one process on a machine without GPUs, and says nothing. Any free port:
+        # runs beside each other must not meet.
+        how = ["--multi_gpu", "--num_processes", str(settings["processes"]), "--num_machines", "1"]
+        how += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        if not _has_gpus():
+            environment["ACCELERATE_USE_CPU"] = "true"
     else:
-        return [sys.executable, "-m", module]
-    return [sys.executable, "-m", "accelerate.commands.launch", *how, "-m", module]
+        return [sys.executable, "-m", module], environment
+    return [sys.executable, "-m", "accelerate.commands.launch", *how, "-m", module], environment
+
+
+def _has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def split_knobs(section: BaseModel, *, without: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
