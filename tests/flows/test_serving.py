@@ -152,17 +152,17 @@ def steps(ui: UI, seed: int) -> list[int]:
     return [json.loads(line)["step"] for line in rows(ui, seed)]
 
 
-def started(ui: UI, seed: int) -> str:
+def started(ui: UI, seed: int, deployment: str = "rlaif/rlaif") -> str:
     """A run in the middle of its training."""
-    run = ui.start("rlaif/rlaif", request=training(ui, seed))
+    run = ui.start(deployment, request=training(ui, seed))
     wait_for(lambda: len(steps(ui, seed)) > 5 or ui.state(run)["type"] in ENDED, "training")
     assert ui.state(run)["type"] == "RUNNING", ui.state(run)
     return run
 
 
-def goes_on(ui: UI, seed: int, kept: list[str]) -> None:
+def goes_on(ui: UI, seed: int, kept: list[str], deployment: str = "rlaif/rlaif") -> None:
     """The same run, started again, ends well; the steps whose rows are in `kept` are not trained again."""
-    run = ui.start("rlaif/rlaif", request=training(ui, seed))
+    run = ui.start(deployment, request=training(ui, seed))
     # A killed run gives the GPU's slot back after a minute.
     assert ui.ended(run, 240)["type"] == "COMPLETED", ui.state(run)
     done = steps(ui, seed)
@@ -340,6 +340,50 @@ def test_a_killed_flow_is_crashed_and_goes_on_later(ui):
     assert gone(children, 30), "its training does not go on without it"
     assert ui.ended(run)["type"] == "CRASHED"
     goes_on(ui, 3, kept=rows(ui, 3))
+
+
+def start_worker(ui: UI) -> subprocess.Popen[bytes]:
+    environment = {
+        "PREFECT_API_URL": f"{ui.page}/api",
+        "PREFECT_API_AUTH_STRING": AUTH,
+        "OMP_NUM_THREADS": "1",
+    }
+    with (ui.folder / "worker.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "charter", "--type", "process"],
+            cwd=ui.folder,
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def test_a_killed_worker_of_a_pool_takes_its_run_along_and_the_next_one_goes_on(ui):
+    ui.call("POST", "/work_pools/", name="charter", type="process", concurrency_limit=1)
+    served = ui.call("GET", "/deployments/name/rlaif/rlaif")
+    ui.call(
+        "POST",
+        "/deployments/",
+        name="pooled",
+        flow_id=served["flow_id"],
+        work_pool_name="charter",
+        path=str(ROOT),
+        entrypoint="flows/pipeline.py:rlaif",
+        parameter_openapi_schema=served["parameter_openapi_schema"],
+    )
+    worker = start_worker(ui)
+    try:
+        run = started(ui, 7, "rlaif/pooled")
+        children = psutil.Process(worker.pid).children(recursive=True)
+        assert children
+        worker.kill()
+        worker.wait()
+        assert gone(children, 90), "flow and training end with the worker"
+        assert ui.ended(run)["type"] == "CRASHED"
+        worker = start_worker(ui)
+        goes_on(ui, 7, rows(ui, 7), "rlaif/pooled")
+    finally:
+        worker.kill()
 
 
 def test_a_killed_server_comes_back_and_the_run_does_not_notice(ui):
