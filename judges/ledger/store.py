@@ -13,7 +13,7 @@ from judges.digests import canonical
 from judges.ledger import claims, rows, schema
 from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors
 from judges.ledger.rows import Batch, Verdict
-from judges.ledger.statements import chunks, insert, insert_new
+from judges.ledger.statements import chunks, insert, insert_new, write_rows
 from judges.ledger.statistics import PlanStatistics
 from judges.records import TRANSIENT, JudgeIdentity, Label, Pair, Reading
 
@@ -168,21 +168,19 @@ class Ledger:
                 (schema.judgements, [rows.judgement_values(j) for j in batch.judgements]),
                 (schema.failures, [rows.failure_values(j) for j in batch.failures]),
             ):
-                if values:
-                    connection.execute(insert_new(connection, table), values)
-            if batch.labels:
-                connection.execute(
-                    _label_upsert(connection), [rows.label_values(row) for row in batch.labels]
-                )
-            if batch.members:
-                statement = insert(connection, schema.members)
-                statement = statement.on_conflict_do_update(
-                    index_elements=["label_set", "pair_id"], set_={"label": statement.excluded.label}
-                )
-                members = sorted(batch.members.items())
-                connection.execute(
-                    statement, [{"label_set": batch.label_set, "pair_id": p, "label": d} for p, d in members]
-                )
+                write_rows(connection, insert_new(connection, table), values)
+            write_rows(
+                connection, _label_upsert(connection), [rows.label_values(row) for row in batch.labels]
+            )
+            statement = insert(connection, schema.members)
+            statement = statement.on_conflict_do_update(
+                index_elements=["label_set", "pair_id"], set_={"label": statement.excluded.label}
+            )
+            members = [
+                {"label_set": batch.label_set, "pair_id": pair_id, "label": label}
+                for pair_id, label in sorted(batch.members.items())
+            ]
+            write_rows(connection, statement, members)
             claims.release(connection, batch.released, self.worker)
 
     @contextmanager
