@@ -151,12 +151,13 @@ def _asked(page: Page, request: AuditRequest) -> dict[str, Any] | None:
     create_markdown_artifact(
         key="audit-page", markdown=page_markdown(page.pairs, heading=heading), description=_run_name()
     )
-    kept: dict[str, Any] = {}
-    problem = ""
-    for attempt in range(1, 1_000_000):
+    filled: dict[str, Any] = {}
+    problem, attempt = "", 0
+    while True:
+        attempt += 1
         intro = f"{problem}Page {page.number} of {page.of}. The pairs in full are in the artifact audit-page."
-        form = page.form(RunInput).with_initial_data(
-            description=page_markdown(page.pairs, heading=intro, lines=_FORM_LINES), **kept
+        form = page.form(RunInput, filled).with_initial_data(
+            description=page_markdown(page.pairs, heading=intro, lines=_FORM_LINES)
         )
         key = f"page-{page.number}-{attempt}"
         try:
@@ -169,13 +170,10 @@ def _asked(page: Page, request: AuditRequest) -> dict[str, Any] | None:
         except ValidationError as error:
             bad = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
             said = read_flow_run_input(keyset_from_base_key(f"paused-{key}")["response"]) or {}
-            kept = {
-                name: value for name, value in said.items() if name in form.model_fields and name not in bad
-            }
+            filled = {name: said[name] for name in form.model_fields if name in said and name not in bad}
             problem = f"**Please look again at {', '.join(sorted(map(page.title, bad)))}.** "
             continue
         return answer.model_dump()
-    raise AssertionError("unreachable")
 
 
 def _run_on() -> None:

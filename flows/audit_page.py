@@ -27,14 +27,14 @@ class Page:
     of: int
     pairs: tuple[tuple[SampledPair, Order], ...]
 
-    def form(self, base: type[Form]) -> type[Form]:
-        """The form: a verdict and a note for each pair, and a box to stop."""
-        fields: dict[str, Any] = {}
+    def form(self, base: type[Form], filled: Mapping[str, Any] | None = None) -> type[Form]:
+        """The form: a verdict and a note for each pair, and a box to stop; `filled` stands in it already."""
+        before, fields = filled or {}, dict[str, Any]()
         for n in range(1, len(self.pairs) + 1):
             fields[f"verdict_{n}"] = (
                 Said,
                 Field(
-                    default="skip",
+                    default=before.get(f"verdict_{n}", "skip"),
                     title=f"Pair {n}",
                     description="Which response is better?",
                     json_schema_extra={"position": 2 * n},
@@ -43,7 +43,7 @@ class Page:
             fields[f"note_{n}"] = (
                 str,
                 Field(
-                    default="",
+                    default=before.get(f"note_{n}", ""),
                     max_length=LONGEST_NOTE,
                     title=f"Pair {n}: why",
                     description="A note, if you like; it is kept.",
@@ -53,7 +53,7 @@ class Page:
         fields["stop"] = (
             bool,
             Field(
-                default=False,
+                default=before.get("stop", False),
                 title="Stop after this page",
                 description="What you gave on it is kept.",
                 json_schema_extra={"position": 2 * len(self.pairs) + 2},

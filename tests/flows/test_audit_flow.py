@@ -195,6 +195,41 @@ def test_nobody_answers_and_what_was_given_stays(server, session):
     assert state.is_completed() and "1 verdicts kept" in asyncio.run(_result(state))
 
 
+def test_an_answer_that_is_no_answer_is_asked_for_again_with_the_rest_filled_in(monkeypatch):
+    """The server checks a form itself; this is what happens when something slips through it."""
+    import flows.audit_flow as audit_flow
+    from flows.audit_page import Page
+
+    forms, given = [], {"verdict_1": "C", "note_1": "clear", "stop": True}
+    page = Page(number=1, of=1, pairs=())
+    monkeypatch.setattr(Page, "form", _one_pair_form(Page.form))
+    monkeypatch.setattr(audit_flow, "create_markdown_artifact", lambda **artifact: None)
+    monkeypatch.setattr(audit_flow, "_run_name", lambda: "audit")
+    monkeypatch.setattr(audit_flow, "read_flow_run_input", lambda key: given)
+
+    def pause(wait_for_input, timeout, poll_interval, key):
+        forms.append((wait_for_input, key))
+        return wait_for_input(**(given if len(forms) == 1 else {"verdict_1": "A"}))
+
+    monkeypatch.setattr(audit_flow, "pause_flow_run", pause)
+    request = audit_flow.AuditRequest(reviewer="Ada")
+    answers = audit_flow._asked(page, request)
+    assert [key for _, key in forms] == ["page-1-1", "page-1-2"]
+    again = forms[1][0]
+    assert "look again at pair 1" in again._description
+    assert (
+        again.model_fields["note_1"].default == "clear" and again.model_fields["verdict_1"].default == "skip"
+    )
+    assert answers == {"verdict_1": "A", "note_1": "clear", "stop": True}
+
+
+def _one_pair_form(real):
+    """The real form as if the page had one pair, which this test needs no ledger for."""
+    from dataclasses import replace
+
+    return lambda page, base, filled=None: real(replace(page, pairs=((None, "ab"),)), base, filled)
+
+
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):
     from flows.audit_flow import AuditRequest, audit_labels
     from flows.exam_flow import judge_exam
