@@ -82,7 +82,7 @@ def postgres(require):
 @pytest.fixture
 def work(tmp_path, make_run, tiny_model):
     """`work(endpoints, ledger, shards)`: what the labels stage gets, but for its shards."""
-    from constitution import load
+    from constitution import draw_comparison, load
     from flows.config import load_config
     from flows.stages.base import Work
     from flows.stages.labels import STAGE
@@ -98,8 +98,11 @@ def work(tmp_path, make_run, tiny_model):
             }
             for i in range(PAIRS)
         ]
-        # The last pair says what the first one says: two shards need the same judgements.
-        rows.append({**rows[0], "id": "twin"})
+        # The last pair says what the first one says and draws its principle: two shards need the same judgements.
+        constitution = load(str(tmp_path / "files" / "tiny.yaml"))
+        drawn = {f"twin{i}": draw_comparison(constitution, f"twin{i}", seed=0, n=1) for i in range(20)}
+        wanted = draw_comparison(constitution, rows[0]["id"], seed=0, n=1)
+        rows.append({**rows[0], "id": next(i for i, principles in drawn.items() if principles == wanted)})
         pairs = tmp_path / "pairs.jsonl"
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
         served = json.dumps({"kind": "openai", "model": "judge", "endpoints": endpoints, **judge})
@@ -231,6 +234,36 @@ def test_a_ray_cluster_of_two_nodes_asks_nothing_twice(ray_cluster, judges, work
 
 
 @pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.prefect
+@pytest.mark.postgres
+@pytest.mark.timeout(900)
+def test_two_vllm_servers_behind_a_ray_cluster(
+    ray_cluster, work, postgres, prefect_server, require, tmp_path
+):
+    """The microworld's judge on two real servers: prompts as token ids, one identity, nothing asked twice."""
+    from judges import VllmServer
+
+    environment, weights = ROOT / ".venv-vllm", ROOT / "microworld" / "weights" / "feedback"
+    require("vLLM", (environment / "bin" / "python").is_file(), "run `make vllm`")
+    servers = [VllmServer(weights, environment=environment, log=tmp_path / f"vllm-{n}.log") for n in (1, 2)]
+    try:
+        for server in servers:
+            server.start()
+        for server in servers:
+            server.wait_until_ready(400)
+        shards = {"runner": "ray", "at_once": 2, "address": ray_cluster}
+        served = {"model": "feedback", "tokenizer": str(weights), "concurrency": 1, "prompts_per_request": 1}
+        result = run_labels(work([server.url for server in servers], postgres, shards, **served))
+        answered = [server.log.read_text().count("POST /v1/completions") for server in servers]
+    finally:
+        for server in servers:
+            server.stop()
+    assert result.metrics["asked"] == 2 * PAIRS and judgements(postgres) == (2 * PAIRS, 1, 0)
+    assert all(answered) and sum(answered) == 2 * PAIRS
+
+
+@pytest.mark.slow
 @pytest.mark.prefect
 def test_shards_land_on_both_nodes(ray_cluster, prefect_server):
     from prefect import flow
@@ -267,7 +300,7 @@ def test_ray_needs_what_its_workers_reach(make_run, tiny_model, tmp_path):
     with pytest.raises(FlowError, match="ray needs a judge behind HTTP"):
         load_config(path, [ray])
     served = "judge={kind: openai, model: m, endpoints: ['http://h/v1']}"
-    with pytest.raises(FlowError, match="labels.ledger: the workers of a Ray cluster need one"):
+    with pytest.raises(FlowError, match=r"labels\.ledger: the workers of a Ray cluster need one"):
         load_config(path, [ray, served])
     config = load_config(path, [ray, served, "labels.ledger=postgresql://u@h/db"])
     assert config.launcher.shards.address == "ray://head:10001"
