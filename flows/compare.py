@@ -18,10 +18,12 @@ from typing import Any
 from flows import gold
 from flows.comparing import Bout, CompareRequest, Contender, resolve
 from flows.digests import digest_json
+from flows.errors import FlowError
 from flows.evaluation import opinion_pairs, read_answers, watch
 from flows.evaluation.comparison import ratings, standings
 from flows.evaluation.readings import references_of
 from flows.evaluation.reference_metrics import reference_metrics
+from flows.evaluation.texts import tokens
 from flows.files import write_atomically, write_json, write_jsonl
 from flows.judging import make_judge
 from flows.matches import OVERALL, duels, judge_duels
@@ -56,7 +58,9 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
     home.mkdir(parents=True, exist_ok=True)
     sampling = _Sampling(request=request, bout=bout, home=home, progress=progress)
     prompts = [p for p in bout.prompts for _ in range(request.samples)]
-    answers = {c.name: sampling.answers(c, [p.prompt for p in prompts]) for c in bout.contenders}
+    prompts, answers = _answerable(
+        prompts, {c.name: sampling.answers(c, [p.prompt for p in prompts]) for c in bout.contenders}
+    )
     texts = {name: [a.text for a in found] for name, found in answers.items()}
     with Ledger.open(request.ledger or f"sqlite:///{home / 'ledger.db'}") as ledger:
         judged = judge_duels(
@@ -68,13 +72,18 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
             progress,
         )
     scores: dict[str, list[Any]] = {}
-    if gold.is_world([p.prompt for p in bout.prompts]):
+    if gold.is_world([p.prompt for p in prompts]):
         for name, found in texts.items():
             scores[name] = [gold.score_answer(p.prompt, t) for p, t in zip(prompts, found, strict=True)]
     figures: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "models": [asdict(c) for c in bout.contenders],
-        "prompts": {"path": bout.source, "n": len(bout.prompts), "samples": request.samples},
+        "prompts": {
+            "path": bout.source,
+            "n": len(prompts) // request.samples,
+            "samples": request.samples,
+            "too_long": len(bout.prompts) - len(prompts) // request.samples,
+        },
         "constitution": describe_constitution(bout.constitution),
         "judge": judged.judge,
         "sampling": {**bout.sampling, "dtype": bout.dtype, "seed": request.seed},
@@ -134,13 +143,27 @@ class _Sampling:
         return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
+def _answerable(
+    prompts: Sequence[Prompt], answers: Mapping[str, Sequence[Answer]]
+) -> tuple[list[Prompt], dict[str, list[Answer]]]:
+    """What is left without the prompts that are too long for one of the models: all must be asked the same."""
+    kept = [
+        index
+        for index in range(len(prompts))
+        if all(found[index].finish != "prompt_too_long" for found in answers.values())
+    ]
+    if not kept:
+        raise FlowError(f"none of the {len(prompts)} prompts fits the context of every model")
+    return [prompts[i] for i in kept], {name: [found[i] for i in kept] for name, found in answers.items()}
+
+
 def _alone(
     prompts: Sequence[Prompt], answers: Sequence[Answer], scores: Sequence[Any] | None, *, seed: int
 ) -> dict[str, Any]:
     """What can be said of one model's answers without the others."""
     texts = [a.text for a in answers]
     figures: dict[str, Any] = {
-        "words": mean([float(len(t.split())) for t in texts], seed=seed),
+        "words": mean([float(len(tokens(t))) for t in texts], seed=seed),
         "truncated": sum(a.finish == "length" for a in answers),
         "empty": sum(not t.strip() for t in texts),
         "references": reference_metrics(texts, [references_of(p.meta) for p in prompts]),

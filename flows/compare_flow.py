@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -36,8 +37,11 @@ def compare_models(request: CompareRequest) -> str:
     """
     reporter = PrefectReporter()
     reporter.started("comparison")
+    began = time.perf_counter()
     with gpu_slot():
         found = compare(request, lambda done, total, text: reporter.progress("comparison", done, total, text))
+    asked = f"{found.figures['asked']:,} judgements asked"
+    reporter.finished("comparison", time.perf_counter() - began, asked)
     publish_comparison(found)
     get_run_logger().info("comparison: %s", found.directory.resolve())
     return str(found.directory)

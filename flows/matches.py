@@ -11,6 +11,7 @@ from typing import Any
 from constitution import Constitution
 from flows.digests import digest_json
 from flows.evaluation import Match
+from flows.evaluation.texts import tokens
 from flows.progress import Progress
 from flows.prompts import Prompt
 from judges import Judge, Label, LabelSettings, Ledger, Pair, label_pairs
@@ -77,7 +78,7 @@ def duels(
                 prompt=prompt.id,
                 a=a,
                 b=b,
-                words=(len(mine.split()), len(other.split())),
+                words=(len(tokens(mine)), len(tokens(other))),
                 pair=Pair.from_row(row) if mine != other else None,
             )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import click
@@ -53,8 +54,10 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
         raise click.UsageError(f"{' '.join(map(str, first['loc']))}: {first['msg']}") from error
     terminal = Terminal(click.get_text_stream("stderr"))
     terminal.started("comparison")
+    began = time.perf_counter()
     found = compare(request, lambda done, total, text: terminal.progress("comparison", done, total, text))
-    terminal.started("comparison")
+    asked = f"{found.figures['asked']:,} judgements asked"
+    terminal.finished("comparison", time.perf_counter() - began, asked)
     if as_json:
         click.echo(json.dumps(found.figures, indent=2, ensure_ascii=False))
         return

@@ -163,7 +163,7 @@ def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
     bleu = self_bleu(words)
     benign = set(map(id, judged_benign(answers)))
     measures: dict[str, Callable[[int, Answered], float | None]] = {
-        "length": lambda i, a: float(len(a.text.split())),
+        "length": lambda i, a: float(len(words[i])),
         "refusals": lambda i, a: float(a.refused) if id(a) in benign else None,
         "evasions": lambda i, a: float(a.evasive),
         "wrong": lambda i, a: None if a.wrong is None else float(a.wrong),

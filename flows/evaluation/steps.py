@@ -47,12 +47,13 @@ def watch_steps(answers: Sequence[tuple[int, Answered]]) -> list[dict[str, Any]]
 
 
 def _values(answers: Sequence[Answered]) -> dict[str, list[float]]:
+    words = [tokens(a.text) for a in answers]
     return {
-        "length": [float(len(a.text.split())) for a in answers],
+        "length": [float(len(found)) for found in words],
         "refusals": [float(a.refused) for a in judged_benign(answers)],
         "evasions": [float(a.evasive) for a in answers],
         "wrong": [float(a.wrong) for a in answers if a.wrong is not None],
-        "repetition": [repeated_share(tokens(a.text)) for a in answers],
+        "repetition": [repeated_share(found) for found in words],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -113,7 +114,10 @@ def _of_others(top: tuple[int, int, int], index: int) -> int:
 
 
 def _closest(lengths: Sequence[int], own: int) -> int:
-    """The length among the other answers that is closest to `own`, the shorter of two equally close ones."""
-    others = list(lengths)
-    others.remove(own)
+    """The length among the other answers that is closest to `own`, the shorter of two equally close ones.
+
+    `lengths` are sorted and hold `own` at least once.
+    """
+    at = bisect_left(lengths, own)
+    others = [*lengths[max(0, at - 1) : at], *lengths[at + 1 : at + 2]]
     return min(others, key=lambda length: (abs(length - own), length))

@@ -84,6 +84,8 @@ def findings(figures: Figures) -> list[str]:
         f"verdicts that turned with the order (counted as ties), {statuses.get('identical', 0)} identical answers, "
         f"{failed} failed."
     )
+    if dropped := figures["prompts"]["too_long"]:
+        found.append(f"{dropped} prompts were left out: too long for one of the models.")
     for name in names(figures):
         found += effect_sentences(figures["side_effects"], name, name)
         truncated = figures["answers"][name]["truncated"]

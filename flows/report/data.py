@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.report.side_effects import effect_sentences
+
 #: models in the order in which they come to be, with the names that people read
 MODELS = {
     "base": "base",
@@ -169,6 +171,8 @@ def findings(data: ReportData) -> list[str]:
     """What a person should know first, in sentences."""
     summary = data.summary
     found = _warnings(summary) + _harmlessness(data) + _helpfulness(data)
+    if data.models:
+        found += effect_sentences(data.side_effects, data.models[-1], MODELS[data.models[-1]])
     if (change := data.label_change) is not None and data.before is not None:
         found.append(
             f"Against {data.before['constitution']['ref']}, {change.flipped} of {change.pairs} shared pairs changed "
