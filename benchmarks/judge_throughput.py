@@ -156,22 +156,24 @@ def play_round(ring: Ring, number: int, judgements: int) -> dict[str, float]:
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Medians, and each promise beside the median of the rounds' ratios."""
+    """Medians, and the medians of the rounds' ratios beside what is promised."""
     names = [name for name in NAMES if all(name in rates for rates in rounds)]
-    promised = {}
-    for peer, bound in PROMISES.items():
-        if peer in names:
-            ratio = statistics.median(rates["ours"] / rates[peer] for rates in rounds)
-            promised[f"ours to {peer}"] = {
-                "ratio": round(ratio, 3),
-                "at_least": bound,
-                "holds": ratio >= bound,
-            }
-    labelling = statistics.median(rates["labelling"] / rates["bare_loop"] for rates in rounds)
+    medians = {name: round(statistics.median(r[name] for r in rounds), 1) for name in names}
+
+    def ratio(one: str, other: str) -> float:
+        return round(statistics.median(rates[one] / rates[other] for rates in rounds), 3)
+
+    ratios = {name: ratio("ours", name) for name in names if name != "ours"}
     return {
-        "median_per_s": {name: round(statistics.median(r[name] for r in rounds), 1) for name in names},
-        "promised": promised,
-        "labelling_to_bare_loop": round(labelling, 3),
+        "ours": medians["ours"],
+        "peer": medians["one_each"],
+        "peer_side": "one_each",
+        "ratio": ratios["one_each"],
+        "ratios": ratios,
+        "targets": {name: bound for name, bound in PROMISES.items() if name in ratios},
+        "missed": [name for name, bound in PROMISES.items() if ratios.get(name, bound) < bound],
+        "labelling_to_bare_loop": ratio("labelling", "bare_loop"),
+        "median_per_s": medians,
     }
 
 
@@ -205,13 +207,15 @@ def main() -> None:
         for _ in range(arguments.rounds):
             rounds.append(play_round(ring, len(rounds) + 1, arguments.judgements))
             result = {
+                "what": "judgements a second of the microworld's judge (float32) by a vLLM server on this machine",
                 "judgements_per_round": arguments.judgements,
-                "model": "microworld/weights/feedback, float32",
-                "server": judge.identity.build,
-                "distilabel": peer.greeting["version"] if peer else "absent: no --distilabel was given",
-                "rounds_per_s": rounds,
                 **summary(rounds),
+                "rounds_per_s": rounds,
                 "machine": machine(),
+                "versions": {
+                    "server": judge.identity.build,
+                    "distilabel": peer.greeting["version"] if peer else "absent: no --distilabel was given",
+                },
             }
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
