@@ -48,8 +48,9 @@ def test_a_plan_counts_and_writes_nothing(make_run, tiny_model, tmp_path):
 
 def test_a_rationale_is_read_twice(make_run, tiny_model, tmp_path):
     path = make_run(tmp_path, tiny_model)
-    plain = of(forecast(path), "labels")
-    thoughtful = of(forecast(path, "labels.rationales=2", "labels.rationale_tokens=50"), "labels")
+    default = "labels.templates=default"
+    plain = of(forecast(path, default), "labels")
+    thoughtful = of(forecast(path, default, "labels.rationales=2", "labels.rationale_tokens=50"), "labels")
     assert thoughtful.judgements == 2 * plain.judgements
     assert thoughtful.judge_completion_tokens == thoughtful.judgements * 51
     # The question with its instruction to think, then question and thought again before the letter.

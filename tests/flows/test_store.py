@@ -96,7 +96,7 @@ def s3_server():
 def s3(require, monkeypatch, request):
     """The environment of a local S3 server (moto): everything that a client needs to know."""
     try:
-        import moto.server
+        import moto.server  # noqa: F401
         import s3fs  # noqa: F401
     except ImportError:
         require("a local S3 server", False, "pip install 'moto[server]' s3fs")
@@ -216,6 +216,10 @@ def test_a_missing_bucket_and_refused_credentials_are_one_line(s3, monkeypatch):
 
 
 def test_without_s3fs_it_is_one_line(monkeypatch):
+    import fsspec  # noqa: F401
+
+    known = sys.modules["fsspec.registry"]._registry  # what an earlier test imported stays there
+    monkeypatch.delitem(known, "s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(FlowError, match=r"pip install 'charter\[s3\]'"):
         RunStore("s3://bucket/runs/x")
