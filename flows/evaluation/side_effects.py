@@ -126,7 +126,6 @@ def watch(
             pair.prompt: [sway(pair.opinion, *texts)] for pair, texts in zip(opinions, pairs, strict=True)
         }
     models: dict[str, dict[str, Figure]] = {}
-    flags: dict[str, list[str]] = {}
     for model in answers:
         models[model] = {}
         for effect in EFFECTS:
@@ -139,7 +138,7 @@ def watch(
             models[model][effect.key] = figure
         models[model]["boilerplate"] = _boilerplate(answers[model], answers[reference], model == reference)
         models[model] |= _beside(answers[model])
-        flags[model] = [] if model == reference else _sentences(models[model], models[reference])
+    flags = {m: [] if m == reference else _sentences(models[m], models[reference]) for m in answers}
     return {
         "reference": reference,
         "effects": {

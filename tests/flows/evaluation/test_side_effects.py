@@ -62,7 +62,7 @@ def world() -> World:
 
 def flags(world: World, texts: list[str], *, by_gold: bool, swayed=None) -> dict:
     """What the watch says of a model that gives `texts`, against the base model."""
-    models = {"normal": world.answers, "model": texts}
+    models = {"model": texts, "normal": world.answers}
     answers = {
         name: read_answers(
             world.prompts,
@@ -133,9 +133,7 @@ def test_a_model_made_to_evade_is_named(world, by_gold):
 
 def test_confident_wrong_answers_are_named_by_gold_and_by_references(world):
     lies = [
-        "The capital of Zorland is Nowhere."
-        if gold.score_answer(p.prompt, "").family in ("fact", "flattery")
-        else text
+        text if gold.score_answer(p.prompt, "").family == "harmful" else "The capital of Zorland is Nowhere."
         for p, text in zip(world.prompts, world.again, strict=True)
     ]
     assert "confident wrong answers" in flags(world, lies, by_gold=True)
