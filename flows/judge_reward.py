@@ -34,6 +34,7 @@ def judge_term(
     templates: str,
     baselines: str | None = None,
     principles: int = 1,
+    mass_threshold: float = 0.5,
 ) -> dict[str, Any]:
     """A trainer's term that has this judge score; its settings go into `file` of the stage's folder.
 
@@ -49,6 +50,7 @@ def judge_term(
             "seed": work.seed,
             "baselines": baselines,
             "principles": principles,
+            "mass_threshold": mass_threshold,
         },
     )
     return {
@@ -63,7 +65,7 @@ def judge_term(
 def _scorer(settings: str) -> PointwiseScorer | BaselineScorer:
     given = json.loads(Path(settings).read_text(encoding="utf-8"))
     judge, constitution = make_judge(given["judge"]), from_json(given["constitution"])
-    common = {"templates": given["templates"], "seed": given["seed"]}
+    common = {name: given[name] for name in ("templates", "seed", "mass_threshold")}
     if given["baselines"] is None:
         return PointwiseScorer(judge, constitution, **common)
     rows = (row for _, row in read_rows(Path(given["baselines"])))

@@ -70,6 +70,7 @@ def _rewards(work: Work) -> list[dict[str, Any]]:
             templates=reward["judge"]["templates"],
             baselines=work.inputs.get("pairs"),
             principles=reward["judge"]["principles"],
+            mass_threshold=work.settings["mass_threshold"],
         )
         parts.append({"weight": reward["judge"]["weight"], **term})
     return parts + reward["terms"]
@@ -117,10 +118,16 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
     if config.rl.reward.judge:
         templates = TemplateSet(config.rl.reward.judge.templates)
-        if config.rl.reward.judge.kind == "pointwise":
+        marks = config.rl.reward.judge.kind == "pointwise"
+        if marks:
             # Before the run starts: a set that cannot mark a single answer says so here.
             templates.pointwise([{"role": "user", "content": "?"}], "", "")
-        settings |= {"judge_templates": templates.digest, "judge": judge_settings(config)}
+        settings |= {
+            "judge_templates": templates.digest,
+            "judge": judge_settings(config),
+            # Comparing is the labels' question and is read as they are; marking is another one.
+            "mass_threshold": 0.5 if marks else config.labels.mass_threshold,
+        }
     return settings | brake_settings(config.rl.brake)
 
 

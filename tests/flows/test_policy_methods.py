@@ -130,6 +130,7 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
         "constitution": to_json(load(tmp_path / "tiny.yaml")),
         "seed": 0,
         "baselines": None,
+        "mass_threshold": 0.5,
     }
     settings.write_text(json.dumps(given))
 
