@@ -97,7 +97,8 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
         },
         "side_effects": _side_effects(sampling, prompts, texts, scores),
     }
-    decided_by = [figures["models"], figures["sampling"], [p.row() for p in prompts], judged.label_sets]
+    digests = [c.digest for c in bout.contenders]
+    decided_by = [digests, figures["sampling"], [p.row() for p in prompts], judged.label_sets]
     directory = home / digest_json(decided_by)[:12]
     write_jsonl(directory / "matches.jsonl", map(dict, judged.rows))
     write_atomically(directory / "comparison.html", html(figures))
@@ -121,6 +122,8 @@ class _Sampling:
         folder = self.home / "answers"
         path = folder / f"{key}.jsonl"
         if not path.exists():
+            from transformers.utils.logging import disable_progress_bar
+
             work = Work(
                 stage="compare",
                 directory=folder,
@@ -133,6 +136,7 @@ class _Sampling:
                 constitution=None,
                 progress=lambda done, total, _: self.progress(done, total, f"answers of {contender.name}"),
             )
+            disable_progress_bar()  # its bar would tear through our own progress
             sampler = Sampler(contender.path, dtype=bout.dtype)
             drawn = sample_in_parts(
                 work, key, sampler, conversations, bout.sampling, batch_size=self.request.batch_size

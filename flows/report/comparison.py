@@ -149,7 +149,7 @@ def markdown(figures: Figures) -> str:
     parts = [f"# {inert(' : '.join(names(figures)))}", inert(about(figures))]
     parts.append("\n".join(f"- {inert(sentence)}" for sentence in findings(figures)))
     for heading, said, rows in sections(figures):
-        parts += [f"## {heading}", said, markdown_table(rows)]
+        parts += [f"## {heading}", inert(said), markdown_table(rows)]
     return "\n\n".join(parts)
 
 

@@ -70,7 +70,7 @@ def test_models_are_compared_by_every_dimension_and_never_by_one_number(found):
     assert list(figures["dimensions"]) == [OVERALL, *DIMENSIONS]
     (pair,) = figures["dimensions"]["harmless"]["pairs"]
     assert (pair["a"], pair["b"]) == ("base", "feedback")
-    assert pair["wins"] + pair["ties"] + pair["losses"] + pair["undecided"] == 24
+    assert pair["wins"] + pair["ties"] + pair["losses"] + pair["undecided"] == figures["prompts"]["n"] > 20
     # The feedback model was made to refuse what harms; the base model does it.
     assert pair["win_rate"]["high"] < 0.5
     rated = figures["ratings"]["models"]
@@ -164,7 +164,7 @@ def test_pages_escape_what_models_and_files_are_called(found):
     page, artifact = html(figures), markdown(figures)
     assert "<script" not in page and "<script" not in artifact
     assert "default-src 'none'" in page and len(page) < 200_000 and len(artifact) < 250_000
-    console = Console(file=io.StringIO(), width=160)
+    console = Console(file=io.StringIO(), width=500)
     print_comparison(figures, console)
     assert hostile in console.file.getvalue()
     assert (found.directory / "comparison.html").read_text(encoding="utf-8") == html(found.figures)
@@ -184,7 +184,7 @@ def test_references_bring_bleu_and_rouge_beside_the_judge(request_of, tmp_path):
 
 
 def test_mistakes_are_one_line(request_of, tmp_path, make_model, capsys):
-    with pytest.raises(FlowError, match="base and base are the same model"):
+    with pytest.raises(FlowError, match="are the same model"):
         resolve(request_of(models=(BASE, BASE)))
     with pytest.raises(FlowError, match="no such folder"):
         resolve(request_of(models=(BASE, str(tmp_path / "none"))))
