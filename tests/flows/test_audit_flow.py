@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import re
 import threading
@@ -69,10 +70,11 @@ class Running:
 
         self._done: list = []
         asked = AuditRequest(**request)
+        # Which server to talk to is a context variable of the harness; a thread begins without it.
+        context = contextvars.copy_context()
         self._thread = threading.Thread(
-            target=lambda: self._done.append(audit_labels(asked, return_state=True)), daemon=True
+            target=lambda: self._done.append(context.run(audit_labels, asked, return_state=True)), daemon=True
         )
-        self._name = Path(request["run"]).parent.parent.name
         self._thread.start()
         self._seen: set[str] = set()
 
