@@ -123,10 +123,9 @@ class _OneLine(AbstractContextManager["TaskRunner[Any]"]):
         try:
             return self._runner.__enter__()
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            where = self._runner.address or "this machine"
             reason = " ".join(str(error).split())[:300]
             raise FlowError(
-                f"launcher.shards.address: no Ray cluster answers at {where}: {reason}"
+                f"launcher.shards.address: no Ray cluster answers at {self._runner.address}: {reason}"
             ) from error
 
     def __exit__(self, *exc_info: Any) -> None:

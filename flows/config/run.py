@@ -123,7 +123,7 @@ class RunConfig(Section):
             raise ValueError(
                 "launcher.shards.runner: ray needs a judge behind HTTP (judge.kind: openai), which its workers share"
             )
-        if shards.address is not None and not (self.labels.ledger or "").startswith("postgresql"):
+        if not (self.labels.ledger or "").startswith("postgresql"):
             raise ValueError(
                 "labels.ledger: the workers of a Ray cluster need one that all of them reach: postgresql://user@host/name"
             )

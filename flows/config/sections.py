@@ -233,13 +233,15 @@ class ShardsSection(Section):
     """Shards under way at the same time, with threads and ray."""
 
     address: str | None = Field(default=None, pattern=r"^(auto|(ray://)?[^@:/\s]+:\d+)$")
-    """A Ray cluster: ray://host:10001, host:6379, or auto for the one that this machine belongs to. Without it, Ray
-    is started on this machine."""
+    """A Ray cluster: ray://host:10001, host:6379, or auto for the one that this machine belongs to. None is started
+    here: Ray would listen on every interface."""
 
     @model_validator(mode="after")
     def _address_is_rays(self) -> ShardsSection:
         if self.address is not None and self.runner != "ray":
             raise ValueError(f"address: is for runner ray, not for {self.runner}")
+        if self.address is None and self.runner == "ray":
+            raise ValueError("address: runner ray needs that of a cluster, such as ray://host:10001, or auto")
         return self
 
 

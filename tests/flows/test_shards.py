@@ -306,6 +306,8 @@ def test_ray_needs_what_its_workers_reach(make_run, tiny_model, tmp_path):
     assert config.launcher.shards.address == "ray://head:10001"
     with pytest.raises(FlowError, match="address: is for runner ray, not for threads"):
         load_config(path, ["launcher.shards={runner: threads, address: auto}"])
+    with pytest.raises(FlowError, match="address: runner ray needs that of a cluster"):
+        load_config(path, ["launcher.shards.runner=ray"])
 
 
 def test_without_ray_it_is_one_line(tmp_path):
