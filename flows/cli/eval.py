@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -52,7 +53,7 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         raise click.UsageError(f"{' '.join(map(str, first['loc']))}: {first['msg']}") from error
-    terminal = Terminal(click.get_text_stream("stderr"))
+    terminal = Terminal(sys.stderr)
     terminal.started("comparison")
     began = time.perf_counter()
     found = compare(request, lambda done, total, text: terminal.progress("comparison", done, total, text))
