@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from constitution import Constitution
 from flows.config import RunConfig
-from flows.errors import FlowError
 from flows.forecasts import Forecaster
 from flows.judge_forecast import Speed
 from flows.runs import Attempt, RunDirectory
@@ -62,9 +61,11 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for programs."""
-        summed = ("judgements", "judge_prompt_tokens", "judge_completion_tokens", "judge_hours", "samples")
-        summed += ("sampled_tokens", "steps", "trained_tokens", "disk_bytes")
-        return {**asdict(self), "total": {name: self.total(name) for name in summed}}
+        summed = (
+            "judgements judge_prompt_tokens judge_completion_tokens judge_hours samples sampled_tokens steps"
+        )
+        names = [*summed.split(), "trained_tokens", "disk_bytes"]
+        return {**asdict(self), "total": {name: self.total(name) for name in names}}
 
 
 def plan_run(
@@ -114,6 +115,4 @@ def _finished(session: Session, stage: Stage, force: frozenset[str]) -> Any:
         key, _, _ = session.plan(stage)
     except KeyError:  # an output of a stage that has not run
         return None
-    except FlowError:
-        raise
     return session.run.finished(stage.name, key)

@@ -70,7 +70,7 @@ def run_shards(
                 settle()
                 under_way -= 1
             future = runner.submit(_task(name, number, total), {"job": Job(work, item)})
-            future.add_done_callback(lambda future, number=number: finished.put((number, future)))  # type: ignore[misc]
+            future.add_done_callback(lambda future, number=number: finished.put((number, future)))
             under_way += 1
         for _ in range(under_way):
             settle()
