@@ -69,7 +69,8 @@ def run(work: Work) -> Result:
             statuses=work.settings["statuses"],
             pair_ids=ids,
         )
-        rows, usable = [], 0
+        rows: list[dict[str, Any]] = []
+        usable = 0
         for labelled in labelled_pairs(ledger, label_set, pair_ids=ids):
             rows.append(_row(labelled))
             usable += effective_status(labelled) in work.settings["statuses"]
