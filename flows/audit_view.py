@@ -21,6 +21,7 @@ from judges.records import STATUSES, Order, Pair
 from judges.text import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Prefect's artifact list downloads every body; one stays well under 250 KB.
@@ -271,7 +272,7 @@ def _image(text: str, draw: Callable[[str], Figure]) -> str:
     return f"![{escape(text)}]({png_uri(draw)})"
 
 
-def _axes(ink: str, *, height: float = 2.6):  # type: ignore[no-untyped-def]
+def _axes(ink: str, *, height: float = 2.6) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, height), layout="constrained")

@@ -71,7 +71,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Hashable]]) -> float:
     return alpha_of_counts(Counter(tuple(unit) for unit in units))
 
 
-def alpha_of_counts(counts: Mapping[tuple[Hashable, ...], int]) -> float:
+def alpha_of_counts(counts: Mapping[tuple[Any, ...], int]) -> float:
     """The same alpha from how often each combination of ratings came."""
     weights: dict[tuple[Hashable, Hashable], float] = {}
     for ratings, times in counts.items():
