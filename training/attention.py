@@ -126,7 +126,7 @@ def packed_attention(
             k, v = (states.unflatten(0, (rows, depth)).transpose(1, 2) for states in (k, v))
             windowed = sliding_window is not None and depth > sliding_window
             mask = _mask(offsets_R, width, depth, sliding_window) if shared or windowed else None
-            if by_products and depth <= cpu_attention.LONGEST:
+            if by_products and depth in cpu_attention.LENGTHS:
                 scale = q.shape[-1] ** -0.5 if scaling is None else scaling
                 attended = cpu_attention.causal_attention(q, k, v, mask, scale)
             else:
