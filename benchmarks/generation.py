@@ -138,7 +138,9 @@ def main() -> None:
 
         config = AutoConfig.from_pretrained(world.MODEL)
     answers = {side: found.pop("answers") for side, found in sides.items()}
-    speed = {side: round(len(answers[side]) / found["median_s"], 1) for side, found in sides.items()}
+    speed = {}
+    for side, found in sides.items():
+        speed |= duel.speeds({side: found}, len(answers[side]))
     lengths = [len(p) + len(a) for p, a in zip(prompts["hh"], answers["ours_hh"], strict=True)]
     work = Work.of_rows(lengths, sum(map(len, answers["ours_hh"])))
     pairs = [("ours_hh", "generate_hh"), ("ours_greedy", "generate_greedy")]

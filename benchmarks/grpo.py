@@ -180,7 +180,7 @@ def main() -> None:
             mean_prompt(folder, load_tokenizer(str(world.MODEL))),
         )
     samples = options.size * PROMPTS * GROUP
-    speed = {side: round(samples / found["median_s"], 1) for side, found in sides.items()}
+    speed = duel.speeds(sides, samples)
     curves = {side: found.pop("rewards") for side, found in sides.items()}
     result = {
         "what": f"samples a second: {options.size} steps of {PROMPTS * GROUP} answers, microworld, 2.0M parameters",

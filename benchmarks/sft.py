@@ -110,7 +110,7 @@ def main() -> None:
         from transformers import AutoConfig
 
         model = AutoConfig.from_pretrained(folder / "model")
-    speed = {side: round(len(items) / found["median_s"], 2) for side, found in sides.items()}
+    speed = duel.speeds(sides, len(items))
     curves = {side: found.pop("losses") for side, found in sides.items()}
     best = max((side for side in sides if side != "ours"), key=lambda side: speed[side])
     answers = sum(weight > 0 for item in items for weight in item.weights)

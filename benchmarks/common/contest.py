@@ -74,7 +74,7 @@ def preference_contest(
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(folder / "model")
-    speed = {side: round(len(items) / found["median_s"], 2) for side, found in sides.items()}
+    speed = duel.speeds(sides, len(items))
     curves = {side: found.pop("losses") for side, found in sides.items()}
     work = {side: one for side, one in pairs.work(items, head=head).items() if side in sides}
     peer = next(iter(targets))

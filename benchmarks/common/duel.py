@@ -121,6 +121,13 @@ def _memory(field: str) -> int:
     raise KeyError(field)
 
 
+def speeds(sides: Mapping[str, dict[str, Any]], units: int) -> dict[str, float]:
+    """Each side's units a second in its median round; how many units a round has is noted with the side."""
+    for found in sides.values():
+        found["units"] = units
+    return {side: round(units / found["median_s"], 2) for side, found in sides.items()}
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     flags, name = "", ""
@@ -153,8 +160,9 @@ def finish(name: str, result: Mapping[str, Any], *, partial: bool) -> None:
     print(json.dumps(shown, indent=1))
     if partial:
         return
-    from common import figure
+    from common import figure, page
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     figure.draw()
+    page.write()

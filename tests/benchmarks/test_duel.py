@@ -1,0 +1,113 @@
+"""The benchmarks' own arithmetic: turns, operations, the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {benchmarks!r})
+from common import duel
+
+def steady(folder):
+    count = iter([9.0, 3.0, 1.0, 2.0])  # the first is the warm-up
+    def play(steps):
+        print("a library prints")
+        with (folder / "turns").open("a") as file:
+            file.write("w" if steps else "s")
+        return {{"seconds": next(count), "losses": [0.5]}}
+    return play
+
+def broken(folder):
+    raise SystemExit(3)
+
+options = duel.arguments("A test.", size=1, unit="turns")
+duel.serve({{"steady": steady, "other": steady, "broken": broken}}[options.side], options.folder)
+"""
+
+
+def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
+    from common import duel
+
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(benchmarks=str(BENCHMARKS)))
+    found = duel.compete(str(script), ["steady", "other"], tmp_path, rounds=3)
+    assert (tmp_path / "turns").read_text() == "ww" + "ss" * 3
+    for side in found.values():
+        assert side["seconds"] == [3.0, 1.0, 2.0]
+        assert (side["median_s"], side["losses"]) == (2.0, [0.5])
+        assert side["peak_mb"] >= 1
+    assert duel.speeds(found, 10) == {"steady": 5.0, "other": 5.0}
+    with pytest.raises(SystemExit, match="broken: ended with exit code 3"):
+        duel.compete(str(script), ["broken"], tmp_path, rounds=1)
+
+
+def test_operations_are_those_that_torch_counts():
+    import torch
+    from common.roofline import Work, flops
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model(torch.zeros(3, 10, dtype=torch.long))
+    # torch counts attention's whole square, ours the causal half; the rotary angles are a product too.
+    angles = 3 * 2 * 10 * (32 // 4 // 2)
+    work = Work.of_rows([10] * 3, head_tokens=30)
+    whole = Work(tokens=30, head_tokens=30, squares=2 * work.squares)
+    assert counted.get_total_flops() - flops(config, whole, passes=1.0) in (0, angles, angles / 3)
+
+
+def test_padded_work_counts_both_answers_of_a_batch_s_longest():
+    from common import pairs
+
+    from training.packing import Tree
+    from training.pairs import PairItem
+
+    items = [
+        PairItem(id=str(n), tree=Tree(prefix=(1,) * (10 + n), branches=((1,) * 4, (1,) * 2)), p=1.0)
+        for n in range(3)
+    ]
+    found = pairs.work(items, head=True)
+    assert found["ours"].tokens == sum(10 + n + 6 for n in range(3))
+    assert found["trl_defaults"].tokens == 6 * (12 + 4)
+    assert found["ours"].head_tokens == found["trl_defaults"].head_tokens == 18
+
+
+def test_the_page_s_table_comes_from_the_results(tmp_path, monkeypatch):
+    from common import page
+
+    result = json.loads((BENCHMARKS / "results" / "reward_model.json").read_text())
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    (tmp_path / "reward_model.json").write_text(json.dumps(result))
+    page.write()
+    lines = (tmp_path / "page.md").read_text().split("\n")
+    assert (lines[0], lines[-2]) == ("before", "after")
+    assert "old" not in lines
+    first = next(line for line in lines if line.startswith("| Reward model"))
+    assert f"**{result['ratio']:.2f}**" in first
+    assert "TRL, defaults" in first
+    page.write()
+    assert (tmp_path / "page.md").read_text().split("\n") == lines
