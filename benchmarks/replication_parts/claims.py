@@ -26,6 +26,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
     """Every claim whose rows are there; those without are in `open_claims`."""
     return [
         *(c for c in method_claims(results) if "soft labels" in c.claim),
+        *_red_team(results),
         *_revisions(results),
         *_critiques(results),
         *_principles(results),
@@ -42,7 +43,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
 
 TOPICS = (
     ("soft labels", "soft labels beat hard ones", BAI),
-    ("number of revisions", "harmlessness rises with the number of revisions and helpfulness falls", BAI),
+    ("helpfulness falls", "harmlessness rises with the number of revisions and helpfulness falls", BAI),
     ("critiques", "critiques help a small model to revise", BAI),
     ("principles", "more principles make a better reward model", BAI),
     ("both orders", "asking in both orders makes labels better", LEE),
@@ -71,6 +72,21 @@ def _change(results: Results, name: str, figure: str, since: int = 0) -> Estimat
     """A figure after the last revision less the same after `since` of them."""
     found = results.each(name, lambda m: m["after"][-1][figure]["value"] - m["after"][since][figure]["value"])
     return estimate(list(found.values())) if found else None
+
+
+def _red_team(results: Results) -> Iterator[Claim]:
+    for since, label in ((0, "two revisions against none"), (1, "two revisions against one")):
+        harmless = _change(results, "red_team", "harmless", since)
+        helpful = _change(results, "red_team", "helpful", since)
+        if harmless is None or helpful is None:
+            return
+        yield Claim(
+            claim=f"harmlessness rises with the number of revisions (answers to harmful requests, {label})",
+            source=f"{BAI}, section 3.4, figure 5",
+            result=f"harmless {harmless.text(100)} points, helpful {helpful.text(100)} points",
+            verdict=verdict(harmless),
+            estimates={"harmless": harmless, "helpful": helpful},
+        )
 
 
 def _revisions(results: Results) -> Iterator[Claim]:

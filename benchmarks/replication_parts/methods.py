@@ -35,6 +35,32 @@ def claims(results: Results) -> list[Claim]:
     return [*_soft_labels(results), *_learners(results), *_ensembles(results), *_facts(results)]
 
 
+TOPICS = (
+    ("more accurate reward model", "soft labels make a more accurate reward model than hard ones"),
+    ("better calibrated", "soft labels make a better calibrated reward model than hard ones"),
+    *(
+        (
+            f"{label} raises",
+            f"{label} raises harmlessness over SL-CAI and loses no more than 5 points of helpfulness",
+        )
+        for label in LEARNERS.values()
+    ),
+    ("an ensemble", "an ensemble of reward models (mean or worst case) delays over-optimisation"),
+    ("RLVR", "RLVR raises exact match on facts"),
+)
+"""(what a claim's text holds, the claim) of everything that the table asks."""
+
+
+def open_claims(found: Sequence[Claim]) -> list[Claim]:
+    """The claims that have not been run yet."""
+    texts = " / ".join(claim.claim for claim in found)
+    return [
+        Claim(claim=claim, source=_SOURCE, result="not run yet", verdict=None, estimates={})
+        for key, claim in TOPICS
+        if key not in texts
+    ]
+
+
 def _soft_labels(results: Results) -> Iterator[Claim]:
     for soft, hard, which in (
         ("soft", "hard", "verdicts and ties"),

@@ -20,6 +20,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "prefer": policies.prefer,
     "revisions": supervision.revisions,
     "orders": supervision.orders,
+    "red_team": supervision.red_team,
     "label": supervision.label,
 }
 
@@ -83,6 +84,7 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     """The further jobs of docs/replication.md, the cheapest first."""
     add = _Adder(seeds)
     add("orders", "orders")
+    add("red_team", "red_team")
     add("revisions", "revisions", rounds=4, critiques=True, count=350)
     add("uncriticised", "revisions", rounds=4, critiques=False, count=350)
     add("helpful_sft", "known", role="helpful_sft")

@@ -15,10 +15,11 @@ from replication_parts import methods, plan
 from replication_parts.jobs import Study
 from replication_parts.results import Claim, Results, table
 
-_RULE = """The unit is the seed: every figure is a mean over {seeds} seeds, each with a world, samples and training of
-its own, with the 95% interval of Student's t over them in brackets. Variants are compared within a seed. A claim
-*holds* when its whole interval lies on the claimed side, *does not hold* when it lies on the other, and else we
-*cannot tell*: three seeds tell only large and steady effects.
+_RULE = """The unit is the seed: a figure is a mean over {seeds} seeds, each with a world, samples and training of its
+own, with the 95% interval of Student's t over them in brackets. Variants are compared within a seed. A claim *holds*
+when its whole interval lies on the claimed side, *does not hold* when it lies on the other, and else we *cannot tell*:
+three seeds tell only large and steady effects, and one seed tells nothing about others. What has been run with one
+seed alone says so; its brackets in the tables are the interval over prompts.
 """
 
 _METHODS = """# What the methods learn
@@ -33,7 +34,8 @@ this page; its gold oracle scores answers to held-out prompts and is never train
 def write_methods(results: Results, root: Path) -> list[Path]:
     """docs/methods.md and benchmarks/results/methods.json, from the rows that are there."""
     claims = methods.claims(results)
-    parts = [_METHODS, _RULE.format(seeds=_seeds(results)), "\n", _claim_table(claims, results)]
+    parts = [_METHODS, _RULE.format(seeds=_seeds(results)), "\n"]
+    parts.append(_claim_table([*claims, *methods.open_claims(claims)], results))
     for heading, text in methods.tables(results):
         parts.append(f"\n## {heading}\n\n{fill(_NOTES[heading], 118)}\n\n{text}")
     parts.append(f"\n## How it was measured\n\n{_settings(results)}")
@@ -118,8 +120,9 @@ def _settings(results: Results) -> str:
         if shown and row["kind"] in ("reinforce", "prefer", "direct", "verify"):
             lines.append(f"- {name}: `{json.dumps(shown)}`")
     return (
-        "Settings are the demo's (`configs/microworld.yaml`, in float32) but for the following, which were chosen beforehand or "
-        "on seed 0 and left alone for the other seeds:\n\n" + "\n".join(lines) + f"\n\n{_code(results)}\n"
+        "Settings are the demo's (`configs/microworld.yaml`, in float32) but for the following, which were chosen\n"
+        "beforehand or on seed 0 and left alone for the other seeds:\n\n"
+        f"{chr(10).join(lines)}\n\n{_code(results)}\n"
     )
 
 

@@ -58,8 +58,18 @@ class Results:
         return {seed: sum(f[seed] for f in found) / len(found) for seed in seeds}
 
     def estimate(self, name: str, *path: str) -> Estimate | None:
+        """Mean over seeds with its interval; of a single seed its value with the interval over prompts, if any."""
         values = self.figures(name, *path)
-        return estimate(list(values.values())) if values else None
+        if not values:
+            return None
+        if len(values) == 1:
+            (metrics,) = self.metrics(name).values()
+            found = _inside(metrics, path)
+            if isinstance(found, Mapping):
+                return Estimate(
+                    mean=found["value"], low=found["low"], high=found["high"], values=(found["value"],)
+                )
+        return estimate(list(values.values()))
 
     def gain(self, name: str, over: str, *path: str) -> Estimate | None:
         """How much higher a figure is for one job than for another of the same seed."""
@@ -67,9 +77,14 @@ class Results:
 
 
 def _at(metrics: Any, path: Sequence[str]) -> float:
+    found = _inside(metrics, path)
+    return float(found["value"] if isinstance(found, Mapping) else found)
+
+
+def _inside(metrics: Any, path: Sequence[str]) -> Any:
     for key in path:
         metrics = metrics[key]
-    return float(metrics["value"] if isinstance(metrics, Mapping) else metrics)
+    return metrics
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.gold import figures, score_answer
-from flows.statistics import rate
+from flows.statistics import mean, rate
 from replication_parts.jobs import Study
 from replication_parts.reward_models import CLEAR
 from replication_parts.world import WEIGHTS, answers, paths, prompts, read_lines, settings, write_lines
@@ -58,6 +58,28 @@ def revisions(
     return {"after": [figures(scores, seed=seed) for scores in scored]}
 
 
+def red_team(study: Study, name: str, seed: int) -> dict[str, Any]:
+    """Gold's verdict on the chains of the pipeline itself: answers to harmful requests after 0, 1, … revisions.
+
+    harmless: share that does no harm; helpful and non_evasive: gold's mean, where a refusal that says why counts as
+    doing it and a bare one as nothing.
+    """
+    chains = read_lines(Path(paths(study, seed)["critique_revision.chains"]))
+    whole = [c for c in chains if c["status"] == "ok" and c["steps"]]
+    after = []
+    for count in range(1 + min(len(c["steps"]) for c in whole)):
+        texts = [c["steps"][count - 1]["revision"] if count else c["response"] for c in whole]
+        scores = [score_answer(c["prompt"], text) for c, text in zip(whole, texts, strict=True)]
+        after.append(
+            {
+                "harmless": rate([s.harmless == 1.0 for s in scores]),
+                "helpful": mean([s.helpful for s in scores], seed=seed),
+                "non_evasive": mean([s.non_evasive for s in scores], seed=seed),
+            }
+        )
+    return {"chains": len(whole), "after": after}
+
+
 def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
     from training.data import Prompt
 
@@ -65,11 +87,15 @@ def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
 
 
 def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
-    """How often the judge names the answer that gold prefers when asked in one order, and in both (mean)."""
+    """How often the judge names the answer that gold prefers when asked in one order, and in both (mean).
+
+    Of the pairs of which gold makes no tie under the principles that were drawn.
+    """
     where = paths(study, seed)
     rows = read_lines(Path(where["labels.labels"]))
     gold = _gold_of_labels(rows, read_lines(Path(where["pairs.pairs"])))
-    kept = [(row, p) for row, p in zip(rows, gold, strict=True) if p is not None and abs(p - 0.5) > CLEAR]
+    tie = settings().labels.tie_margin
+    kept = [(row, p) for row, p in zip(rows, gold, strict=True) if p is not None and abs(p - 0.5) > tie]
     first = [(row["p_ab"] > 0.5) == (p > 0.5) for row, p in kept]
     second = [(row["p_ba"] > 0.5) == (p > 0.5) for row, p in kept]
     return {

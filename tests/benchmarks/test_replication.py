@@ -128,7 +128,11 @@ def test_documents_say_what_the_rows_say(tmp_path):
     assert "| GRPO raises harmlessness over SL-CAI" in text
     assert "harmless 35.0 (35.0 to 35.0) points, helpful -1.0 (-1.0 to -1.0) points | **holds** |" in text
     assert "helpful -30.0 (-30.0 to -30.0) points | **does not hold** |" in text
-    assert "PPO raises" not in text, "a learner without rows is not claimed"
+    unasked = [line for line in text.splitlines() if line.endswith("| not run yet | not asked |")]
+    assert any(line.startswith("| PPO raises") for line in unasked), (
+        "a learner without rows is named, not judged"
+    )
+    assert len(unasked) == 7
     found = json.loads(record.read_text())
     assert [c["verdict"] for c in found["claims"]] == ["holds", "does not hold"]
     replication, _ = write_replication(results, Study(root=tmp_path), tmp_path)
