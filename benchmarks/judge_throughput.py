@@ -187,7 +187,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # However it ends, the servers end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    before = json.loads(arguments.out.read_text())["rounds_per_s"] if arguments.append else []
+    append = arguments.append and arguments.out.is_file()
+    before = json.loads(arguments.out.read_text())["rounds_per_s"] if append else []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(VllmServer(MODEL, environment=REPOSITORY / ".venv-vllm"))
