@@ -147,3 +147,37 @@ def test_the_command_imports_neither_torch_nor_prefect():
     code = "import sys, flows.cli.labels, flows.cli.judge, judges; print({'torch', 'prefect'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+def test_the_audit_goes_out_comes_back_and_becomes_an_exam(place, capsys, tmp_path):
+    import csv
+
+    sheet = tmp_path / "sheet.csv"
+    code, out, _ = run(capsys, "labels", "audit", "export", sheet, "--ledger", place, "--who", "Ada")
+    assert code == 0 and out.startswith("4 pairs of label set")
+    with sheet.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        row["verdict"] = "tie" if row["pair_id"] == "odd" else "A" if row["shown"] == "ab" else "B"
+    with sheet.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    code, out, _ = run(capsys, "labels", "audit", "import", sheet, "--ledger", place, "--who", "Ada")
+    # One of the four was refused by the judge: nothing to agree with.
+    assert (
+        code == 0 and out.startswith("4 new verdicts by Ada") and "people judged 3:" in out and "kappa" in out
+    )
+    code, out, _ = run(capsys, "labels", "audit", "known", tmp_path / "known.jsonl", "--ledger", place)
+    from judges.known import read_known_pairs
+
+    assert code == 0 and len(read_known_pairs(tmp_path / "known.jsonl").pairs) == 3
+    code, out, _ = run(capsys, "labels", "card", "--ledger", place)
+    assert code == 0 and "long" in out and "4 (100%)" in out
+    rows[0]["verdict"] = "perhaps"
+    with sheet.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    code, _, err = run(capsys, "labels", "audit", "import", sheet, "--ledger", place, "--who", "Ada")
+    assert code == 2 and "sheet.csv:2: verdict: 'perhaps'" in err and err.strip().count("\n") == 0
