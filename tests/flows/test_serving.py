@@ -4,115 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 import yaml
+from harness.ui import AUTH, CHARTER, ENDED, ROOT, UI, server_of, start_ui, wait_for
 
 from flows.runs import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect]
 
-ROOT = Path(__file__).parents[2]
-CHARTER = [sys.executable, "-c", "from flows.cli import main; main()"]
-STEPS = 600
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-AUTH = "someone:a-secret-of-the-test"
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
-    return found
-
-
-@dataclass
-class UI:
-    """A running `charter ui` and its API."""
-
-    folder: Path
-    process: subprocess.Popen[bytes]
-    page: str
-
-    def call(self, method: str, path: str, **body: Any) -> Any:
-        auth = tuple(AUTH.split(":"))
-        answer = httpx.request(
-            method,
-            f"{self.page}/api{path}",
-            json=body if method == "POST" else None,
-            auth=auth,
-            timeout=30,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def start(self, deployment: str, **parameters: Any) -> str:
-        found = self.call("GET", f"/deployments/name/{deployment}")
-        return self.call("POST", f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
-
-    def state(self, run: str) -> dict[str, Any]:
-        return self.call("GET", f"/flow_runs/{run}")["state"]
-
-    def ended(self, run: str, seconds: float = 120) -> dict[str, Any]:
-        wait_for(lambda: self.state(run)["type"] in ENDED, f"the end of {run}", seconds)
-        return self.state(run)
-
-    def logs(self) -> list[str]:
-        """The latest lines of all runs."""
-        return [row["message"] for row in self.call("POST", "/logs/filter", sort="TIMESTAMP_DESC")]
-
-    def flow_process(self) -> psutil.Process:
-        """The process of the one flow run under way."""
-
-        def found() -> list[psutil.Process]:
-            children = psutil.Process(self.process.pid).children()
-            return [c for c in children if "uvicorn" not in " ".join(c.cmdline())]
-
-        return wait_for(found, "the flow's process")[0]
-
-    def server_process(self) -> psutil.Process:
-        return server_of(self.process.pid)
-
-
-def start_ui(folder: Path) -> UI:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    # The same secret for server and clients; a client that did not say it would get nothing.
-    env = {**kept, "OMP_NUM_THREADS": "1", "PREFECT_SERVER_API_AUTH_STRING": AUTH, "PYTHONPATH": str(ROOT)}
-    log = folder / "ui.log"
-    start = log.stat().st_size if log.exists() else 0
-    with log.open("a") as output:
-        process = subprocess.Popen(
-            [*CHARTER, "ui", "--port", "0", "--no-browser"], cwd=folder, env=env, stdout=output, stderr=output
-        )
-
-    def page() -> str | None:
-        assert process.poll() is None, log.read_text()
-        found = re.search(r"^(http://127\.0\.0\.1:\d+) ", log.read_text()[start:], re.MULTILINE)
-        return found and found.group(1)
-
-    ui = UI(folder=folder, process=process, page=wait_for(page, "the page"))
-    wait_for(lambda: ui.call("POST", "/automations/filter"), "the automations")
-    wait_for(lambda: _is_polled(ui), "the runner")
-    return ui
-
-
-def _is_polled(ui: UI) -> bool:
-    found = ui.call("POST", "/deployments/filter")
-    return bool(found) and all(d["status"] == "READY" for d in found)
+STEPS = 300
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +39,7 @@ def ui(tmp_path_factory, make_run, tiny_model) -> Iterator[UI]:
     (folder / "configs" / "microworld.yaml").write_text(yaml.safe_dump(microworld))
     running = start_ui(folder)
     yield running
-    running.process.send_signal(signal.SIGTERM)
-    running.process.wait(60)
+    running.stop()
 
 
 def training(ui: UI, seed: int) -> dict[str, Any]:
@@ -163,7 +70,6 @@ def started(ui: UI, seed: int, deployment: str = "rlaif/rlaif") -> str:
 def goes_on(ui: UI, seed: int, kept: list[str], deployment: str = "rlaif/rlaif") -> None:
     """The same run, started again, ends well; the steps whose rows are in `kept` are not trained again."""
     run = ui.start(deployment, request=training(ui, seed))
-    # A killed run gives the GPU's slot back after a minute.
     assert ui.ended(run, 240)["type"] == "COMPLETED", ui.state(run)
     done = steps(ui, seed)
     assert done == list(range(1, len(done) + 1)) and done[-1] == STEPS
@@ -332,7 +238,13 @@ def test_a_cancelled_training_stops_in_seconds_and_goes_on_later(ui):
     goes_on(ui, 2, kept=rows(ui, 2))
 
 
+def nobody_waits(ui: UI) -> None:
+    """Without the limit: the GPU's slot of a killed run is free after a minute, which no test needs to sit out."""
+    ui.call("DELETE", "/v2/concurrency_limits/gpu")
+
+
 def test_a_killed_flow_is_crashed_and_goes_on_later(ui):
+    nobody_waits(ui)
     run = started(ui, 3)
     flow = ui.flow_process()
     children = flow.children(recursive=True)
@@ -431,11 +343,6 @@ def test_a_run_without_a_ui_outlives_its_own_server(ui):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0 and "Traceback" not in errors, errors
     assert [a.status for a in RunDirectory(ui.folder / "alone" / "run-6").attempts()] == ["finished"]
-
-
-def server_of(pid: int) -> psutil.Process:
-    """The Prefect server that a process started."""
-    return next(c for c in psutil.Process(pid).children() if "uvicorn" in " ".join(c.cmdline()))
 
 
 def _answers(ui: UI) -> bool:
