@@ -17,6 +17,7 @@ _PRIOR_ANSWERS = 10.0
 _MIN_SHARE = 0.05
 _FALSE_ALARMS = 0.05
 _SHOWN = 8
+_OVERLAP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ def overused(answers: Sequence[str], reference: Sequence[str], *, excess: float)
     log odds under a Dirichlet prior in proportion to both sides together, over its standard deviation. Answers are
     counted, not words: a phrase that one answer repeats counts once, so the counts are of independent things. Kept
     is what holds for `excess` more of the answers and whose z could arise by chance among all phrases tried with a
-    probability below 0.05 (Bonferroni); of a phrase inside a longer one about as frequent, only the longer is.
+    probability below 0.05 (Bonferroni); of a phrase inside a longer one about as frequent, only the longer is, and of
+    phrases that share three words in a row only the first.
     """
     if not answers or not reference:
         return []
@@ -52,8 +54,14 @@ def overused(answers: Sequence[str], reference: Sequence[str], *, excess: float)
         z = _z_score(mine[gram], n, normal[gram], m)
         if share - usual >= excess and z > bar:
             found[gram] = Phrase(text=" ".join(gram), share=share, normal=usual, z=z)
-    kept = [phrase for gram, phrase in found.items() if not _inside_another(gram, phrase, found)]
-    return sorted(kept, key=lambda p: (-(p.share - p.normal) * len(p.text.split()), p.text))[:_SHOWN]
+    alone = [gram for gram, phrase in found.items() if not _inside_another(gram, phrase, found)]
+    alone.sort(key=lambda gram: (-(found[gram].share - found[gram].normal) * len(gram), gram))
+    kept: list[tuple[str, ...]] = []
+    for gram in alone:
+        # Windows of six words slide over a longer sentence: one of them is enough.
+        if not any(set(ngrams(gram, _OVERLAP)) & set(ngrams(other, _OVERLAP)) for other in kept):
+            kept.append(gram)
+    return [found[gram] for gram in kept[:_SHOWN]]
 
 
 def _counts(answers: Sequence[str]) -> Counter[tuple[str, ...]]:

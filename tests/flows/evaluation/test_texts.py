@@ -74,8 +74,9 @@ def test_overused_phrases_are_found_whole_and_only_where_chance_cannot_explain_t
         f"{text} but please note that this may vary" if i % 3 == 0 else text for i, text in enumerate(plain)
     ]
     found = overused(hedged, [" ".join(rng.sample(words, 6)) for _ in range(300)], excess=0.1)
-    assert found and all("note" in p.text or "please" in p.text or "vary" in p.text for p in found[:3])
+    assert found[0].text == "but please note that this may"
     assert found[0].share == pytest.approx(1 / 3) and found[0].normal == 0
+    assert len(found) == 1, "the windows of one sentence are one phrase"
     assert overused(plain, [" ".join(rng.sample(words, 6)) for _ in range(300)], excess=0.1) == []
     assert overused([], plain, excess=0.1) == []
 
