@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo demo-edit test test-fast check format bench replication ui vllm weights browser clean
+.PHONY: help demo demo-edit test test-fast check format bench replication ui vllm weights system clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,18 +35,20 @@ demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution 
 demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
-test: $(BIN)/.installed-dev .venv-vllm/.installed browser ## all tests, fast ones first
+test: $(BIN)/.installed-dev .venv-vllm/.installed system ## all tests, fast ones first
 	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
 	@$(BIN)/python -m pytest -m 'slow or vllm or postgres or prefect or browser'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
-browser:
-	@command -v chromium >/dev/null || { echo "Installing Chromium for the browser tests ..."; \
+# Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
+system:
+	@{ command -v chromium && ls /usr/lib/postgresql/*/bin/pg_ctl; } >/dev/null 2>&1 || { \
+	  echo "Installing Chromium and PostgreSQL for the tests ..."; \
 	  SUDO=$$(test "$$(id -u)" = 0 || echo sudo); $$SUDO apt-get -qq update && \
-	  $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null; } || \
-	  echo "Chromium could not be installed: the browser tests will be skipped"
+	  $$SUDO env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium postgresql >/dev/null; } || \
+	  echo "They could not be installed: the tests that need them will be skipped"
 
 check: $(BIN)/.installed-dev ## formatting, lint and types
 	@$(BIN)/ruff format --check .

@@ -16,11 +16,10 @@ COUNT = "SELECT f.name, r.state_type FROM flow f JOIN flow_run r ON r.flow_id = 
 
 
 @pytest.fixture
-def postgres():
+def postgres(require):
     """A PostgreSQL with its contributed modules: Prefect wants pg_trgm, which pgserver's does not have."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not found:
-        pytest.skip("Prefect's server needs PostgreSQL with pg_trgm: apt-get install postgresql")
+    require("PostgreSQL with pg_trgm", bool(found), "apt-get install postgresql")
     programs = found[-1].parent
     # PostgreSQL refuses to run as root.
     user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
