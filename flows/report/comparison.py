@@ -90,7 +90,7 @@ def findings(figures: Figures) -> list[str]:
         found += effect_sentences(figures["side_effects"], name, name)
         truncated = figures["answers"][name]["truncated"]
         if truncated:
-            found.append(f"{truncated} answers of {name} were cut off at the longest length.")
+            found.append(f"Cut off at the longest length: {truncated} of the answers of {name}.")
     if not figures["constitution"]["published"]:
         found.append("The constitution is a working file, not a published version.")
     return found
