@@ -96,7 +96,7 @@ def test_what_is_there_is_not_drawn_or_asked_again_and_a_third_model_costs_its_o
     assert again.figures == {**found.figures, "asked": 0}
     assert again.directory == found.directory
     third = make_model(tmp_path / "third")
-    more = compare(request_of(models=(BASE, FEEDBACK, str(third)), limit=8), silent)
+    more = compare(request_of(models=(BASE, FEEDBACK, str(third)), limit=4), silent)
     rows = [json.loads(line) for line in (more.directory / "matches.jsonl").open(encoding="utf-8")]
     new = [r for r in rows if "third" in (r["a"], r["b"]) and r["dimension"] != OVERALL]
     # Answers to fewer prompts are drawn anew; the judgements of equal texts are known all the same.
