@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ def announce(constitution: Constitution) -> str | None:
 async def _send(constitution: Constitution) -> None:
     from prefect.events import Event, Resource
     from prefect.events.clients import get_events_client
+
+    logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)  # the caller says it in one line
 
     resource = {
         "prefect.resource.id": f"charter.constitution.{constitution.name}",
