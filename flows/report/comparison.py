@@ -169,13 +169,15 @@ def _lead(figures: Figures) -> str:
         return "The judge decided too little to rate the models."
     ranked = sorted(rated, key=lambda name: -rated[name]["value"])
     best, second = ranked[0], ranked[1]
-    clear = rated[best]["low"] > rated[second]["high"]
+    (pair,) = [p for p in figures["dimensions"][OVERALL]["pairs"] if {p["a"], p["b"]} == {best, second}]
+    rate = pair["win_rate"]
+    clear = rate["low"] > 0.5 if pair["a"] == best else rate["high"] < 0.5
     dimensions = [
-        f"{d} {100 * rate['value']:.0f}%"
+        f"{d} {100 * share['value']:.0f}%"
         for d, found in figures["dimensions"].items()
-        if d != OVERALL and (rate := found["against_all"][best]["win_rate"])["value"] is not None
+        if d != OVERALL and (share := found["against_all"][best]["win_rate"])["value"] is not None
     ]
-    lead = f"{best} is rated highest" if clear else f"{best} and {second} cannot be told apart by rating"
+    lead = f"{best} is rated highest" if clear else f"{best} and {second} cannot be told apart"
     return f"{lead}: {best} wins on {', '.join(dimensions)}."
 
 
