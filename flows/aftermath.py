@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -31,7 +32,7 @@ async def close_what_was_killed() -> None:
             await client.set_flow_run_state(parent.id, _state(parent), force=True)
             below = FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=under_way)),
-                parent_flow_run_id={"any_": [parent.id]},
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]),
             )
             for child in await client.read_flow_runs(flow_run_filter=below):
                 await client.set_flow_run_state(child.id, _state(parent), force=True)

@@ -114,7 +114,7 @@ def _round(session: Session, rules: RoundsRules, done: list[Round], execute: Exe
         stages = _later_round(done, rules)
     else:
         now = replace(session, config=config, outputs={}, outcomes={})
-        stages = active(config)[: [s.name for s in active(config)].index("rl") + 1]
+        stages = tuple(active(config)[: [s.name for s in active(config)].index("rl") + 1])
     before = now.outputs.get(("rl", "model"))
     for stage in stages:
         execute(now, stage)
