@@ -64,7 +64,7 @@ def test_rows_show_both_models_and_mark_what_is_flagged(watched):
 def test_sentences_name_the_effect_the_figure_and_what_is_normal(watched):
     said = effect_sentences(watched, "rl_cai", "RL-CAI")
     assert any("longer answers" in s and "normal is" in s for s in said)
-    assert any("“as a careful assistant i must”" in s and "100% (normally 0%)" in s for s in said)
+    assert any("careful assistant i must" in s and "100% (normally 0%)" in s for s in said)
     assert effect_sentences(watched, "sl_cai", "SL-CAI") == []
     calm = {**watched, "flags": {"rl_cai": []}}
     assert effect_sentences(calm, "rl_cai", "RL-CAI") == [
