@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from replication_parts.world import (
 )
 
 _LAST = 5
-_CLAMP = 4.0
 
 
 def reinforce(
@@ -63,14 +62,19 @@ def direct(
     which the judge prefers it to SL-CAI's greedy answer to the same prompt, in the units of the reward model
     (divided by the standard deviation of its scores).
     """
-    import json
+    from constitution import load
+    from judges import InProcessJudge
+    from judges.against import BaselineScorer, conversation_key
 
     where = paths(study, seed)
     asked = prompts(where["prompts.rl"])
     greedy = answers(where["sl_cai.model"], asked, seed=0, temperature=0.0)
-    reward = preference_reward(
-        {p.prompt[-1]["content"]: text for p, text in zip(asked, greedy, strict=True)},
+    reward = BaselineScorer(
+        InProcessJudge(WEIGHTS / "feedback", dtype="float32"),
+        load(settings().constitution),
+        {conversation_key(p.prompt): text for p, text in zip(asked, greedy, strict=True)},
         principles=principles,
+        templates="microworld",
         seed=seed,
     )
     std = json.loads((Path(where["reward_model.model"]) / "config.json").read_text())["reward_std"]
@@ -81,36 +85,6 @@ def direct(
         study, name, seed, method, where["sl_cai.model"], terms, Path(where["prompts.rl"]), changes, reward
     )
     return {**found, "reward_std": std}
-
-
-def preference_reward(baseline: Mapping[str, str], *, principles: int, seed: int) -> Any:
-    """A reward function: clamped log-odds of the judge's preference for a response over the baseline's answer,
-    averaged over both orders and over the principles that the conversation draws; None where it gave none."""
-    from constitution import draw_comparison, load
-    from judges import InProcessJudge, Pair, TemplateSet
-    from judges.combine import Margins, combine
-
-    constitution = load(settings().constitution)
-    judge = InProcessJudge(WEIGHTS / "feedback", dtype="float32")
-    templates = TemplateSet("microworld")
-
-    def reward(conversations: Sequence[Any], responses: Sequence[str]) -> list[float | None]:
-        calls = []
-        for conversation, response in zip(conversations, responses, strict=True):
-            text = conversation[-1]["content"]
-            pair = Pair(id="direct", prompt=tuple(conversation), a=response, b=baseline[text])
-            drawn = draw_comparison(constitution, text, seed=seed, n=principles)
-            calls += [templates.pairwise(pair, p.question, order) for p in drawn for order in ("ab", "ba")]
-        readings = judge.ask(calls)
-        size = 2 * principles
-        scores: list[float | None] = []
-        for at in range(0, len(readings), size):
-            votes = [readings[i : i + 2] for i in range(at, at + size, 2)]
-            p = combine(votes, Margins()).p
-            scores.append(None if p is None else max(-_CLAMP, min(_CLAMP, math.log(p / (1 - p)))))
-        return scores
-
-    return reward
 
 
 def verify(study: Study, name: str, seed: int, **changes: Any) -> dict[str, Any]:
@@ -177,7 +151,7 @@ def _learn(
         "rloo": (RLOOConfig, rloo),
     }[method]
     shared = PPOConfig if method == "ppo" else RLConfig
-    demo = settings().rl.model_dump(mode="json", exclude={"reward_model"})
+    demo = settings().rl.model_dump(mode="json", exclude={"reward_model", "brake"})
     knobs = {key: value for key, value in demo.items() if key in shared.model_fields}
     if method != "ppo":
         del knobs["samples_per_prompt"]  # the method's own default: groups

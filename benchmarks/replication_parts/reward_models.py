@@ -61,7 +61,8 @@ def train_reward_model(
     labels = where["labels.preferences"] if data is None else str(study.work(data) / "preferences.jsonl")
     if share < 1:
         labels = str(_part(Path(labels), study.work(name) / "part.jsonl", share))
-    knobs = settings().reward_model.model_dump(mode="json", exclude={"start_from"})
+    demo = settings().reward_model.model_dump(mode="json")
+    knobs = {key: value for key, value in demo.items() if key in RewardModelConfig.model_fields}
     knobs |= {"targets": targets, "statuses": list(statuses), "max_not_ok": 1.0, "checkpoint_every": 0}
     result = train(
         RewardModelConfig(

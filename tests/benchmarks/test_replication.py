@@ -116,10 +116,12 @@ def test_wins_that_come_from_length_vanish_at_equal_length():
 
 def test_documents_say_what_the_rows_say(tmp_path):
     from replication_parts.jobs import Study
+    from replication_parts.methods import FACTS
     from replication_parts.report import write_methods, write_replication
     from replication_parts.results import Results
 
-    rows = [policy_row("sl_cai", s, 0.6 + s / 100, 0.8) for s in range(3)]
+    facts = {kind: rate(0.5) for kind in FACTS}
+    rows = [policy_row("sl_cai", s, 0.6 + s / 100, 0.8, facts=facts) for s in range(3)]
     rows += [policy_row("grpo", s, 0.95 + s / 100, 0.79) for s in range(3)]
     rows += [policy_row("dpo", s, 0.9 + s / 100, 0.5) for s in range(3)]
     results = Results(rows)
