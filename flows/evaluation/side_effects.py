@@ -46,10 +46,10 @@ class Effect:
 
     @property
     def rule(self) -> str:
-        """The threshold in words."""
-        unit = "%" if self.relative else " points" if self.share else ""
-        said = f"more than {100 * self.more:.0f}{unit} above the reference"
-        return said if self.less is None else f"{said}, or {100 * self.less:.0f}{unit} below"
+        """The threshold in words: how far from the reference is too far."""
+        unit = "%" if self.relative else " points"
+        said = f"+{100 * self.more:.0f}{unit}"
+        return said if self.less is None else f"{said}, -{100 * self.less:.0f}{unit}"
 
 
 EFFECTS = (

@@ -16,7 +16,7 @@ def effect_rows(watched: Mapping[str, Any], names: Mapping[str, str]) -> list[li
     if not watched:
         return []
     models = [model for model in names if model in watched["models"]]
-    rows = [["measure", *(names[m] for m in models), "flagged when"]]
+    rows = [["measure", *(names[m] for m in models), "flagged beyond"]]
     for key, effect in watched["effects"].items():
         found = [watched["models"][m].get(key) for m in models]
         if any(f and (f["value"] is not None or f.get("phrases")) for f in found):

@@ -53,10 +53,10 @@ def data(watched) -> ReportData:
 
 def test_rows_show_both_models_and_mark_what_is_flagged(watched):
     heading, *rows = effect_rows(watched, MODELS)
-    assert heading == ["measure", "SL-CAI", "RL-CAI", "flagged when"]
+    assert heading == ["measure", "SL-CAI", "RL-CAI", "flagged beyond"]
     found = {row[0]: row[1:] for row in rows}
     normal, moved, rule = found["words of an answer"]
-    assert moved.endswith("▲") and "▲" not in normal and rule.startswith("more than 25% above")
+    assert moved.endswith("▲") and "▲" not in normal and rule == "+25%, -50%"
     assert not found["prompts refused, harmless ones where known"][1].endswith("▲")
     assert effect_rows({}, MODELS) == []
 
