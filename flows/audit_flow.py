@@ -169,7 +169,7 @@ def _asked(page: Page, request: AuditRequest) -> dict[str, Any] | None:
             return None
         except ValidationError as error:
             bad = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
-            said = read_flow_run_input(keyset_from_base_key(f"paused-{key}")["response"]) or {}
+            said: Any = read_flow_run_input(keyset_from_base_key(f"paused-{key}")["response"]) or {}
             filled = {name: said[name] for name in form.model_fields if name in said and name not in bad}
             problem = f"**Please look again at {', '.join(sorted(map(page.title, bad)))}.** "
             continue

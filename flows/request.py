@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -126,4 +126,18 @@ class RoundsRules(BaseModel):
         title="KL budget",
         description="Nats per answer that the policy may move away from the SL-CAI model, over all rounds.",
         json_schema_extra={"position": 4},
+    )
+
+
+class SweepRange(BaseModel):
+    """The strengths of the leash that a sweep tries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    betas: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
+        default=(0.0, 0.05, 0.1, 0.2, 0.4),
+        min_length=2,
+        title="Betas",
+        description="Coefficients of the KL divergence to the SL-CAI model, one training of the policy each.",
+        json_schema_extra={"position": 0},
     )

@@ -92,6 +92,9 @@ def card(place: str | None, ref: str | None) -> None:
         found = report_card(ledger, find_label_set(ledger, ref))
     heading, *rows = card_rows(found)
     shown = table(*heading)
+    # Wide figures go on over a second line rather than off the edge of a narrow terminal.
+    for column in shown.columns:
+        column.overflow, column.no_wrap = "fold", False
     for row in rows:
         shown.add_row(*text_cells(*row))
     click.echo(f"principles of {found.constitution}, {found.labels:,} labels of set {found.label_set[:12]}")

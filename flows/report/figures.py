@@ -76,12 +76,21 @@ def png_uri(draw: Callable[[str], Figure]) -> str:
 
 
 def _axes(ink: str, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
+    figure, (axes,) = axes_of(ink, width=width, height=height)
+    return figure, axes
+
+
+def axes_of(
+    ink: str, *, columns: int = 1, width: float = 9.0, height: float = 3.8
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with so many panels side by side, drawn in this ink; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    _ink(axes, ink)
-    return figure, axes
+    panels = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in panels:
+        _ink(axes, ink)
+    return figure, panels
 
 
 def _ink(axes: Axes, ink: str) -> None:

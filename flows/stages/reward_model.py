@@ -40,7 +40,7 @@ def members(dimensions: Collection[str], ensemble: int) -> list[Member]:
             dimension=dimension,
             number=number,
         )
-        for dimension in (sorted(dimensions) or [None])
+        for dimension in (*sorted(dimensions),) or (None,)
         for number in range(ensemble)
     ]
     first = found[0]

@@ -1,0 +1,71 @@
+"""A sweep of the leash: its ends, its shape, its page; and a real one whose strengths share all but the last stage."""
+
+import json
+
+import pytest
+
+from flows.errors import FlowError
+from flows.launch import open_session
+from flows.over_optimisation import Fit
+from flows.progress import Silent
+from flows.request import RunRequest
+from flows.sweeping import Sweep, _shape, _strand, run_sweep
+
+TRUE = Fit(alpha=0.5, beta=0.2, r_squared=1.0)
+
+
+def curve(furthest, steps=40):
+    points = []
+    for step in range(steps + 1):
+        distance = furthest * step / steps
+        point = {"step": step, "n": 8, "proxy": distance, "kl": distance**2, "gold": 0.4 + TRUE(distance)}
+        points.append(point)
+    return points
+
+
+def test_the_shape_and_the_ends():
+    strands = [_strand(beta, curve(furthest)) for beta, furthest in ((0.0, 8.0), (0.1, 4.0))]
+    found = _shape(strands)
+    assert found is not None
+    assert (found.alpha, found.beta) == pytest.approx((0.5, 0.2))
+    loose, tight = strands
+    assert loose.gold_peak > loose.gold and loose.proxy > tight.proxy and loose.kl > tight.kl
+    assert loose.gold_peak == pytest.approx(0.4 + TRUE(TRUE.peak), abs=0.01)
+    record = json.loads(json.dumps(Sweep(strands=strands, fit=found).record()))
+    assert record["fit"]["peak"] == pytest.approx(TRUE.peak, rel=1e-3)
+
+
+@pytest.mark.prefect
+def test_the_page():
+    from flows.sweep import markdown
+
+    strands = [_strand(beta, curve(furthest)) for beta, furthest in ((0.0, 8.0), (0.1, 4.0))]
+    page = markdown(Sweep(strands=strands, fit=_shape(strands)))
+    assert "| 0.1 | " in page and "its peak is at d = 4.48" in page and "data:image/png;base64," in page
+    assert len(page) < 250_000
+    bare = [{k: v for k, v in point.items() if k != "gold"} for point in curve(2.0)]
+    assert "| - | - |" in markdown(Sweep(strands=[_strand(0.1, bare)] * 2, fit=None))
+
+
+@pytest.mark.slow
+def test_strengths_share_all_but_the_last_stage(tmp_path, make_run, tiny_model, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = make_run(tmp_path, tiny_model)
+    done = []
+
+    def sweep(*changes):
+        with open_session(RunRequest(config=str(path), changes=changes), Silent()) as session:
+            found = run_sweep(
+                session,
+                [0.5, 0.0, 0.5],
+                execute=lambda now, stage: done.append(stage.name) or now.execute(stage),
+            )
+            return found, session.run.path
+
+    found, folder = sweep()
+    assert [strand.beta for strand in found.strands] == [0.0, 0.5] and found.fit is None
+    assert done.count("rl") == 2 and done.count("labels") == 1
+    assert len(list((folder / "rl").glob("*/manifest.json"))) == 2
+    assert json.loads((folder / "sweep.json").read_text())["strands"][1]["beta"] == 0.5
+    with pytest.raises(FlowError, match="a sweep needs ppo, grpo or rloo"):
+        sweep("rl={method: dpo}")
