@@ -59,7 +59,9 @@ async def _block(client: Any, name: str) -> Any:
         return (await client.read_block_document_by_name(name, slug)).id
     except ObjectNotFound:
         text = {"text": "{{subject}}\n{{body}}"}
-        made = CustomWebhookNotificationBlock(name=name, url=_NOWHERE, json_data=text, headers=None, cookies=None)
+        made = CustomWebhookNotificationBlock(
+            name=name, url=_NOWHERE, json_data=text, headers=None, cookies=None
+        )
         return await made.asave(name)
 
 

@@ -235,12 +235,13 @@ class Forecaster:
         if not Path(self._config.models.base).is_dir():
             return None
         from training.plan import activation_bytes, size_of, trained_bytes
+        from training.precision import in_bfloat16
 
         launcher = self._config.launcher
         sharded = launcher.accelerate_config is not None
         runtime: Any = SimpleNamespace(world=launcher.processes, sharded=sharded)
         size = size_of(self._config.models.base, rank=section.lora.r if section.lora else 0)
-        bf16, tokens = section.precision == "bf16", section.micro_batch_tokens
+        bf16, tokens = in_bfloat16(section.precision), section.micro_batch_tokens
         own = sum(trained_bytes(size, section, section.optimizer, runtime))
         activations = activation_bytes(size, tokens, bf16=bf16, checkpointing=section.gradient_checkpointing)
         if logits:

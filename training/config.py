@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import TrainingError
+from training.precision import in_bfloat16
 from training.yaml_files import describe, read_yaml
 
 
@@ -95,8 +96,9 @@ class TrainConfig(Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of new heads, data order, dropout and sampling."""
 
-    precision: Literal["float32", "bf16"] = "bf16"
-    """bf16 computes under autocast, with weights and optimiser state in float32."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16 computes under autocast, with weights and optimiser state in float32; auto does where the machine has
+    instructions for it, and is float32 elsewhere."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more compute."""
@@ -118,6 +120,11 @@ class TrainConfig(Strict):
 
     metadata: dict[str, str | int | float | bool | None] = {}
     """Free facts for the model card: constitution version, ledger digest, exam result."""
+
+    @property
+    def bf16(self) -> bool:
+        """Whether to compute in bfloat16 on this machine."""
+        return in_bfloat16(self.precision)
 
 
 class SupervisedConfig(TrainConfig):

@@ -192,7 +192,7 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
     announce(plan_supervised(config, runtime, items, head_tokens=_answered), runtime)
     if runtime.is_main:
         run.begin()
-    dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if config.lora and config.bf16 else torch.float32
     model = load_causal_lm(config.model, dtype=dtype)
     longest = max(len(i.tree.prefix) + max(map(len, (*i.tree.branches, i.mismatched))) for i in items)
     check_fit(model, tokenizer, longest)

@@ -103,7 +103,7 @@ def trained_bytes(
     size: ModelSize, config: TrainConfig, optimizer: OptimizerConfig, runtime: Runtime
 ) -> tuple[float, float, float]:
     """Bytes of a trained model's weights, gradients and optimiser state on one device."""
-    bf16 = config.precision == "bf16"
+    bf16 = config.bf16
     trained = size.adapter if config.lora else size.parameters
     shards = runtime.world if runtime.sharded else 1
     states = 2 if optimizer.name == "adamw" else 1
@@ -128,7 +128,7 @@ def plan_supervised(
 ) -> Plan:
     """The plan of a pass over a data set; `head_tokens(item)` counts an item's tokens that need logits."""
     size = model_size(config)
-    bf16 = config.precision == "bf16"
+    bf16 = config.bf16
     lengths = [item.tree.tokens("packed") for item in items]
     mean = sum(lengths) / len(lengths)
     share = math.ceil(mean * min(config.batch_size, len(items)) / runtime.world)

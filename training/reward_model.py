@@ -94,7 +94,7 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
         run.begin()
     model = load_sequence_classifier(
         config.model,
-        dtype=torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32,
+        dtype=torch.bfloat16 if config.lora and config.bf16 else torch.float32,
         pad_token_id=reward_pad_token(tokenizer),
         new_head=True,
         seed=config.seed,

@@ -113,7 +113,7 @@ class Learner:
     ) -> None:
         self.config, self.algorithm, self.run, self.runtime = config, algorithm, run, runtime
         self.tokenizer = tokenizer
-        dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if config.lora and config.bf16 else torch.float32
         model = load_causal_lm(config.model, dtype=dtype)
         check_fit(model, tokenizer, 0)
         # Under LoRA the reference is the policy with its adapter off.

@@ -53,14 +53,14 @@ def cache_bytes(config: RLConfig, size: ModelSize, runtime: Runtime, *, longest:
     if config.rollouts.kind == "vllm":
         return 0.0
     slots = min(config.rollouts.batch_size, math.ceil(config.batch_size / runtime.world))
-    return 2 * (2 if config.precision == "bf16" else 4) * size.layers * slots * longest * size.key_value
+    return 2 * (2 if config.bf16 else 4) * size.layers * slots * longest * size.key_value
 
 
 def _activations(config: RLConfig, size: ModelSize, runtime: Runtime, *, mean: float, longest: int) -> float:
     """Of the policy's update; the value model's comes after it and needs less, having no logits."""
     responses = math.ceil(config.batch_size / config.minibatches / runtime.world)
     tokens = max(longest, min(config.micro_batch_tokens, math.ceil(mean * responses)))
-    bf16 = config.precision == "bf16"
+    bf16 = config.bf16
     # Logits in both precisions, their log-softmax and its gradient.
     logits = (14 if bf16 else 12) * size.vocabulary * tokens * config.max_new_tokens / mean
     return activation_bytes(size, tokens, bf16=bf16, checkpointing=config.gradient_checkpointing) + logits

@@ -26,7 +26,7 @@ class Runtime:
     def __init__(self, config: TrainConfig) -> None:
         AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
+            mixed_precision="bf16" if config.bf16 else "no",
             # Buffers are constants here (rotary frequencies); exchanging them costs a round trip a step.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )

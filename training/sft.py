@@ -119,7 +119,7 @@ def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
     announce(plan_supervised(config, runtime, items, head_tokens=_predicted), runtime)
     if runtime.is_main:
         run.begin()
-    dtype = torch.bfloat16 if config.lora and config.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if config.lora and config.bf16 else torch.float32
     model = load_causal_lm(config.model, dtype=dtype)
     check_fit(model, tokenizer, max(len(item.tree.prefix) for item in items + held_out))
     objective = SftObjective(make_trainable(model, config, task="CAUSAL_LM"))

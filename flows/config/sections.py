@@ -35,7 +35,7 @@ class JudgeSection(Section):
     """A Hugging Face folder (in_process), or the name under which the server serves its model (openai)."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of an in_process judge: auto is bfloat16 on a GPU and float32 elsewhere."""
+    """Number format of an in_process judge: auto is bfloat16 where the machine computes it fast, else float32."""
 
     endpoints: tuple[Annotated[str, Field(pattern=r"^https?://[^@\s]+$")], ...] = ()
     """Base URLs of the servers, such as http://127.0.0.1:8000/v1; requests are spread over them."""

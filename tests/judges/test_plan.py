@@ -39,7 +39,7 @@ def test_an_edit_of_one_principle_of_sixteen_asks_what_the_plan_foretold(pairs, 
     after = replace(
         before, comparison=tuple(edited if p.id == edited.id else p for p in before.comparison), version=None
     )
-    judge = InProcessJudge(FEEDBACK_MODEL, dtype="bfloat16")
+    judge = InProcessJudge(FEEDBACK_MODEL)
     with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
         first = label_pairs(pairs, constitution=before, judge=judge, ledger=ledger, settings=SETTINGS)
         assert first.asked == 2 * PAIRS
