@@ -20,7 +20,7 @@ def require(part: str, available: bool, why: str) -> None:
     pytest.skip(message)
 
 
-@pytest.fixture(name="require")
+@pytest.fixture(scope="session", name="require")
 def require_fixture():
     """The function `require`, for tests: conftest modules cannot be imported under importlib mode."""
     return require

@@ -34,7 +34,8 @@ def test_parameters_are_ones_that_the_flow_takes(entry):
 
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=NAMES)
 def test_schedules_ship_inactive_under_a_slug(entry):
-    assert entry["concurrency_limit"] == (20 if entry["name"] == "audit-labels" else 1)
+    # A paused run would lose its slot, and be ended for it.
+    assert entry.get("concurrency_limit") == (None if entry["name"] == "audit-labels" else 1)
     for schedule in entry["schedules"]:
         assert schedule["active"] is False and re.fullmatch(r"[a-z-]+", schedule["slug"])
         load_flow(entry["entrypoint"]).validate_parameters(entry["parameters"])
