@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.escape import escape_markdown
+from flows.escape import escape_html, escape_markdown
 from flows.report.figures import PROXY, png_uri
 from flows.report.markdown import escape, table
 from judges.audit import Agreement, AuditReport, Card, SampledPair
@@ -73,9 +73,7 @@ def pair_markdown(sampled: SampledPair) -> str:
     """One pair, folded: texts, principle, probabilities in both orders, rationales, people's verdicts."""
     label, pair = sampled.labelled.label, sampled.labelled.pair
     p = "-" if label.p is None else f"{label.p:.2f}"
-    heading = (
-        f"{escape_markdown(label.status)}, p {p}: {escape_markdown(pair.prompt[-1]['content'], limit=80)}"
-    )
+    heading = f"{escape_html(label.status)}, p {p}: {escape_html(pair.prompt[-1]['content'], limit=80)}"
     body = [_texts(pair, "ab", names=("response a", "response b")), judged(sampled)]
     for verdict in sampled.verdicts:
         note = f": {block(verdict.why, lines=5)}" if verdict.why else ""

@@ -16,6 +16,7 @@ import torch
 
 from training.config import OptimizerConfig, SupervisedConfig, TrainConfig
 from training.errors import TrainingError
+from training.precision import in_bfloat16
 from training.runtime import Runtime
 
 _GIB = 2**30
@@ -103,7 +104,7 @@ def trained_bytes(
     size: ModelSize, config: TrainConfig, optimizer: OptimizerConfig, runtime: Runtime
 ) -> tuple[float, float, float]:
     """Bytes of a trained model's weights, gradients and optimiser state on one device."""
-    bf16 = config.bf16
+    bf16 = in_bfloat16(config.precision)
     trained = size.adapter if config.lora else size.parameters
     shards = runtime.world if runtime.sharded else 1
     states = 2 if optimizer.name == "adamw" else 1
@@ -128,7 +129,7 @@ def plan_supervised(
 ) -> Plan:
     """The plan of a pass over a data set; `head_tokens(item)` counts an item's tokens that need logits."""
     size = model_size(config)
-    bf16 = config.bf16
+    bf16 = in_bfloat16(config.precision)
     lengths = [item.tree.tokens("packed") for item in items]
     mean = sum(lengths) / len(lengths)
     share = math.ceil(mean * min(config.batch_size, len(items)) / runtime.world)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.escape import escape_markdown
+from flows.escape import escape_html, escape_markdown
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, png_uri
 from flows.report.side_effects import effect_rows
@@ -60,5 +60,7 @@ def walk_markdown(data: ReportData) -> str:
         for principle, critique, revised in revision.steps:
             lines += [f"critique ({escape(principle)}): {escape(critique)}", f"revision: {escape(revised)}"]
         body = "\n".join(f"- {line}" for line in lines)
-        parts.append(f"<details><summary>{escape(revision.prompt)}</summary>\n\n{body}\n\n</details>")
+        parts.append(
+            f"<details><summary>{escape_html(revision.prompt, limit=LONGEST_TEXT)}</summary>\n\n{body}\n\n</details>"
+        )
     return "\n\n".join(parts)

@@ -121,6 +121,8 @@ def finished(ui, prefect) -> Path:
     state = ui.ended(run, LIMIT)
     assert state["type"] == "COMPLETED", state
     prefect.run(run)
+    # The stages' bars above are drawn on a canvas; their names can be read in the list.
+    prefect.sees("Subflow Runs").click()
     prefect.sees("evaluate of microworld")
     prefect.shot("schedule-run")
     return ui.folder / "runs" / "microworld"

@@ -244,6 +244,7 @@ def _data(**summary):
         "judge": {},
         "constitution": {"published": True, "ref": "x"},
         "judge_exam": {},
+        "stages": {},
         **summary,
     }
     return ReportData(summary=made)

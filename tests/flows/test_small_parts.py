@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from constitution import load, loads
 from flows.digests import digest_file, digest_json, digest_model, note_digests, remember_digests
 from flows.errors import FlowError
-from flows.escape import clip, escape_markdown
+from flows.escape import clip, escape_html, escape_markdown
 from flows.files import write_atomically, write_jsonl
 from flows.progress import Terminal
 from flows.snapshot import from_json, to_json
@@ -119,15 +119,18 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_keeps_no_syntax(text):
-    shown = escape_markdown(text)
-    assert not re.search(r"[<>\[\]()`*|!\n]", shown)
     import html
 
-    assert html.unescape(shown) == " ".join(text.split())
+    one_line = " ".join(text.split())
+    shown = escape_markdown(text)
+    assert not re.search(r"[<>\n]|(?<!\\)[\[\]()`*|!]", shown)
+    assert html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown)) == one_line
+    inside = escape_html(text)
+    assert not re.search(r"[<>\[\]()`*|!\n\\]", inside) and html.unescape(inside) == one_line
 
 
 def test_long_text_is_clipped_before_it_is_escaped():
-    assert escape_markdown("*" * 10_000, limit=100).count("&#42;") == 99
+    assert escape_markdown("*" * 10_000, limit=100).count("\\*") == 99
     assert clip("a\nb   c") == "a b c"
 
 
