@@ -32,13 +32,15 @@ _TURNS = 4
 _SHOWN_PRINCIPLES = 40
 
 
-def block(text: str, *, lines: int = _LINES, size: int = _SIZE) -> str:
+def block(
+    text: str, *, lines: int = _LINES, size: int = _SIZE, escaped: Callable[..., str] = escape_markdown
+) -> str:
     """A text of several lines as inert Markdown: control characters are written out, and what is more than so many
     lines or bytes is cut, which is said."""
     found = printable(text).strip("\n").split("\n")
     shown: list[str] = []
     for line in found[:lines]:
-        made = escape_markdown(line, limit=_LINE)
+        made = escaped(line, limit=_LINE)
         size -= len(made.encode())
         if size < 0 and shown:
             break
@@ -74,34 +76,50 @@ def pair_markdown(sampled: SampledPair) -> str:
     label, pair = sampled.labelled.label, sampled.labelled.pair
     p = "-" if label.p is None else f"{label.p:.2f}"
     heading = f"{escape_html(label.status)}, p {p}: {escape_html(pair.prompt[-1]['content'], limit=80)}"
-    body = [_texts(pair, "ab", names=("response a", "response b")), judged(sampled)]
+    body = [f"<b>{escape_html(m['role'])}</b><br>{html_block(m['content'])}" for m in pair.prompt[-_TURNS:]]
+    body += [f"<b>response {name}</b><br>{html_block(text)}" for name, text in (("a", pair.a), ("b", pair.b))]
+    body.append(judged(sampled))
     for verdict in sampled.verdicts:
-        note = f": {block(verdict.why, lines=5)}" if verdict.why else ""
-        body.append(f"**{escape(verdict.who)}** says {escape(verdict.winner)}{note}")
-    inner = "\n\n".join(body)
-    return f"<details><summary>{heading}</summary>\n\n{inner}\n\n</details>"
+        note = f": {html_block(verdict.why, lines=5)}" if verdict.why else ""
+        body.append(f"<b>{escape_html(verdict.who)}</b> says {escape_html(verdict.winner)}{note}")
+    return _folded(heading, "<br><br>".join(body))
+
+
+def _folded(heading: str, html: str) -> str:
+    """Prefect's page folds what is one block of HTML; Markdown between the tags would stand below, unfolded."""
+    return f"<details><summary>{heading}</summary>{html}</details>"
+
+
+def html_block(text: str, *, lines: int = _LINES) -> str:
+    """`block` inside an HTML element."""
+    return block(text, lines=lines, escaped=escape_html)
 
 
 def judged(sampled: SampledPair) -> str:
-    """What the judge was asked about a pair and what it said; probabilities are for response a."""
+    """What the judge was asked about a pair and what it said, as HTML; probabilities are for response a."""
     label = sampled.labelled.label
     rows = [["principle", "order", "status", "P(a)"]]
     rows += [[j.principle_id, j.order, j.reading.status, _p_of_a(j)] for j in sampled.explanation.judgements]
-    detail = "" if label.detail is None else f" ({escape(label.detail)})"
+    detail = "" if label.detail is None else f" ({escape_html(label.detail)})"
     spread = "" if label.spread is None else f", spread of the votes {label.spread:.2f}"
     parts = [
-        f"label `{label.digest[:12]}`: **{escape(label.status)}**{detail}, P(a) {_number(label.p)} "
-        f"(a first {_number(label.p_ab)}, b first {_number(label.p_ba)}){spread}",
-        table(rows),
+        f"label <code>{label.digest[:12]}</code>: <b>{escape_html(label.status)}</b>{detail}, P(a) "
+        f"{_number(label.p)} (a first {_number(label.p_ab)}, b first {_number(label.p_ba)}){spread}",
+        _html_table(rows),
     ]
     questions = {j.principle_id: j.question for j in sampled.explanation.judgements}
-    parts += [f"- {escape(name)}: {escape(question)}" for name, question in questions.items()]
+    parts += [f"{escape_html(name)}: {escape_html(question)}" for name, question in questions.items()]
     for j in sampled.explanation.judgements:
         if j.reading.text:
-            parts.append(
-                f"rationale ({escape(j.principle_id)}, {escape(j.order)}): {block(j.reading.text, lines=12)}"
-            )
-    return "\n\n".join(parts)
+            said = html_block(j.reading.text, lines=12)
+            parts.append(f"rationale ({escape_html(j.principle_id)}, {escape_html(j.order)}): {said}")
+    return "<br>".join(parts)
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table as HTML; cells are escaped."""
+    lines = ["".join(f"<td>{escape_html(cell)}&#160;&#160;</td>" for cell in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, lines: int = _LINES) -> str:
@@ -113,8 +131,7 @@ def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, l
         parts += [
             f"### Pair {number}",
             _texts(sampled.labelled.pair, shown, names=("A", "B"), lines=lines, size=size),
-            f"<details><summary>What the judge says, for afterwards</summary>\n\nHere {key}.\n\n{judged(sampled)}"
-            "\n\n</details>",
+            _folded("What the judge says, for afterwards", f"Here {key}.<br>{judged(sampled)}"),
         ]
     return _fitted(parts, [])
 

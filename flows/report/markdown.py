@@ -56,11 +56,18 @@ def walk_markdown(data: ReportData) -> str:
     if data.revisions:
         parts.append("# Critiques and revisions")
     for revision in data.revisions:
-        lines = [f"answer: {escape(revision.response)}"]
+        # One block of HTML: Prefect's page does not fold Markdown.
+        lines = [f"answer: {_inside(revision.response)}"]
         for principle, critique, revised in revision.steps:
-            lines += [f"critique ({escape(principle)}): {escape(critique)}", f"revision: {escape(revised)}"]
-        body = "\n".join(f"- {line}" for line in lines)
-        parts.append(
-            f"<details><summary>{escape_html(revision.prompt, limit=LONGEST_TEXT)}</summary>\n\n{body}\n\n</details>"
-        )
+            lines += [
+                f"critique ({_inside(principle)}): {_inside(critique)}",
+                f"revision: {_inside(revised)}",
+            ]
+        heading = _inside(revision.prompt)
+        parts.append(f"<details><summary>{heading}</summary>{'<br>'.join(lines)}</details>")
     return "\n\n".join(parts)
+
+
+def _inside(text: str) -> str:
+    """Model text inside an HTML element, clipped."""
+    return escape_html(text, limit=LONGEST_TEXT)
