@@ -2,6 +2,8 @@
 # The first target that needs an environment creates it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+# Two test files at a time, one thread each: torch's threads fight over two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -36,11 +38,11 @@ demo-edit: $(BIN)/.installed ## the same with one principle turned round; only w
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
 test: $(BIN)/.installed-dev .venv-vllm/.installed system ## all tests, fast ones first
-	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
-	@$(BIN)/python -m pytest -m 'slow or vllm or postgres or prefect or browser'
+	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
+	@$(PYTEST) -m 'slow or vllm or postgres or prefect or browser'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
-	@$(BIN)/python -m pytest -m 'not slow and not vllm and not postgres and not prefect and not browser'
+	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
 system:
