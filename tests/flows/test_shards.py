@@ -252,10 +252,15 @@ def test_two_vllm_servers_behind_a_ray_cluster(
             server.start()
         for server in servers:
             server.wait_until_ready(400)
+
+        def answers():
+            return [server.log.read_text().count("POST /v1/completions") for server in servers]
+
+        asked_to_see_that_they_are_ready = answers()
         shards = {"runner": "ray", "at_once": 2, "address": ray_cluster}
         served = {"model": "feedback", "tokenizer": str(weights), "concurrency": 1, "prompts_per_request": 1}
         result = run_labels(work([server.url for server in servers], postgres, shards, **served))
-        answered = [server.log.read_text().count("POST /v1/completions") for server in servers]
+        answered = [now - then for now, then in zip(answers(), asked_to_see_that_they_are_ready, strict=True)]
     finally:
         for server in servers:
             server.stop()

@@ -38,7 +38,7 @@ class UI:
     process: subprocess.Popen[bytes]
     page: str
 
-    def call(self, method: str, path: str, **body: Any) -> Any:
+    def call(self, method: str, path: str, /, **body: Any) -> Any:
         """What the API answers. Raises httpx.HTTPStatusError where it refuses."""
         auth = tuple(AUTH.split(":"))
         answer = httpx.request(
