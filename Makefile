@@ -39,13 +39,13 @@ demo-edit: $(BIN)/.installed ## the same with one principle turned round; only w
 
 test: $(BIN)/.installed-dev .venv-vllm/.installed system ## the tests, fast ones first; those in a browser apart
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
-	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser'
+	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser and not apart'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
-test-browser: $(BIN)/.installed-dev system ## Prefect's page and the report, driven in Chromium; apart, for its length
-	@$(BIN)/python -m pytest -m browser
+test-browser: $(BIN)/.installed-dev system ## what make test leaves out: Prefect's page in Chromium, two kills
+	@$(BIN)/python -m pytest -m 'browser or apart'
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
 system:

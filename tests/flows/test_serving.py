@@ -270,6 +270,7 @@ def start_worker(ui: UI) -> subprocess.Popen[bytes]:
         )
 
 
+@pytest.mark.apart
 def test_a_killed_worker_of_a_pool_takes_its_run_along_and_the_next_one_goes_on(ui):
     ui.call("POST", "/work_pools/", name="charter", type="process", concurrency_limit=1)
     served = ui.call("GET", "/deployments/name/rlaif/rlaif")
@@ -317,6 +318,7 @@ def test_a_killed_server_comes_back_and_the_run_does_not_notice(ui):
     assert [a.status for a in RunDirectory(ui.folder / "runs" / "run-4").attempts()] == ["finished"]
 
 
+@pytest.mark.apart
 def test_everything_killed_at_once_goes_on_from_what_was_done(ui):
     run = started(ui, 5)
     flow, server = ui.flow_process(), ui.server_process()
