@@ -97,7 +97,9 @@ def test_what_was_foretold_is_what_a_run_takes(make_run, tiny_model, tmp_path):
         }
         ledger = (session.run.path / "ledger.db").stat().st_size
         taken = {
-            name: json.loads((session.outcomes[name].directory / "model" / "result.json").read_text())["steps"]
+            name: json.loads((session.outcomes[name].directory / "model" / "result.json").read_text())[
+                "steps"
+            ]
             for name in ("helpful_sft", "sl_cai", "reward_model")
         }
     assert of(before, "labels").judgements == 2 * made["pairs"]["pairs"] == made["labels"]["asked"]
