@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -12,9 +13,17 @@ from hypothesis import strategies as st
 from constitution.model import ConstitutionError
 from constitution.source import parse_source
 
+NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
+
+
+def texts(max_size: int) -> st.SearchStrategy[str]:
+    """Texts but for 0E0 and 08, which PyYAML writes without quotes (YAML 1.1) and 1.2 calls numbers."""
+    return st.text(max_size=max_size).filter(lambda text: not NUMBER.fullmatch(text))
+
+
 plain = st.recursive(
-    st.booleans() | st.none() | st.integers(-(10**9), 10**9) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    st.booleans() | st.none() | st.integers(-(10**9), 10**9) | texts(20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts(8), inner, max_size=4),
     max_leaves=12,
 )
 
@@ -39,7 +48,7 @@ def test_any_yaml_like_text_is_data_or_one_error(text: str):
         assert all(line >= 1 for line in source.lines.values())
 
 
-@given(st.dictionaries(st.text(max_size=8), plain, max_size=4))
+@given(st.dictionaries(texts(8), plain, max_size=4))
 def test_reads_what_a_yaml_writer_writes(data: dict):
     # Escapes, because a bare U+0085 counts as a line end in YAML and is folded.
     text = yaml.safe_dump(data, allow_unicode=False)
