@@ -20,6 +20,7 @@ from flows.config.sections import (
     ModelsSection,
     PairsSection,
     PromptsSection,
+    ReportSection,
     WorldSection,
 )
 from flows.config.trainers import (
@@ -101,6 +102,9 @@ class RunConfig(Section):
 
     evaluate: EvaluateSection = EvaluateSection()
     """Answers of all models to held-out prompts."""
+
+    report: ReportSection = ReportSection()
+    """Prices of labels, for the report."""
 
     @model_validator(mode="after")
     def _one_source_of_prompts(self) -> RunConfig:

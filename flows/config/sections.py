@@ -222,6 +222,25 @@ class EvaluateSection(Section):
     """Questions of the judge's exam on each set of wordings (microworld only)."""
 
 
+class ReportSection(Section):
+    """Prices, for what the labels cost; without them the report says tokens and seconds. Any one currency."""
+
+    price_per_million_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What the judge costs per million tokens that it reads, and that it writes unless those have a price."""
+
+    price_per_million_written_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What a million tokens that the judge writes cost, where that is another price."""
+
+    price_per_human_label: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What one label by a person costs."""
+
+    @model_validator(mode="after")
+    def _written_beside_read(self) -> ReportSection:
+        if self.price_per_million_written_tokens is not None and self.price_per_million_tokens is None:
+            raise ValueError("price_per_million_written_tokens: needs price_per_million_tokens beside it")
+        return self
+
+
 class ShardsSection(Section):
     """Where the shards of labelling run."""
 

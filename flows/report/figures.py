@@ -81,13 +81,13 @@ def _axes(ink: str, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Ax
 
 
 def axes_of(
-    ink: str, *, columns: int = 1, width: float = 9.0, height: float = 3.8
+    ink: str, *, columns: int = 1, rows: int = 1, width: float = 9.0, height: float = 3.8
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with so many panels side by side, drawn in this ink; sizes in inches."""
+    """An empty figure with so many panels, row by row, drawn in this ink; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = list(figure.subplots(1, columns, squeeze=False)[0])
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         _ink(axes, ink)
     return figure, panels

@@ -64,7 +64,7 @@ def rated_pairs(ledger: Ledger, label_set: str) -> list[Rated]:
             found[row.pair_id] = Rated(
                 pair_id=row.pair_id,
                 status=row.status,
-                judge=_judged(row.status, row.p),
+                judge=judged(row.status, row.p),
                 verdicts={**(before.verdicts if before else {}), row.who: row.winner},
                 person=row.winner,
             )
@@ -106,7 +106,8 @@ def known_from_verdicts(ledger: Ledger, label_set: str) -> list[KnownPair]:
     ]
 
 
-def _judged(status: Status, p: float | None) -> str | None:
+def judged(status: Status, p: float | None) -> str | None:
+    """The judge's verdict as a person would have given it: "a", "b", "tie"; None where the judgement failed."""
     if p is None:
         return None
     if status != "ok" or p == 0.5:

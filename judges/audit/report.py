@@ -7,14 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import sqlalchemy as sa
-
 from judges.audit.people import Agreement, agreement
 from judges.audit.sample import sample
 from judges.exam.measures import Share, share
 from judges.explain import Explanation, explain
-from judges.ledger import Ledger, Verdict, schema
-from judges.ledger.reading import LabelledPair, label_set_content, labelled_pairs
+from judges.ledger import Ledger, Verdict
+from judges.ledger.reading import LabelledPair, judges_of, label_set_content, labelled_pairs
 from judges.records import FAILURES, Label, Pair
 
 BINS = 10
@@ -167,8 +165,4 @@ def audit(
 
 def _judge_names(ledger: Ledger, digests: Collection[str]) -> str:
     """The models that judged, with their revisions."""
-    query = sa.select(schema.judges.c.model, schema.judges.c.revision).where(
-        schema.judges.c.digest.in_(list(digests))
-    )
-    with ledger.read() as connection:
-        return ", ".join(f"{row.model} ({row.revision[:12]})" for row in connection.execute(query))
+    return ", ".join(f"{judge.model} ({judge.revision[:12]})" for judge in judges_of(ledger, digests))

@@ -14,7 +14,7 @@ from judges.ledger import schema
 from judges.ledger.rows import Verdict, to_label
 from judges.ledger.statements import CHUNK, chunks
 from judges.ledger.store import Ledger
-from judges.records import Label, Pair
+from judges.records import JudgeIdentity, Label, Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,19 @@ def label_set_content(ledger: Ledger, label_set: str) -> dict[str, Any]:
     if content is None:
         raise LedgerError(f"no label set {label_set[:12]} in {ledger.url}")
     return json.loads(content)
+
+
+def judges_of(ledger: Ledger, digests: Collection[str]) -> list[JudgeIdentity]:
+    """Who the judges of these digests are, as a label set's content names them; by model and revision."""
+    table = schema.judges
+    query = (
+        sa.select(table).where(table.c.digest.in_(list(digests))).order_by(table.c.model, table.c.revision)
+    )
+    with ledger.read() as connection:
+        return [
+            JudgeIdentity(kind=row.kind, model=row.model, revision=row.revision, build=row.build)
+            for row in connection.execute(query)
+        ]
 
 
 def labelled_pairs(
