@@ -9,13 +9,14 @@ Rows of like length are batched, right-padded under causal attention; Muon for t
 AdamW for the rest, on float32 master weights. The probes are thrown away at the end.
 
 `make weights` trains both at once on two cores, one thread each: forward and backward in pure bf16 with eager
-attention reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100. It also tells malloc to
-keep its pages, without which half of the time goes to the kernel's zeroing them again.
+attention reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100. Without AMX it computes in
+float32. It also tells malloc to keep its pages, without which half of the time goes to the kernel's zeroing them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import os
 import random
@@ -32,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from microworld.corpus import Corpus, Example
 from microworld.oracle import DIMENSIONS
 from microworld.tokenizer import load_tokenizer, train_tokenizer
+from training.precision import fast_bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +213,7 @@ def losses(
 
 
 class Master:
-    """Float32 master weights of bf16 modules, with their optimisers: bf16 alone would round small updates away."""
+    """Float32 master weights of the modules, with their optimisers: bf16 alone would round small updates away."""
 
     def __init__(self, model: LlamaForCausalLM, probes: Probes) -> None:
         self.worker = [*model.parameters(), *probes.parameters()]
@@ -227,7 +229,7 @@ class Master:
         self.groups = [g for o in self.optimizers for g in o.param_groups]
         self.peak = [g["lr"] for g in self.groups]
         for module in (model, probes):
-            torch.nn.Module.to(module, torch.bfloat16)
+            torch.nn.Module.to(module, torch.bfloat16 if fast_bfloat16() else torch.float32)
 
     def step(self, lr_factor: float) -> None:
         """Take the workers' gradients, clip them to norm 1, update, and give the new weights back."""
@@ -344,7 +346,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Hugging Face format, bf16, replacing what was there file by file."""
     beside = out.with_name(out.name + ".tmp")
-    model.save_pretrained(beside)
+    saved = copy.deepcopy(model)
+    torch.nn.Module.to(saved, torch.bfloat16)
+    saved.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     out.mkdir(parents=True, exist_ok=True)
     for file in beside.iterdir():
