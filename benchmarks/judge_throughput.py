@@ -7,7 +7,8 @@ Contestants, each on prompts that no one has sent before, in an order that turns
 - `ours`: `OpenAIJudge` as labelling asks it, from calls to checked readings, tokenisation included.
 - `labelling`: the whole of `label_pairs`, from pairs to labels in a SQLite ledger.
 - `one_each`: a client that sends one request per judgement, 64 in flight.
-- `distilabel`: distilabel's `OpenAILLM` itself, where `--distilabel` names the Python of an environment that has it.
+- `distilabel`: distilabel's `OpenAILLM` itself, in the rounds where `--distilabel` names the Python of an environment
+  that has it.
 - `bare_loop`: posts the very batches of `ours`, as token ids made beforehand, and drops the answers unread.
 - `offline`: vLLM's own `LLM.generate` at its default settings, on token ids made beforehand, without a server.
 
@@ -157,11 +158,11 @@ def play_round(ring: Ring, number: int, judgements: int) -> dict[str, float]:
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Medians, and the medians of the rounds' ratios beside what is promised."""
-    names = [name for name in NAMES if all(name in rates for rates in rounds)]
-    medians = {name: round(statistics.median(r[name] for r in rounds), 1) for name in names}
+    names = [name for name in NAMES if any(name in rates for rates in rounds)]
+    medians = {name: round(statistics.median(r[name] for r in rounds if name in r), 1) for name in names}
 
     def ratio(one: str, other: str) -> float:
-        return round(statistics.median(rates[one] / rates[other] for rates in rounds), 3)
+        return round(statistics.median(r[one] / r[other] for r in rounds if one in r and other in r), 3)
 
     ratios = {name: ratio("ours", name) for name in names if name != "ours"}
     return {
@@ -174,6 +175,7 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
         "missed": [name for name, bound in PROMISES.items() if ratios.get(name, bound) < bound],
         "labelling_to_bare_loop": ratio("labelling", "bare_loop"),
         "median_per_s": medians,
+        "rounds": {name: sum(name in rates for rates in rounds) for name in names},
     }
 
 
@@ -188,7 +190,8 @@ def main() -> None:
     # However it ends, the servers end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     append = arguments.append and arguments.out.is_file()
-    before = json.loads(arguments.out.read_text())["rounds_per_s"] if append else []
+    found = json.loads(arguments.out.read_text(encoding="utf-8")) if append else {}
+    before, before_versions = found.get("rounds_per_s", []), found.get("versions", {})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(VllmServer(MODEL, environment=REPOSITORY / ".venv-vllm"))
@@ -215,7 +218,7 @@ def main() -> None:
                 "machine": machine(),
                 "versions": {
                     "server": judge.identity.build,
-                    "distilabel": peer.greeting["version"] if peer else "absent: no --distilabel was given",
+                    "distilabel": peer.greeting["version"] if peer else before_versions.get("distilabel"),
                 },
             }
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
