@@ -8,8 +8,8 @@ cheap. Both are trained from scratch on examples drawn on the fly, so no example
 Rows of like length are batched, right-padded under causal attention; Muon for the matrices (Jordan et al. 2024),
 AdamW for the rest, on float32 master weights. The probes are thrown away at the end.
 
-`make weights` trains both at once on two cores, one thread each: forward and backward in pure bf16 with eager
-attention reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100. Without AMX it computes in
+`make weights` trains both at once on two cores, one thread each. Forward and backward in pure bf16 with eager
+attention reach 7,900 tokens/s on one core with AMX, bf16 autocast with fused attention 4,100; without AMX it is
 float32. It also tells malloc to keep its pages, without which half of the time goes to the kernel's zeroing them again.
 """
 
