@@ -18,6 +18,8 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
     from flows.gates import audit_record
     from flows.session import describe_constitution
 
+    lineage = _lineage(session)
+
     outcomes = session.outcomes
     evaluation = _evaluation(session)
     exam, agreement = evaluation.get("exam", {}), evaluation.get("gold_agreement", {})
@@ -34,6 +36,8 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "revision": {**_metrics(session, "critique_revision"), **exam.get("revision", {})},
         "reward_model": {**_metrics(session, "reward_model"), **_gold(agreement, "reward_model")},
         "side_effects": evaluation.get("side_effects", {}),
+        "lineage": lineage,
+        "costs": _costs(session, lineage),
         "rl": {**_metrics(session, "rl"), "curve": evaluation.get("rl_curve", [])},
         "stages": {
             name: {
@@ -55,6 +59,28 @@ def peak_memory(session: Session) -> int:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     ran = [o.manifest.peak_memory.total_bytes for o in session.outcomes.values() if not o.reused]
     return max([own, *ran])
+
+
+def _lineage(session: Session) -> dict[str, Any]:
+    """Where the policy comes from; empty before there is one."""
+    from flows.gates import existing_ledger
+    from flows.lineage import lineage
+
+    outcome = session.outcomes.get("rl")
+    if outcome is None:
+        return {}
+    with existing_ledger(session.config) as ledger:
+        return lineage(session.run.path, outcome.stage, outcome.manifest.key, ledger)
+
+
+def _costs(session: Session, lineage: dict[str, Any]) -> dict[str, Any]:
+    """Of the labels that the policy learnt from, over all rounds; without a policy, of those that there are."""
+    from flows.costs import label_costs
+
+    stages = [record["step"] for record in lineage.get("labels", ())]
+    if not stages and (outcome := session.outcomes.get("labels")):
+        stages = [outcome.directory.relative_to(session.run.path).as_posix()]
+    return label_costs(session, stages)
 
 
 def _metrics(session: Session, stage: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": ("flows.cli.eval", "evaluate", "Compare models head to head, on any prompts."),
     "judge": ("flows.cli.judge", "judge", "Examine a judge against pairs with known answers."),
     "labels": ("flows.cli.labels", "labels", "Look into a ledger: labels, their reasons, exports."),
+    "lineage": ("flows.cli.lineage", "lineage", "Where a run's policy comes from."),
     "plan": ("flows.cli.plan", "plan", "What a run will ask of judge, GPUs and disk, before it starts."),
     "run": ("flows.cli.run", "run", "Run the pipeline that a configuration describes."),
     "ui": ("flows.cli.ui", "ui", "Start the Prefect server and serve the flows on this machine."),

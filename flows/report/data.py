@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.report.costs import cost_sentences
+from flows.report.lineage import lineage_sentences
 from flows.report.side_effects import effect_sentences
 
 #: models in the order in which they come to be, with the names that people read
@@ -188,6 +190,7 @@ def findings(data: ReportData) -> list[str]:
         found.append(
             f"{ok} of {total} pairs have a label with a clear winner" + (f"; {rest}." if rest else ".")
         )
+    found += lineage_sentences(summary.get("lineage", {})) + cost_sentences(summary.get("costs", {}))
     if not summary["constitution"]["published"]:
         found.append("The constitution is a working file, not a published version: this is a trial run.")
     return found

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from flows.report.cost_plot import cost_figure
+from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, svg
-from flows.report.side_effects import effect_rows, step_rows
+from flows.report.lineage import fact_rows, principle_rows, step_rows
+from flows.report.lineage_picture import in_words, picture
+from flows.report.side_effects import effect_rows
+from flows.report.side_effects import step_rows as side_effect_steps
 
 _TEMPLATE = "report.html.j2"
 
@@ -29,7 +36,9 @@ def environment() -> jinja2.Environment:
 
 def render(data: ReportData) -> str:
     """The whole page."""
-    drawn = [{"text": text, "svg": Markup(svg(draw))} for text, draw in figures(data).values()]
+    costs, lineage = data.summary.get("costs", {}), data.summary.get("lineage", {})
+    plots = [*figures(data).values(), *filter(None, [cost_figure(costs)])]
+    drawn = [{"text": text, "svg": Markup(svg(draw))} for text, draw in plots]
     return (
         environment()
         .get_template(_TEMPLATE)
@@ -41,7 +50,10 @@ def render(data: ReportData) -> str:
             changes=change_rows(data),
             figures=drawn,
             effects=effect_rows(data.side_effects, MODELS),
-            steps=step_rows(data.side_effects),
+            steps=side_effect_steps(data.side_effects),
+            costs=cost_rows(costs),
+            prices=price_words(costs),
+            lineage=lineage_parts(lineage),
             normal=data.side_effects.get("reference"),
             names=MODELS,
             models=data.models,
@@ -54,6 +66,19 @@ def render(data: ReportData) -> str:
             versions=json.dumps(dict(data.versions), indent=2),
         )
     )
+
+
+def lineage_parts(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The picture and the tables of a lineage for the page; None without one."""
+    if not found:
+        return None
+    return {
+        "picture": picture(found),
+        "text": in_words(found),
+        "facts": fact_rows(found),
+        "principles": principle_rows(found),
+        "steps": step_rows(found),
+    }
 
 
 def write_html(data: ReportData, path: Path) -> Path:

@@ -85,13 +85,14 @@ def principle_rows(found: Lineage) -> list[list[str]]:
 def step_rows(found: Lineage) -> list[list[str]]:
     """One row a step from what came from outside to the policy: its folder, its result, and what it read."""
     rows = [["step", "under", "made from", "digest of the result"]]
+    times = Counter(step["stage"] for step in found["steps"])
     for step in found["steps"]:
         under = step["constitution"]
         rows.append(
             [
                 step["id"],
                 f"{under['ref']} ({under['half']})" if under else "",
-                ", ".join(_distinct(_source(name, read) for name, read in step["inputs"].items()))
+                ", ".join(dict.fromkeys(_source(name, read, times) for name, read in step["inputs"].items()))
                 or "nothing",
                 _short(_result(step["outputs"])),
             ]
@@ -170,12 +171,12 @@ def _constitutions(found: Lineage) -> dict[str, tuple[str, str]]:
     return halves
 
 
-def _source(name: str, read: Mapping[str, Any]) -> str:
-    return read["step"] or f"{name.replace('_', ' ')}: {PurePath(read['path']).name}"
-
-
-def _distinct(words: Iterator[str]) -> list[str]:
-    return list(dict.fromkeys(words))
+def _source(name: str, read: Mapping[str, Any], times: Mapping[str, int]) -> str:
+    """A step by its stage where there is one of it, else with its key; what came from outside with its role."""
+    if read["step"] is None:
+        return f"{name.replace('_', ' ')}: {PurePath(read['path']).name}"
+    stage = read["step"].partition("/")[0]
+    return stage if times[stage] == 1 else read["step"]
 
 
 def _result(outputs: Mapping[str, str]) -> str | None:

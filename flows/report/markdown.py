@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.escape import escape_html, escape_markdown
+from flows.report.cost_plot import cost_figure
+from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, png_uri
+from flows.report.lineage import fact_rows, principle_rows, step_rows
 from flows.report.side_effects import effect_rows
 
 # Prefect's artifact list downloads every body; keep one well under 250 KB.
@@ -39,7 +42,13 @@ def result_markdown(data: ReportData) -> str:
         parts += ["## Judge, critic and reward model", table(rates)]
     if changes := change_rows(data):
         parts += ["## What the edited constitution changed", table(changes)]
-    for text, draw in figures(data).values():
+    costs, lineage = summary.get("costs", {}), summary.get("lineage", {})
+    if costs:
+        parts += ["## What the labels cost", escape(price_words(costs)), table(cost_rows(costs))]
+    if lineage:
+        parts += ["## Where the policy comes from", table(fact_rows(lineage))]
+        parts += [table(principle_rows(lineage)), table(step_rows(lineage))]
+    for text, draw in [*figures(data).values(), *filter(None, [cost_figure(costs)])]:
         parts.append(f"![{escape(text)}]({png_uri(draw)})")
     return "\n\n".join(p for p in parts if p)
 
