@@ -15,6 +15,7 @@ from replication_parts.wins import at_equal_length, compared
 BAI = "Bai et al. 2022"
 LEE = "Lee et al. 2023"
 GAO = "Gao et al. 2022"
+OURS = "this project"
 
 NOT_ASKED = (
     ("chain of thought makes labels better, and clamping them to 40-60% makes policies better", BAI,
@@ -37,6 +38,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
         *_length(results, study),
         *_beta(results),
         *(c for c in method_claims(results) if "ensemble" in c.claim),
+        *_brake(results),
         *_rounds(results),
     ]
 
@@ -53,6 +55,8 @@ TOPICS = (
     ("equal length", "RLAIF wins at equal length too", LEE),
     ("KL penalty", "a smaller KL penalty over-optimises more", GAO),
     ("ensemble", "an ensemble of reward models delays over-optimisation", "Coste et al. 2023"),
+    ("the brake keeps", "the brake keeps a policy within 10% of gold's peak", OURS),
+    ("does not fire", "the brake does not fire in the demo's run", OURS),
     ("second round", "a second round of labels on the new policy improves it again", BAI),
 )
 """(what a claim's text holds, the claim, its source) of everything that this study would ask."""
@@ -235,6 +239,29 @@ def _beta(results: Results) -> Iterator[Claim]:
                 verdict=verdict(saved),
                 estimates={"fall": saved},
             )
+
+
+def _brake(results: Results) -> Iterator[Claim]:
+    kept, fired = (results.estimate("brake.loose", "brake", key) for key in ("kept_to_peak", "fired"))
+    lost = results.each("brake.loose", lambda m: 1 - m["brake"]["end_gold"] / m["brake"]["peak_gold"])
+    if kept is not None and fired is not None:
+        yield Claim(
+            claim="the brake keeps a policy within 10% of gold's peak where a run over-optimises (PPO, beta 0)",
+            source=OURS,
+            result=f"kept gold is {kept.text(100)}% of the peak, without the brake gold ends "
+            f"{estimate(list(lost.values())).text(100)}% below it; fired in {sum(fired.values):.0f} runs",
+            verdict=verdict(kept, above=0.9),
+            estimates={"kept_to_peak": kept},
+        )
+    false = results.estimate("brake.demo", "brake", "fired")
+    if false is not None:
+        yield Claim(
+            claim="the brake does not fire in the demo's run",
+            source=OURS,
+            result=f"fired in {sum(false.values):.0f} of {len(false.values)} runs",
+            verdict="does not hold" if any(false.values) else "holds",
+            estimates={"fired": false},
+        )
 
 
 def _rounds(results: Results) -> Iterator[Claim]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from replication_parts import policies, reward_models, supervision, world
+from replication_parts import brakes, policies, reward_models, supervision, world
 from replication_parts.jobs import Job
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -18,6 +18,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "direct": policies.direct,
     "verify": policies.verify,
     "prefer": policies.prefer,
+    "watched": brakes.watched,
     "revisions": supervision.revisions,
     "orders": supervision.orders,
     "red_team": supervision.red_team,
@@ -50,6 +51,7 @@ LOOSE: dict[str, Any] = {
     "kl": {"kind": "fixed", "beta": 0.0},
     "optimizer": {"learning_rate": 3e-4, "schedule": "constant"},
 }
+BRAKE: dict[str, Any] = {"every": 4, "limit": 128, "patience": 2}
 FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 
@@ -83,6 +85,8 @@ def methods(seeds: Sequence[int]) -> list[Job]:
 def claims(seeds: Sequence[int]) -> list[Job]:
     """The further jobs of docs/replication.md, the cheapest first."""
     add = _Adder(seeds)
+    add("brake.loose", "watched", **BRAKE, steps=60, kl={"kind": "fixed", "beta": 0.0})
+    add("brake.demo", "watched", **BRAKE)
     add("orders", "orders")
     add("red_team", "red_team")
     add("revisions", "revisions", rounds=4, critiques=True, count=350)

@@ -50,7 +50,7 @@ def reinforce(
     else:
         terms = [{"kind": "ensemble", "paths": models, "combine": combine}]
     policy = where["sl_cai.model"] if start is None else str(study.work(start) / "model")
-    return _learn(study, name, seed, method, policy, terms, Path(where["prompts.rl"]), changes)
+    return learn(study, name, seed, method, policy, terms, Path(where["prompts.rl"]), changes)
 
 
 def direct(
@@ -81,7 +81,7 @@ def direct(
     terms = [{"kind": "callable", "name": "judge", "weight": 1 / std}]
     if method == "ppo":
         changes = {"value": {**settings().rl.value.model_dump(), "start_from": "policy"}, **changes}
-    found = _learn(
+    found = learn(
         study, name, seed, method, where["sl_cai.model"], terms, Path(where["prompts.rl"]), changes, reward
     )
     return {**found, "reward_std": std}
@@ -94,7 +94,7 @@ def verify(study: Study, name: str, seed: int, **changes: Any) -> dict[str, Any]
     write_lines(study.work(name) / "questions.jsonl", asked)
     terms = [{"kind": "exact", "match": "contains"}]
     questions = study.work(name) / "questions.jsonl"
-    found = _learn(study, name, seed, "grpo", where["sl_cai.model"], terms, questions, changes)
+    found = learn(study, name, seed, "grpo", where["sl_cai.model"], terms, questions, changes)
     return {**found, "facts": fact_match(str(study.work(name) / "model"), seed)}
 
 
@@ -131,7 +131,7 @@ def prefer(
     }
 
 
-def _learn(
+def learn(
     study: Study,
     name: str,
     seed: int,
@@ -142,6 +142,7 @@ def _learn(
     changes: Mapping[str, Any],
     judge: Any = None,
 ) -> dict[str, Any]:
+    """Train `policy` by `method` with the demo's `rl` section but for `changes`; gold's figures and curve."""
     from training import grpo, ppo, rloo
     from training.rl_config import GRPOConfig, PPOConfig, RLConfig, RLOOConfig
 

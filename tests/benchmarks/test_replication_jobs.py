@@ -50,6 +50,7 @@ def study(tmp_path_factory):
             "base": base,
             "prompts.eval": str(files["prompts_eval"]),
             "prompts.rl": str(files["prompts_rl"]),
+            "prompts.sl": str(files["prompts_rl"]),
             "pairs.pairs": str(study.root / "pairs.jsonl"),
             "labels.preferences": str(study.root / "preferences.jsonl"),
             "reward_model.model": str(study.work("rm-0") / "model"),
@@ -99,6 +100,28 @@ def test_policies(study):
     both = {"rewards": ["pipeline", "hard.0-0"], "combine": "min", "start": "ppo-0"}
     assert do(study, "min-0", "reinforce", method="grpo", **both, **SMALL)["gold"]["helpful"]["n"] > 0
     assert do(study, "dpo-0", "prefer", batch_size=8, precision="float32")["training"]["loss"] > 0
+
+
+def test_the_brake_that_lets_a_run_go_on(study):
+    small = {**SMALL, "samples_per_prompt": 1, "steps": 2}
+    found = do(study, "brake.loose-0", "watched", every=1, limit=8, patience=1, **small)
+    assert [row["step"] for row in found["evaluations"]] == [0, 1, 2]
+    assert found["brake"]["kept_gold"] <= found["brake"]["peak_gold"]
+
+
+def test_what_a_brake_makes_of_evaluations(study):
+    from replication_parts.brakes import outcome
+
+    def rows(*gold: float, fallen: str) -> list[dict]:
+        return [
+            {"step": 4 * n, "gold": g, "fallen": f == "x", "proxy": float(n), "root_kl": 0.0}
+            for n, (g, f) in enumerate(zip(gold, fallen, strict=True))
+        ]
+
+    found = outcome(rows(0.5, 0.8, 0.6, 0.6, 0.9, fallen="..xx."), patience=2)
+    assert (found["fired"], found["stop_step"], found["kept_step"], found["peak_step"]) == (1.0, 12, 4, 16)
+    assert found["kept_to_peak"] == pytest.approx(0.8 / 0.9)
+    assert outcome(rows(0.5, 0.4, 0.6, fallen=".x."), patience=2)["fired"] == 0.0
 
 
 def test_the_judge_and_a_checker_as_rewards(study, monkeypatch):
