@@ -3,7 +3,7 @@
     <folder>/
         answers/<digest>.jsonl      a model's answers, kept by the digest of all that decides them
         ledger.db                   the judgements
-        <digest>/                   a comparison: comparison.json, .html, .md, matches.jsonl
+        <digest>/                   a comparison: comparison.json, .html, .md, matches.jsonl, principles.jsonl
 
 What is there is not done again: a killed comparison goes on, and one more model costs its own answers and matches.
 """
@@ -26,7 +26,8 @@ from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.texts import tokens
 from flows.files import write_atomically, write_json, write_jsonl
 from flows.judging import make_judge
-from flows.matches import OVERALL, duels, judge_duels
+from flows.matches import OVERALL, by_dimension, duels, judge_duels
+from flows.principles import edited_principles, parts, principle_figures
 from flows.progress import Progress
 from flows.prompts import Prompt
 from flows.report.comparison import html, markdown
@@ -62,15 +63,12 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
         prompts, {c.name: sampling.answers(c, [p.prompt for p in prompts]) for c in bout.contenders}
     )
     texts = {name: [a.text for a in found] for name, found in answers.items()}
+    met = duels(prompts, texts, {c.name: c.digest for c in bout.contenders})
+    edited = edited_principles(bout.before, bout.constitution) if request.by_principle else []
     with Ledger.open(request.ledger or f"sqlite:///{home / 'ledger.db'}") as ledger:
-        judged = judge_duels(
-            duels(prompts, texts, {c.name: c.digest for c in bout.contenders}),
-            bout.constitution,
-            make_judge(bout.judge),
-            ledger,
-            LabelSettings(templates=bout.templates, seed=request.seed),
-            progress,
-        )
+        asking = (make_judge(bout.judge), ledger, LabelSettings(templates=bout.templates, seed=request.seed))
+        judged = judge_duels(met, by_dimension(bout.constitution), *asking, progress, by="dimension")
+        alone = judge_duels(met, parts(edited, bout.constitution), *asking, progress, by="principle")
     scores: dict[str, list[Any]] = {}
     if gold.is_world([p.prompt for p in prompts]):
         for name, found in texts.items():
@@ -88,7 +86,7 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
         "judge": judged.judge,
         "sampling": {**bout.sampling, "dtype": bout.dtype, "seed": request.seed},
         "statuses": judged.statuses,
-        "asked": judged.asked,
+        "asked": judged.asked + alone.asked,
         "ratings": ratings(list(texts), judged.matches[OVERALL], seed=request.seed),
         "dimensions": {d: standings(list(texts), matches) for d, matches in judged.matches.items()},
         "answers": {
@@ -98,9 +96,17 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
         "side_effects": _side_effects(sampling, prompts, texts, scores),
     }
     digests = [c.digest for c in bout.contenders]
-    decided_by = [digests, figures["sampling"], [p.row() for p in prompts], judged.label_sets]
+    decided_by: list[Any] = [digests, figures["sampling"], [p.row() for p in prompts], judged.label_sets]
+    if edited:
+        a, b = texts
+        figures["by_principle"] = principle_figures(
+            (a, b), edited, bout.before, bout.constitution, alone, met
+        )
+        decided_by.append([alone.label_sets, bout.before.digest if bout.before else None])
     directory = home / digest_json(decided_by)[:12]
     write_jsonl(directory / "matches.jsonl", map(dict, judged.rows))
+    if edited:
+        write_jsonl(directory / "principles.jsonl", map(dict, alone.rows))
     write_atomically(directory / "comparison.html", html(figures))
     write_atomically(directory / "comparison.md", markdown(figures))
     write_json(directory / "comparison.json", figures)

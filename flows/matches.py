@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from constitution import Constitution
+from constitution.draw import drawable
 from flows.digests import digest_json
 from flows.evaluation import Match
 from flows.evaluation.texts import tokens
@@ -47,7 +48,7 @@ class Duel:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Matches and counts of statuses by dimension, "overall" first; `rows` say of each judged match what was read."""
+    """Matches and counts of statuses by part of the constitution; `rows` say of each judged match what was read."""
 
     matches: Mapping[str, Sequence[Match]]
     statuses: Mapping[str, Mapping[str, int]]
@@ -90,7 +91,7 @@ def by_dimension(constitution: Constitution) -> dict[str, Constitution]:
     Principles are drawn by rendezvous hashing, so the one that a pair draws from all of them is also the one that it
     draws from its own dimension: the overall labels cost no judgement beyond the dimensions'.
     """
-    enabled = [p for p in constitution.comparison if p.enabled and p.weight > 0]
+    enabled = drawable(constitution.comparison)
     found = {OVERALL: constitution}
     for dimension in dict.fromkeys(p.dimension for p in enabled):
         own = tuple(p for p in enabled if p.dimension == dimension)
@@ -100,14 +101,17 @@ def by_dimension(constitution: Constitution) -> dict[str, Constitution]:
 
 def judge_duels(
     duels: Mapping[str, Duel],
-    constitution: Constitution,
+    parts: Mapping[str, Constitution],
     judge: Judge,
     ledger: Ledger,
     settings: LabelSettings,
     progress: Progress,
+    *,
+    by: str,
 ) -> Judged:
-    """Ask the judge in both orders about every duel, once by each dimension; what the ledger knows is not asked.
+    """Ask the judge in both orders about every duel, once by each part; what the ledger knows is not asked.
 
+    `by` is what the rows call a part: "dimension" or "principle".
     Raises JudgeError when the judge is down; what was judged stays.
     """
     pairs = {name: duel.pair for name, duel in duels.items() if duel.pair is not None}
@@ -118,25 +122,25 @@ def judge_duels(
     rows: list[dict[str, Any]] = []
     label_sets: list[str] = []
     asked = 0
-    for dimension, part in by_dimension(constitution).items():
+    for name, part in parts.items():
         report = label_pairs(
             list(pairs.values()),
             constitution=part,
             judge=judge,
             ledger=ledger,
             settings=settings,
-            on_progress=lambda now, of=dimension: progress(now.pairs, len(pairs), f"matches, {of}"),  # type: ignore[misc]
+            on_progress=lambda now, of=name: progress(now.pairs, len(pairs), f"matches, {of}"),  # type: ignore[misc]
             purpose="exam",  # judged, but no labels of a run
             drawn_by=drawn_by,
         )
         asked += report.asked
         label_sets.append(report.label_set)
         labels = [found.label for found in labelled_pairs(ledger, report.label_set, pair_ids=list(pairs))]
-        judged[dimension] = [duel.match(0.5) for duel in same]
-        judged[dimension] += [duels[label.pair_id].match(outcome(label)) for label in labels]
+        judged[name] = [duel.match(0.5) for duel in same]
+        judged[name] += [duels[label.pair_id].match(outcome(label)) for label in labels]
         counts = Counter({"identical": len(same)}) + Counter(label.status for label in labels)
-        statuses[dimension] = dict(counts)
-        rows += [_row(dimension, duels[label.pair_id], label) for label in labels]
+        statuses[name] = dict(counts)
+        rows += [{by: name, **_row(duels[label.pair_id], label)} for label in labels]
     return Judged(
         matches=judged,
         statuses=statuses,
@@ -154,9 +158,9 @@ def outcome(label: Label) -> float | None:
     return None if label.status != "ok" else {"a": 1.0, "b": 0.0, None: 0.5}[label.winner]
 
 
-def _row(dimension: str, duel: Duel, label: Label) -> dict[str, Any]:
+def _row(duel: Duel, label: Label) -> dict[str, Any]:
     return {
-        "dimension": dimension,
+        "pair": label.pair_id,
         "prompt": duel.prompt,
         "a": duel.a,
         "b": duel.b,

@@ -1,4 +1,4 @@
-"""Rates and means with 95% intervals."""
+"""Rates and means with 95% intervals, and tests of them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,37 @@ def bounded_mean(values: Sequence[float]) -> dict[str, Any]:
     half = math.sqrt(k * k + 4 * k * variance)
     low, high = ((2 * m + k + sign * half) / (2 * (1 + k)) for sign in (-1, 1))
     return {"value": m, "n": n, "low": max(0.0, min(low, m)), "high": min(1.0, max(high, m))}
+
+
+def away_from_half(values: Sequence[float]) -> float | None:
+    """Two-sided p-value of a mean of independent values in [0, 1] against one half; None without observations.
+
+    The score test that `bounded_mean` inverts: z is where that interval just touches one half, so that
+    z2 / n = sqrt(4 s4 + (1 - 2m)2) - 2 s2. Of zeros and ones that is z = |m - 1/2| / sqrt(1 / 4n), the test of a
+    proportion. Normal approximation: below some ten values it finds too much.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    m = sum(values) / n
+    variance = sum((v - m) ** 2 for v in values) / n
+    k = math.sqrt(4 * variance**2 + (1 - 2 * m) ** 2) - 2 * variance
+    return math.erfc(math.sqrt(max(0.0, k) * n / 2))
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being many, in the order given (Benjamini and Hochberg 1995).
+
+    Of the hypotheses whose adjusted value is below q, at most a share q is expected to be false finds, where the
+    tests are independent or positively dependent (Benjamini and Yekutieli 2001).
+    """
+    n = len(p_values)
+    adjusted = [1.0] * n
+    lowest = 1.0
+    for rank, index in zip(range(n, 0, -1), sorted(range(n), key=lambda i: -p_values[i]), strict=True):
+        lowest = min(lowest, p_values[index] * n / rank)
+        adjusted[index] = lowest
+    return adjusted
 
 
 def mean(values: Sequence[float], *, seed: int = 0) -> dict[str, Any]:

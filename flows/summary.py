@@ -36,6 +36,7 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "revision": {**_metrics(session, "critique_revision"), **exam.get("revision", {})},
         "reward_model": {**_metrics(session, "reward_model"), **_gold(agreement, "reward_model")},
         "side_effects": evaluation.get("side_effects", {}),
+        "weights": evaluation.get("weights", []),
         "lineage": lineage,
         "costs": _costs(session, lineage),
         "rl": {**_metrics(session, "rl"), "curve": evaluation.get("rl_curve", [])},

@@ -14,6 +14,14 @@ import click
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option("--prompts", metavar="FILE", help="JSONL or Parquet. Default: the run's held-out prompts.")
 @click.option("--constitution", metavar="REF", help="name@1.2.0, a working file's name, or a path.")
+@click.option(
+    "--by-principle",
+    is_flag=True,
+    help="Two models: also compare them under each comparison principle alone.",
+)
+@click.option(
+    "--before", metavar="REF", help="By principle: the constitution behind A; marks what was edited since."
+)
 @click.option("--judge", metavar="DIR|URL", help="A model folder, or a server: http://host:port/v1")
 @click.option("--judge-model", metavar="NAME", help="Name of the served model, where a server has several.")
 @click.option("--tokenizer", metavar="DIR", help="The served model's folder.")
@@ -35,8 +43,12 @@ import click
 def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare two or more models: answers are drawn and judged in both orders under a constitution.
 
-    A model is a Hugging Face folder, a hub id, or a role of a run: runs/microworld:rl_cai. Where one is of a run,
-    prompts, constitution, judge and sampling are by default that run's. Side effects are measured against A.
+    A model is a Hugging Face folder, a hub id, or a role of a run: runs/microworld:rl_cai, and as an earlier attempt
+    at the run had it: runs/microworld:rl_cai@1. Where one is of a run, prompts, constitution, judge and sampling are
+    by default that run's. Side effects are measured against A.
+
+    With --by-principle A and B are two models of two versions of a constitution. They meet under every comparison
+    principle of B's version (or --constitution), and under those that went since A's (or --before).
 
     Nothing is asked or drawn twice: the same command goes on where it was stopped.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.evaluation.length_control import length_controlled
-from flows.statistics import bounded_mean
+from flows.statistics import away_from_half, bounded_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,8 @@ def head_to_head(matches: Sequence[Match]) -> dict[str, Any]:
 
     `wins`, `ties`, `losses` and `undecided` count matches. `win_rate` counts ties as halves; `length_controlled`
     is the win rate at equal length. Both are `{"value", "n", "low", "high"}` with a 95% interval over prompts:
-    several answers to one prompt are averaged first, since they are not independent.
+    several answers to one prompt are averaged first, since they are not independent. `p` tests the win rate against
+    one half; it is None where nothing was decided.
     """
     decided = [m for m in matches if m.outcome is not None]
     prompts = by_prompt(decided)
@@ -65,6 +66,7 @@ def head_to_head(matches: Sequence[Match]) -> dict[str, Any]:
         "losses": sum(m.outcome == 0.0 for m in decided),
         "undecided": len(matches) - len(decided),
         "win_rate": bounded_mean(outcomes),
+        "p": away_from_half(outcomes),
         "length_controlled": length_controlled(outcomes, lengths),
     }
 

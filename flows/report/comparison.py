@@ -12,6 +12,14 @@ from flows.matches import OVERALL
 from flows.report.html import environment
 from flows.report.markdown import escape as inert
 from flows.report.markdown import table as markdown_table
+from flows.report.principles import (
+    SAID,
+    examples_markdown,
+    principle_rows,
+    principle_sentences,
+    print_examples,
+    shown_examples,
+)
 from flows.report.side_effects import effect_rows, effect_sentences
 from flows.report.terminal import table as terminal_table
 
@@ -84,6 +92,7 @@ def findings(figures: Figures) -> list[str]:
         f"verdicts that turned with the order (counted as ties), {statuses.get('identical', 0)} identical answers, "
         f"{failed} failed."
     )
+    found += principle_sentences(figures)
     if dropped := figures["prompts"]["too_long"]:
         found.append(f"{dropped} prompts were left out: too long for one of the models.")
     for name in names(figures):
@@ -107,6 +116,7 @@ def sections(figures: Figures) -> list[tuple[str, str, list[list[str]]]]:
             standing_rows(figures),
         ),
         ("Head to head", "By all principles together, seen from the first model.", pair_rows(figures)),
+        ("Principle by principle", SAID, principle_rows(figures)),
         ("Gold", "The microworld's oracle, which no judge and no training sees.", gold_rows(figures)),
         ("Against reference answers", "BLEU 0-100, ROUGE F in %.", reference_rows(figures)),
         (
@@ -124,6 +134,7 @@ def print_comparison(figures: Figures, console: Console) -> None:
     for heading, _, rows in sections(figures):
         turned = [list(row) for row in zip(*rows, strict=True)] if heading in ("Standings", "Gold") else rows
         console.print(terminal_table(heading, turned))
+    print_examples(figures, console)
     for sentence in findings(figures):
         console.print(f"- {escape(sentence)}", highlight=False)
 
@@ -138,6 +149,7 @@ def html(figures: Figures) -> str:
             about=about(figures),
             findings=findings(figures),
             sections=sections(figures),
+            examples=shown_examples(figures),
             models=figures["models"],
             method=(figures["ratings"] or {}).get("method", ""),
         )
@@ -150,6 +162,8 @@ def markdown(figures: Figures) -> str:
     parts.append("\n".join(f"- {inert(sentence)}" for sentence in findings(figures)))
     for heading, said, rows in sections(figures):
         parts += [f"## {heading}", inert(said), markdown_table(rows)]
+    if examples := examples_markdown(figures):
+        parts.append(examples)
     return "\n\n".join(parts)
 
 

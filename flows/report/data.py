@@ -9,6 +9,7 @@ from typing import Any
 from flows.report.costs import cost_sentences
 from flows.report.lineage import lineage_sentences
 from flows.report.side_effects import effect_sentences
+from flows.report.weights import weight_sentences
 
 #: models in the order in which they come to be, with the names that people read
 MODELS = {
@@ -175,6 +176,7 @@ def findings(data: ReportData) -> list[str]:
     found = _warnings(summary) + _harmlessness(data) + _helpfulness(data)
     if data.models:
         found += effect_sentences(data.side_effects, data.models[-1], MODELS[data.models[-1]])
+    found += weight_sentences(summary.get("weights", ()), MODELS)
     if (change := data.label_change) is not None and data.before is not None:
         found.append(
             f"Against {data.before['constitution']['ref']}, {change.flipped} of {change.pairs} shared pairs changed "

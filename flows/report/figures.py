@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Stands for the page's text colour in the drawn SVG, and is replaced by `currentColor`.
 _INK = "#010203"
 PROXY, GOLD, LENGTH = "#3b82c4", "#d9822b", "#8a8f98"
-_STAGE_COLOURS = {"base": "#8a8f98", "helpful_only": "#c0392b", "sl_cai": "#d9a02b", "rl_cai": "#2e9e5b"}
+STAGE_COLOURS = {"base": "#8a8f98", "helpful_only": "#c0392b", "sl_cai": "#d9a02b", "rl_cai": "#2e9e5b"}
 
 
 def figures(data: ReportData) -> dict[str, tuple[str, Callable[[str], Figure]]]:
@@ -141,7 +141,7 @@ def _plane(data: ReportData, ink: str) -> Figure:
             [[100 * max(0.0, e["value"] - e["low"])], [100 * max(0.0, e["high"] - e["value"])]]
             for e in estimates
         ]
-        colour = _STAGE_COLOURS[model]
+        colour = STAGE_COLOURS[model]
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="o", color=colour, capsize=2, markersize=7)
         left = x > 75
         axes.annotate(

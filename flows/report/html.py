@@ -19,6 +19,8 @@ from flows.report.lineage import fact_rows, principle_rows, step_rows
 from flows.report.lineage_picture import in_words, picture
 from flows.report.side_effects import effect_rows
 from flows.report.side_effects import step_rows as side_effect_steps
+from flows.report.weights import SAID, weight_rows
+from flows.report.weights_plot import weights_figure
 
 _TEMPLATE = "report.html.j2"
 
@@ -37,7 +39,8 @@ def environment() -> jinja2.Environment:
 def render(data: ReportData) -> str:
     """The whole page."""
     costs, lineage = data.summary.get("costs", {}), data.summary.get("lineage", {})
-    plots = [*figures(data).values(), *filter(None, [cost_figure(costs)])]
+    weights = data.summary.get("weights", [])
+    plots = [*figures(data).values(), *filter(None, [weights_figure(weights, MODELS), cost_figure(costs)])]
     drawn = [{"text": text, "svg": Markup(svg(draw))} for text, draw in plots]
     return (
         environment()
@@ -51,6 +54,8 @@ def render(data: ReportData) -> str:
             figures=drawn,
             effects=effect_rows(data.side_effects, MODELS),
             steps=side_effect_steps(data.side_effects),
+            weights=weight_rows(weights, MODELS),
+            weights_said=SAID,
             costs=cost_rows(costs),
             prices=price_words(costs),
             lineage=lineage_parts(lineage),

@@ -11,6 +11,8 @@ from flows.report.data import MODELS, ReportData, change_rows, findings, rate_ro
 from flows.report.figures import figures, png_uri
 from flows.report.lineage import fact_rows, principle_rows, step_rows
 from flows.report.side_effects import effect_rows
+from flows.report.weights import SAID, weight_rows
+from flows.report.weights_plot import weights_figure
 
 # Prefect's artifact list downloads every body; keep one well under 250 KB.
 LONGEST_TEXT = 600
@@ -48,7 +50,11 @@ def result_markdown(data: ReportData) -> str:
     if lineage:
         parts += ["## Where the policy comes from", table(fact_rows(lineage))]
         parts += [table(principle_rows(lineage)), table(step_rows(lineage))]
-    for text, draw in [*figures(data).values(), *filter(None, [cost_figure(costs)])]:
+    weights = summary.get("weights", [])
+    if len(rows := weight_rows(weights, MODELS)) > 1:
+        parts += ["## Where the weights moved", escape(SAID), table(rows)]
+    more = [weights_figure(weights, MODELS), cost_figure(costs)]
+    for text, draw in [*figures(data).values(), *filter(None, more)]:
         parts.append(f"![{escape(text)}]({png_uri(draw)})")
     return "\n\n".join(p for p in parts if p)
 

@@ -7,8 +7,6 @@ models that it changed.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,10 @@ from flows.digests import digest_json
 from flows.evaluation import Answered, OpinionPair, opinion_pairs, read_answers, watch, watch_steps
 from flows.files import write_json, write_jsonl
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.kept import once
 from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.weights import moved_weights
 from flows.statistics import mean
 from judges import TemplateSet
 from training.data import Prompt, read_prompts, read_rows
@@ -58,6 +58,7 @@ def run(work: Work) -> Result:
         **_side_effects(work, repeated, answers, scores),
         "steps": watch_steps(_sampled(samples, by_gold=with_gold)),
     }
+    evaluation["weights"] = moved_weights(work)
     rows = _side_by_side(repeated, answers, rewards, scores)
     if with_gold:
         evaluation["exam"] = _exam(work)
@@ -129,7 +130,7 @@ def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = No
         )
         write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
 
-    path = _once(work, f"{name}.jsonl", draw)
+    path = once(work, f"{name}.jsonl", draw)
     return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
@@ -157,7 +158,7 @@ def _exam(work: Work) -> dict[str, Any]:
 
     depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
     name = f"exam-{digest_json(depends_on)[:12]}.json"
-    path = _once(work, name, lambda path: write_json(path, examine(work)))
+    path = once(work, name, lambda path: write_json(path, examine(work)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -173,19 +174,6 @@ def _agreement(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "labels": label_agreement(pairs, labels, principles),
         "reward_model": reward_agreement(rows, principles),
     }
-
-
-def _once(work: Work, name: str, make: Callable[[Path], None]) -> Path:
-    """The file of that name: from this folder, from an earlier evaluation of this run, or made now."""
-    path = work.directory / name
-    if not path.exists():
-        earlier = next(iter(work.directory.parent.glob(f"*/{name}")), None)
-        if earlier is None:
-            make(path)
-        else:
-            shutil.copyfile(earlier, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-    return path
 
 
 def _side_by_side(
@@ -233,6 +221,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "samples_per_prompt": section.samples_per_prompt,
         "sampling": section.sampling.model_dump(exclude={"batch_size"}),
         "dtype": config.models.dtype,
+        "sl_cai_from": config.sl_cai.start_from,
     }
     if config.gold is not None:
         settings["exam"] = {
@@ -258,7 +247,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     title="Evaluation",
-    version=2,
+    version=3,
     half="comparison",
     isolated=True,
     samples=True,

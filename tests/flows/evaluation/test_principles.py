@@ -1,0 +1,212 @@
+"""Principle by principle: tests and their correction on hand-worked numbers, the marks of an edit, the views."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from rich.console import Console
+
+from constitution import loads
+from flows.evaluation import Match
+from flows.evaluation.principles import by_principle
+from flows.principles import edited_principles
+from flows.report.comparison import html, markdown, print_comparison
+from flows.report.principles import principle_rows, principle_sentences, shown_examples
+from flows.statistics import away_from_half, benjamini_hochberg, bounded_mean
+
+HOSTILE = "</td><script>alert(1)</script> [bold]x[/] ![x](https://evil.invalid/x) | `a` \x1b[31m\u202e"
+
+
+def test_a_win_rate_is_tested_as_its_interval_is_made():
+    # 36 of 60: z = 0.1 / sqrt(0.25 / 60) = 1.549, two-sided p 0.1213.
+    assert away_from_half([1.0] * 36 + [0.0] * 24) == pytest.approx(0.1213, abs=5e-5)
+    # 3 wins, 1 tie: m = 7/8, s2 = 3/64, z2 = 4 (sqrt(4 s4 + 9/16) - 2 s2) = 2.648, p 0.1037.
+    assert away_from_half([1.0, 1.0, 1.0, 0.5]) == pytest.approx(0.1037, abs=5e-5)
+    assert away_from_half([0.5] * 9) == 1.0 and away_from_half([]) is None
+    rng = random.Random(0)
+    for _ in range(300):
+        lean = rng.random()
+        values = [rng.choice((0.0, 0.5, lean > rng.random())) * 1.0 for _ in range(rng.randint(3, 80))]
+        found, p = bounded_mean(values), away_from_half(values)
+        if abs(p - 0.05) > 1e-4:  # 1.96 is not quite the quantile
+            assert (p < 0.05) == (found["low"] > 0.5 or found["high"] < 0.5)
+
+
+def test_p_values_agree_with_a_library_and_keep_their_level():
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.proportion import proportions_ztest
+
+    for wins, n in ((3, 10), (41, 60), (60, 60)):
+        theirs = proportions_ztest(wins, n, value=0.5, prop_var=0.5)[1]
+        assert away_from_half([1.0] * wins + [0.0] * (n - wins)) == pytest.approx(theirs, rel=1e-9)
+    # 0.01 4/2, 0.04 4/4, 0.03 4/3 (capped by the larger one's 0.04), 0.005 4/1 (capped by 0.02).
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    rng = random.Random(1)
+    for n in (1, 2, 16):
+        values = [rng.random() ** 3 for _ in range(n)]
+        assert benjamini_hochberg(values) == pytest.approx(multipletests(values, method="fdr_bh")[1])
+    assert benjamini_hochberg([]) == []
+    # Two equal models, wins, ties and losses at random: one in twenty is called different.
+    rejected = sum(
+        away_from_half([rng.choice((0.0, 0.0, 0.5, 1.0, 1.0)) for _ in range(60)]) < 0.05 for _ in range(2000)
+    )
+    assert 0.035 < rejected / 2000 < 0.065
+
+
+def outcomes(wins: int, ties: int, losses: int, failed: int = 0) -> list[Match]:
+    values = [1.0] * wins + [0.5] * ties + [0.0] * losses + [None] * failed
+    return [
+        Match(prompt=f"p{i}", a="x", b="y", outcome=v, words_a=5, words_b=5) for i, v in enumerate(values)
+    ]
+
+
+def test_a_winner_is_named_after_the_correction_and_a_failure_is_no_test():
+    # 15 of 20: z = 2.236, p 0.0253, times 4/1 0.101; alone it would have been a find.
+    found = by_principle(
+        "x",
+        "y",
+        {
+            "near": outcomes(15, 0, 5),
+            "even": outcomes(5, 10, 5),
+            "odd": outcomes(11, 0, 9),
+            "none": outcomes(0, 0, 0, failed=20),
+            "even too": outcomes(10, 0, 10),
+        },
+    )
+    assert found["near"]["p"] == pytest.approx(0.0253, abs=5e-5)
+    assert found["near"]["p_adjusted"] == pytest.approx(0.1014, abs=5e-4) and found["near"]["favours"] is None
+    assert found["none"]["p_adjusted"] is None and found["none"]["undecided"] == 20
+    clear = by_principle("x", "y", {"near": outcomes(2, 0, 18), "even": outcomes(5, 10, 5)})
+    assert clear["near"]["favours"] == "y" and clear["even"]["favours"] is None
+
+
+BEFORE = """\
+name: edit
+comparison:
+  principles:
+    - {id: kept, question: Which is true?, dimension: honest}
+    - {id: brevity, question: Which is shorter?, dimension: concise}
+    - {id: heavier, question: Which is kinder?, dimension: polite}
+    - {id: gone, question: Which is safer?, dimension: harmless}
+    - {id: off, question: Which is braver?, dimension: bold}
+    - {id: sleeping, question: Which is funnier?, dimension: bold, enabled: false}
+"""
+AFTER = """\
+name: edit
+critique:
+  principles:
+    - {id: new, critique_request: Is it safe?, revision_request: Make it safe., dimension: harmless}
+comparison:
+  principles:
+    - {id: fresh, question: Which is clearer?, dimension: helpful}
+    - {id: kept, question: Which is true?, dimension: honest}
+    - {id: brevity, question: Which is longer?, dimension: concise}
+    - {id: heavier, question: Which is kinder?, dimension: polite, weight: 3}
+    - {id: off, question: Which is braver?, dimension: bold, enabled: false}
+    - {id: sleeping, question: Which is funnier?, dimension: bold}
+"""
+
+
+def test_marks_say_what_is_drawn_now_and_what_no_longer_is():
+    before, after = loads(BEFORE), loads(AFTER)
+    found = {e.principle.id: e for e in edited_principles(before, after)}
+    assert {name: e.mark for name, e in found.items()} == {
+        "fresh": "added",
+        "kept": "",
+        "brevity": "changed",
+        "heavier": "changed",
+        "sleeping": "added",
+        "gone": "removed",
+        "off": "removed",
+    }
+    assert found["brevity"].before.question == "Which is shorter?"
+    assert found["heavier"].change == "comparison heavier: weight 1 → 3"
+    assert found["off"].change == "comparison off: disabled"
+    assert found["gone"].principle.question == "Which is safer?"
+    alone = edited_principles(None, after)
+    assert [e.principle.id for e in alone] == ["fresh", "kept", "brevity", "heavier", "sleeping"]
+    assert not any(e.mark or e.before for e in alone)
+
+
+def figures(text: str, *, principles: int = 2) -> dict:
+    """A comparison's figures with every text of a model or a file being `text`."""
+    decided = by_principle("x", "y", {str(n): outcomes(30 - 28 * (n % 2), 5, 5) for n in range(principles)})
+    standing = {"pairs": [{"a": "x", "b": "y", **decided["0"]}]}
+    standing["against_all"] = {name: decided["0"] for name in "xy"}
+    example = {"prompt": text, "a": text, "b": text, "p": 0.9, "p_ab": 0.9, "p_ba": 0.9}
+    alone = {"words": {"value": 5.0}, "truncated": 0, "references": None}
+    return {
+        "models": [{"name": name, "digest": name * 64, "path": name} for name in "xy"],
+        "prompts": {"path": "prompts.jsonl", "n": 40, "samples": 1, "too_long": 0},
+        "constitution": {"ref": text, "published": True},
+        "judge": {"model": "judge"},
+        "sampling": {"seed": 0},
+        "statuses": {"overall": {"ok": 40}},
+        "ratings": None,
+        "dimensions": {"overall": standing},
+        "answers": {name: alone for name in "xy"},
+        "side_effects": {},
+        "by_principle": {
+            "before": {"ref": text, "digest": "0"},
+            "after": {"ref": text, "digest": "1"},
+            "also_edited": [text],
+            "principles": [
+                {
+                    "id": f"{n} {text}",
+                    "dimension": text,
+                    "question": text,
+                    "question_before": text + "before",
+                    "mark": "changed" if n == 1 else "",
+                    "change": f"comparison {n}: question changed" if n == 1 else "",
+                    "statuses": {"ok": 40},
+                    **decided[str(n)],
+                    "examples": [{"winner": name, **example} for name in "xxyy"],
+                }
+                for n in range(principles)
+            ],
+        },
+    }
+
+
+def test_every_view_says_what_was_edited_and_shows_hostile_text_as_text():
+    made = figures(HOSTILE)
+    rows = principle_rows(made)
+    assert rows[2][1] == "changed" and [row[4] for row in rows[1:]] == ["x", "y"]
+    said = principle_sentences(made)
+    assert said[0].startswith("Under 2 of 2 principles the models part")
+    assert "(changed; question changed): y is ahead" in said[1] and said[1].startswith("Edited: ")
+    assert "also edited: " in said[-1]
+    page, artifact = html(made), markdown(made)
+    for view in (page, artifact):
+        assert "<script" not in view
+        assert "Where the models part" in view and "alert" in view
+    assert "![x](" not in artifact and "\x1b" not in artifact
+    assert page.count("<details") == page.count("</details>") == 2
+    assert page.index("1 &lt;/td") < page.index("preferred, 90%"), "edited principles come first"
+    console = Console(file=io.StringIO(), width=400)
+    print_comparison(made, console)
+    shown = console.file.getvalue()
+    assert "[bold]x[/]" in shown and "\x1b" not in shown and "\u202e" not in shown
+
+
+def test_an_artifact_stays_small_and_says_what_it_left_out():
+    made = figures("long & <b>" * 2000, principles=60)
+    artifact = markdown(made)
+    assert len(artifact.encode()) < 250_000
+    assert "more principles: see comparison" in artifact
+    assert len(shown_examples(made)) == 60
+    assert html(made).count("<details") == 60
+
+
+def test_without_a_version_before_nothing_is_marked_and_that_is_said():
+    made = figures("t")
+    made["by_principle"]["before"] = None
+    assert any("not known" in sentence for sentence in principle_sentences(made))
+    same = figures("t")
+    same["by_principle"]["before"] = same["by_principle"]["after"]
+    assert any("belong to one constitution" in sentence for sentence in principle_sentences(same))
+    del made["by_principle"]
+    assert principle_sentences(made) == [] and len(principle_rows(made)) == 1
+    assert "Where the models part" not in html(made) + markdown(made)
