@@ -1,6 +1,6 @@
 """Statistics of an evaluation, on plain numbers and texts: comparisons of models, and side effects of training.
 
-Nothing here loads a model, asks a judge, or knows Prefect.
+Nothing here runs a model, asks a judge, or knows Prefect; `movement` alone reads files, those of weights.
 """
 
 from flows.evaluation.bradley_terry import Ratings, rate_models
