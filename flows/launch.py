@@ -9,6 +9,7 @@ from pathlib import Path
 
 from constitution import Constitution
 from constitution import load as load_constitution
+from flows.cards import write_cards
 from flows.config import RunConfig, dump_config, load_config
 from flows.digests import note_digests, remember_digests
 from flows.errors import FlowError
@@ -94,15 +95,16 @@ def run_stages(
 
 
 def finish(session: Session, *, began: float | None = None) -> ReportData:
-    """Write `summary.json` and `report.html` of the stages that the session has; `began` is when, on perf_counter.
+    """Write `summary.json`, `report.html` and the models' cards of the stages that the session has.
 
-    Without it, the attempt's seconds are those of the stages that it ran.
+    `began` is when, on perf_counter; without it, the attempt's seconds are those of the stages that it ran.
     """
     ran = sum(o.manifest.seconds for o in session.outcomes.values() if not o.reused)
     seconds = ran if began is None else time.perf_counter() - began
     summary = build_summary(session, seconds=seconds)
     write_json(session.run.history(session.attempt) / "summary.json", summary)
     write_json(session.run.path / "summary.json", summary)
+    write_cards(session, summary)
     data = gather(session, summary)
     write_html(data, session.run.path / "report.html")
     return data

@@ -15,6 +15,7 @@ from typing import Any
 
 from constitution import Constitution
 from flows import isolation
+from flows.cards import facts
 from flows.config import RunConfig
 from flows.digests import digest_path
 from flows.manifest import FileRecord, Manifest, versions
@@ -119,12 +120,7 @@ class Session:
             progress=lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
             note_child=memory.note_child,
             shards=self.shards,
-            facts={
-                "run": self.config.name,
-                "constitution": self.constitution.ref,
-                "constitution_digest": self.constitution.digest,
-                "published": self.constitution.published,
-            },
+            facts=facts(self, stage),
         )
         if stage.isolated:
             return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)

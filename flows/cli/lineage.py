@@ -19,7 +19,8 @@ def lineage(run: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from flows.lineage import lineage_of_run
-    from flows.report.lineage import fact_rows, lineage_sentences, principle_rows, step_rows
+    from flows.report.lineage import lineage_sentences, principle_rows, step_rows
+    from flows.report.lineage_facts import fact_rows
 
     found = lineage_of_run(run)
     if as_json:

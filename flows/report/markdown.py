@@ -9,7 +9,8 @@ from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, png_uri
-from flows.report.lineage import fact_rows, principle_rows, step_rows
+from flows.report.lineage import principle_rows, step_rows
+from flows.report.lineage_facts import fact_rows
 from flows.report.side_effects import effect_rows
 from flows.report.weights import SAID, weight_rows
 from flows.report.weights_plot import weights_figure
