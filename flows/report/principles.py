@@ -48,18 +48,17 @@ def principle_rows(figures: Figures) -> list[list[str]]:
 
 
 def principle_sentences(figures: Figures) -> list[str]:
-    """Under how many principles the models part, then one sentence for each principle that was edited."""
+    """Under which principles the models part, then one sentence for each principle that was edited."""
     found = figures.get("by_principle")
     if not found:
         return []
     principles = found["principles"]
     tested = [one for one in principles if one["p_adjusted"] is not None]
     parted = [one for one in tested if one["favours"]]
-    said = [
-        f"Under {len(parted)} of {len(tested)} principles the models part, after correction for that number."
-    ]
+    ahead = ", ".join(f"{one['id']} ({one['favours']} is ahead)" for one in parted)
+    of = f"Under {len(parted)} of {len(tested)} principles the models part, after correction for that number"
+    said = [f"{of}: {ahead}." if ahead else f"{of}."]
     said += [f"Edited: {_outcome(one)}" for one in principles if one["mark"]]
-    said += [f"Not edited: {_outcome(one)}" for one in parted if not one["mark"]]
     if found["before"] is None:
         said.append("What was edited is not known: the constitution behind the first model was not given.")
     elif found["before"]["digest"] == found["after"]["digest"]:

@@ -257,10 +257,17 @@ def test_the_flow_leaves_the_comparison_as_an_artifact(found, request_of):
 
     from flows.compare_flow import compare_models
 
+    # By principle as well: each dimension has one, so nothing is asked that `found` has not asked.
+    request = request_of(by_principle=True, before="microworld-detailed@1.0.0")
     with prefect_test_harness(server_startup_timeout=120):
-        assert compare_models(request_of()) == str(found.directory)
+        folder = Path(compare_models(request))
         with get_client(sync_client=True) as client:
             (artifact,) = [a for a in client.read_artifacts() if a.key == "model-comparison"]
         schema = compare_models.parameters.model_dump()
-    assert "feedback" in artifact.data and "Head to head" in artifact.data
+    figures = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert figures["asked"] == 0 and figures["dimensions"] == found.figures["dimensions"]
+    assert [p["mark"] for p in figures["by_principle"]["principles"]] == [""] * 5 + ["changed"]
+    assert artifact.data == (folder / "comparison.md").read_text(encoding="utf-8")
+    for heading in ("Head to head", "Principle by principle", "Where the models part"):
+        assert f"## {heading}" in artifact.data
     assert "request" in schema["properties"]

@@ -143,6 +143,9 @@ def test_the_summary_has_every_model_and_what_it_cost(finished):
     for record in summary["models"].values():
         assert record["words"]["low"] <= record["words"]["value"] <= record["words"]["high"]
     assert [point["step"] for point in summary["rl"]["curve"]] == [1, 2]
+    steps = [("base", "helpful_only"), ("base", "sl_cai"), ("sl_cai", "rl_cai"), ("base", "rl_cai")]
+    assert [(step["from"], step["to"]) for step in summary["weights"]] == steps
+    assert all(step["total"] > 0 and len(step["layers"]) == 2 for step in summary["weights"])
     assert summary["seconds"] > 0 and summary["peak_memory_bytes"] > 50_000_000
     assert set(summary["stages"]) == set(outcomes)
     assert (path.parent / "runs" / "tiny" / "report.html").read_text().startswith("<!doctype html>")

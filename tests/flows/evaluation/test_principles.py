@@ -175,7 +175,7 @@ def test_every_view_says_what_was_edited_and_shows_hostile_text_as_text():
     rows = principle_rows(made)
     assert rows[2][1] == "changed" and [row[4] for row in rows[1:]] == ["x", "y"]
     said = principle_sentences(made)
-    assert said[0].startswith("Under 2 of 2 principles the models part")
+    assert said[0].startswith("Under 2 of 2 principles the models part") and "(x is ahead), 1 " in said[0]
     assert "(changed; question changed): y is ahead" in said[1] and said[1].startswith("Edited: ")
     assert "also edited: " in said[-1]
     page, artifact = html(made), markdown(made)
