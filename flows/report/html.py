@@ -16,8 +16,9 @@ from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
 from flows.report.figures import figures, svg
 from flows.report.lineage import principle_rows, step_rows
+from flows.report.lineage_boxes import in_words
 from flows.report.lineage_facts import fact_rows
-from flows.report.lineage_picture import in_words, picture
+from flows.report.lineage_picture import picture
 from flows.report.side_effects import effect_rows
 from flows.report.side_effects import step_rows as side_effect_steps
 from flows.report.weights import SAID, weight_rows

@@ -6,14 +6,13 @@ run made. It is narrow enough for a phone, and takes its text colour from the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from flows.escape import clip
+from flows.report.lineage_boxes import Box, rows
 from judges.text import printable
 
 WIDTH, HEIGHT, GAP, LANE, PAD = 290, 44, 16, 13, 10
@@ -27,29 +26,6 @@ _STRIPES = {
     "data": "#7f8690",
     "model": "#2e9e5b",
 }
-_MODELS = ("helpful_sft", "sl_cai", "reward_model", "rl")
-_TITLES = {
-    "world": "The microworld",
-    "prompts": "Prompts",
-    "helpful_sft": "Helpful-only model",
-    "critique_revision": "Critiques and revisions",
-    "sl_cai": "SL-CAI model",
-    "pairs": "Pairs of answers",
-    "labels": "Labels",
-    "reward_model": "Reward model",
-    "rl": "Policy (RL-CAI)",
-}
-
-
-@dataclass(kw_only=True)
-class Box:
-    """One row of the picture. `feeds` are the rows that were made from it."""
-
-    kind: str
-    title: str
-    detail: str
-    key: str = ""
-    feeds: list[int] = field(default_factory=list)
 
 
 def picture(found: Mapping[str, Any]) -> Markup:
@@ -69,104 +45,6 @@ def picture(found: Mapping[str, Any]) -> Markup:
         parts += _lines(number, box, x, left.get(number), right.get(number))
     parts += [_box(number, box, x) for number, box in enumerate(boxes)]
     return Markup("").join([*parts, Markup("</svg>")])
-
-
-def in_words(found: Mapping[str, Any]) -> str:
-    """The picture for those who do not see it: every box with what it was made from."""
-    boxes = rows(found)
-    made_from = {n: [b.title for b in boxes if n in b.feeds] for n in range(len(boxes))}
-    return (
-        "; ".join(
-            f"{box.title} from {', '.join(made_from[n])}" for n, box in enumerate(boxes) if made_from[n]
-        )
-        + "."
-    )
-
-
-def rows(found: Mapping[str, Any]) -> list[Box]:
-    """The boxes in order: what came from outside stands right above the first that read it."""
-    boxes: list[Box] = []
-    places: dict[tuple[str, ...], int] = {}
-
-    def place(name: tuple[str, ...], box: Box) -> int:
-        if name not in places:
-            places[name] = len(boxes)
-            boxes.append(box)
-        return places[name]
-
-    labels = {record["step"]: record for record in found["labels"]}
-    for step in found["steps"]:
-        sources = list(_sources(step, labels.get(step["id"]), place, places))
-        here = place((step["id"],), _step(step, labels.get(step["id"])))
-        for source in dict.fromkeys(sources):
-            boxes[source].feeds.append(here)
-    return boxes
-
-
-def _sources(
-    step: Mapping[str, Any],
-    record: Mapping[str, Any] | None,
-    place: Any,
-    places: Mapping[tuple[str, ...], int],
-) -> Iterable[int]:
-    for name, read in step["inputs"].items():
-        if read["step"] is not None:
-            yield places[(read["step"],)]
-        elif name == "verdicts":
-            yield place(("people", step["id"]), _people(record))
-        else:
-            yield place((read["path"], read["digest"]), _outside(name, read, record))
-    if record and record["judges"] and "judge" not in step["inputs"]:
-        judge = record["judges"][0]
-        yield place(("judge", judge["model"], judge["revision"]), _judge(judge, judge["model"]))
-    if under := step["constitution"]:
-        box = Box(
-            kind="constitution",
-            title=under["ref"] if under["published"] else f"{under['ref']} (working file)",
-            detail=f"constitution, {under['half']} half, digest {under['half_digest'][:12]}",
-        )
-        yield place(("constitution", under["ref"], under["half"]), box)
-
-
-def _outside(name: str, read: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
-    shown = PurePath(read["path"]).name
-    if name == "judge" and record and record["judges"]:
-        return _judge(record["judges"][0], shown)
-    what = f"from outside, first read as {name.replace('_', ' ')}, digest {read['digest'][:12]}"
-    return Box(kind="outside", title=shown, detail=what)
-
-
-def _judge(judge: Mapping[str, Any], shown: str) -> Box:
-    exam = judge["exam"]
-    said = "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
-    detail = f"the judge, revision {judge['revision'][:12]}, {said}"
-    return Box(kind="outside", title=shown, detail=detail)
-
-
-def _people(record: Mapping[str, Any] | None) -> Box:
-    counts = record["people"] if record else {}
-    detail = f"{counts.get('confirmed', 0):,} labels confirmed, {counts.get('overridden', 0):,} overridden"
-    return Box(kind="people", title="People", detail=detail)
-
-
-def _step(step: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
-    stage, metrics = step["stage"], step["metrics"]
-    said = f"made {step['created_at'][:10]}"
-    if record is not None:
-        trained = record["trained"]
-        said = f"{trained['labels']:,} trained: {trained['soft']:,} soft, {trained['hard']:,} hard"
-    elif stage == "prompts":
-        said = ", ".join(f"{name} {metrics[name]:,}" for name in step["outputs"] if name in metrics)
-    elif stage == "critique_revision":
-        said = f"{metrics['revised']:,} revised, {metrics['harmless_kept']:,} kept as they were"
-    elif stage == "pairs":
-        said = f"{metrics['pairs']:,} pairs of answers"
-    elif stage == "reward_model" and "eval_accuracy" in metrics:
-        said = f"right on {100 * metrics['eval_accuracy']:.0f}% of held-out labels"
-    elif stage in _MODELS and "model" in step["outputs"]:
-        said = f"model, digest {step['outputs']['model'][:12]}"
-    kind = "model" if stage in _MODELS else "data"
-    return Box(kind=kind, title=_TITLES.get(stage, stage), detail=said, key=step["id"].rpartition("/")[2])
 
 
 def _lanes(boxes: Sequence[Box], *, outside: bool) -> dict[int, int]:

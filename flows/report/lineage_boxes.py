@@ -1,0 +1,147 @@
+"""What the picture of a lineage shows: a box a step, and one for everything that came from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+_MODELS = ("helpful_sft", "sl_cai", "reward_model", "rl")
+_TITLES = {
+    "world": "The microworld",
+    "prompts": "Prompts",
+    "helpful_sft": "Helpful-only model",
+    "critique_revision": "Critiques and revisions",
+    "sl_cai": "SL-CAI model",
+    "pairs": "Pairs of answers",
+    "labels": "Labels",
+    "reward_model": "Reward model",
+    "rl": "Policy (RL-CAI)",
+}
+
+
+@dataclass(kw_only=True)
+class Box:
+    """One row of the picture. `feeds` are the rows that were made from it."""
+
+    kind: str
+    title: str
+    detail: str
+    key: str = ""
+    feeds: list[int] = field(default_factory=list)
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The picture for those who do not see it: every box with what it was made from."""
+    boxes = rows(found)
+    made_from = {n: [b.title for b in boxes if n in b.feeds] for n in range(len(boxes))}
+    return (
+        "; ".join(
+            f"{box.title} from {', '.join(made_from[n])}" for n, box in enumerate(boxes) if made_from[n]
+        )
+        + "."
+    )
+
+
+def rows(found: Mapping[str, Any]) -> list[Box]:
+    """The boxes in order: what came from outside stands right above the first that read it."""
+    boxes: list[Box] = []
+    places: dict[tuple[str, ...], int] = {}
+
+    def place(name: tuple[str, ...], box: Box) -> int:
+        if name not in places:
+            places[name] = len(boxes)
+            boxes.append(box)
+        return places[name]
+
+    labels = {record["step"]: record for record in found["labels"]}
+    outside = _outside(found, labels)
+    for step in found["steps"]:
+        sources = list(_sources(step, labels.get(step["id"]), outside, place, places))
+        here = place((step["id"],), _step(step, labels.get(step["id"])))
+        for source in dict.fromkeys(sources):
+            boxes[source].feeds.append(here)
+    return boxes
+
+
+def _sources(
+    step: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+    outside: Mapping[tuple[str, str], Box],
+    place: Callable[[tuple[str, ...], Box], int],
+    places: Mapping[tuple[str, ...], int],
+) -> Iterator[int]:
+    """The rows of all that a step was made from; those that are not there yet are placed."""
+    for name, read in step["inputs"].items():
+        source = (read["path"], read["digest"])
+        if read["step"] is not None:
+            yield places[(read["step"],)]
+        elif name == "verdicts":
+            yield place(("people", step["id"]), _people(record))
+        else:
+            yield place(source, outside[source])
+    if "judge" not in step["inputs"]:
+        for judge in (record or {}).get("judges") or ():
+            box = Box(kind="outside", title=judge["model"], detail=f"judge; {_judge(judge)}")
+            yield place(("judge", judge["model"], judge["revision"]), box)
+    if under := step["constitution"]:
+        box = Box(
+            kind="constitution",
+            title=under["ref"] if under["published"] else f"{under['ref']} (working file)",
+            detail=f"constitution, {under['half']} half, digest {under['half_digest'][:12]}",
+        )
+        yield place(("constitution", under["ref"], under["half"]), box)
+
+
+def _outside(found: Mapping[str, Any], labels: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Box]:
+    """A box for every model and file from outside: under which names it was read, and who it is if it judged."""
+    names: dict[tuple[str, str], list[str]] = {}
+    judges: dict[tuple[str, str], str] = {}
+    for step in found["steps"]:
+        for name, read in step["inputs"].items():
+            source = (read["path"], read["digest"])
+            if read["step"] is None:
+                names.setdefault(source, []).append(name.replace("_", " "))
+            if name == "judge" and (known := labels.get(step["id"], {}).get("judges")):
+                judges[source] = _judge(known[0])
+    return {
+        source: Box(
+            kind="outside",
+            title=PurePath(source[0]).name,
+            detail=f"{', '.join(dict.fromkeys(roles))}; {judges.get(source) or f'digest {source[1][:12]}'}",
+        )
+        for source, roles in names.items()
+    }
+
+
+def _judge(judge: Mapping[str, Any]) -> str:
+    exam = judge["exam"]
+    said = "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
+    return f"revision {judge['revision'][:12]}, {said}"
+
+
+def _people(record: Mapping[str, Any] | None) -> Box:
+    counts = record["people"] if record else {}
+    detail = f"{counts.get('confirmed', 0):,} labels confirmed, {counts.get('overridden', 0):,} overridden"
+    return Box(kind="people", title="People", detail=detail)
+
+
+def _step(step: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
+    stage, metrics = step["stage"], step["metrics"]
+    said = f"made {step['created_at'][:10]}"
+    if record is not None:
+        trained = record["trained"]
+        said = f"{trained['labels']:,} trained: {trained['soft']:,} soft, {trained['hard']:,} hard"
+    elif stage == "prompts":
+        said = ", ".join(f"{name} {metrics[name]:,}" for name in step["outputs"] if name in metrics)
+    elif stage == "critique_revision":
+        said = f"{metrics['revised']:,} revised, {metrics['harmless_kept']:,} kept as they were"
+    elif stage == "pairs":
+        said = f"{metrics['pairs']:,} pairs of answers"
+    elif stage == "reward_model" and "eval_accuracy" in metrics:
+        said = f"right on {100 * metrics['eval_accuracy']:.0f}% of held-out labels"
+    elif stage in _MODELS and "model" in step["outputs"]:
+        said = f"model, digest {step['outputs']['model'][:12]}"
+    kind = "model" if stage in _MODELS else "data"
+    return Box(kind=kind, title=_TITLES.get(stage, stage), detail=said, key=step["id"].rpartition("/")[2])
