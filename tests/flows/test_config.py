@@ -155,6 +155,8 @@ def edit(path: Path, **changes) -> Path:
         ({"world": {}}, "prompts: the microworld brings its own"),
         ({"labels": {"ledger": "postgresql://me:secret@host/db"}}, "leave the password out of the URL"),
         ({"labels": {"ledger": "ftp://me:secret@x"}}, "labels.ledger: 'ftp://me:***@x' is not allowed"),
+        ({"report": {"price_per_human_label": -1}}, "report.price_per_human_label: -1 is not allowed"),
+        ({"report": {"price_per_million_written_tokens": 1}}, "needs price_per_million_tokens beside it"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(run_yaml, changes, message):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.digests import digest_path
 from flows.errors import FlowError
 from flows.launch import open_session, run_one_stage, run_stages
 from flows.progress import Silent
@@ -151,9 +152,40 @@ def test_the_summary_has_every_model_and_what_it_cost(finished):
     assert (path.parent / "runs" / "tiny" / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_lineage_costs_and_cards_of_a_finished_run(finished):
+    from huggingface_hub import ModelCard
+
+    path, outcomes = finished
+    folder = path.parent / "runs" / "tiny"
+    summary = json.loads((folder / "summary.json").read_text())
+    lineage = summary["lineage"]
+    assert {step["stage"] for step in lineage["steps"]} == set(ALL) - {"evaluate"} and not lineage["gaps"]
+    trained = rows(outcomes["labels"], "preferences")
+    assert (
+        lineage["labels"][0]["trained"]["labels"]
+        == len(trained)
+        == sum(p["drawn"] for p in lineage["labels"][0]["principles"])
+    )
+    assert summary["costs"]["judge"]["judgements"] == outcomes["labels"].manifest.metrics["asked"]
+    page = (folder / "report.html").read_text()
+    assert "Where the policy comes from" in page and "What the labels cost" in page
+    for stage, title in (("reward_model", "tiny: reward model"), ("rl", "tiny: RL-CAI policy")):
+        outcome = outcomes[stage]
+        card = ModelCard.load(outcome.directory / "model" / "README.md")
+        assert card.data.model_name == title and card.data.eval_results
+        assert f"| label set | {lineage['labels'][0]['label_set']} |" in card.text
+        assert "| judge's exam | not taken |" in card.text and "| audit | not taken: no person" in card.text
+        assert digest_path(outcome.directory / "model") == outcome.manifest.outputs["model"].digest
+    begun = (outcomes["rl"].directory / "trainer.yaml").read_text()
+    assert "judge_exam: not taken" in begun and f"label_set: {lineage['labels'][0]['label_set']}" in begun
+
+
 def test_nothing_is_done_twice(finished):
     path, _ = finished
+    card = path.parent / "runs" / "tiny" / "rl"
+    before = [p.read_text() for p in card.glob("*/model/README.md")]
     assert ran(run(path)) == set()
+    assert [p.read_text() for p in card.glob("*/model/README.md")] == before
 
 
 def test_settings_that_change_no_result_redo_nothing(finished):
