@@ -14,7 +14,7 @@ def token_rewards(
 ) -> torch.Tensor:
     """Rewards (R, T): minus beta times each token's KL, and the response's score at its last token.
 
-    Ziegler et al. 2019 (arXiv 1909.08593), section 2.2; Stiennon et al. 2020 (arXiv 2009.01325), section 3.4.
+    Ziegler et al. 2019 (arXiv 1909.08593), section 2; Stiennon et al. 2020 (arXiv 2009.01325), section 3.4.
     """
     rewards_RT = torch.where(mask_RT, -beta * kl_RT, 0.0)
     last_R1 = mask_RT.sum(1, keepdim=True) - 1
@@ -85,7 +85,7 @@ def group_relative(scores_R: torch.Tensor, groups_R: torch.Tensor, *, scale: str
 def leave_one_out(scores_R: torch.Tensor, groups_R: torch.Tensor) -> torch.Tensor:
     """Each score minus the mean of the others in its group; 0 in a group of one.
 
-    Kool et al. 2019; Ahmadian et al. 2024 (arXiv 2402.14740), section 3.2.
+    Kool et al. 2019; Ahmadian et al. 2024 (arXiv 2402.14740), section 2.3.
     """
     mean_R, count_R = _group_means(scores_R, groups_R)
     return (scores_R - mean_R) * count_R / (count_R - 1).clamp_min(1)

@@ -2,7 +2,8 @@
 
     python -m training.best_of_n --config best_of_n.yaml
 
-The pairs are data for reward models and for DPO (Touvron et al. 2023, arXiv 2307.09288, section 3.2.3, sample so).
+The pairs are data for reward models and for DPO. The best answer is found as in rejection sampling (Touvron et al.
+2023, arXiv 2307.09288, section 3.2.3), which fine-tunes on it alone.
 The score is a reward as reinforcement learning has it: a reward model, an ensemble, a judge's function, checkers.
 """
 

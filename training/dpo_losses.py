@@ -3,7 +3,7 @@
 Log-probabilities are sums over an answer's tokens (end of turn included); lengths are token counts. A pair's
 label p is the probability that the chosen answer is the better one: a loss L of a pair becomes its expectation
 `p·L(chosen, rejected) + (1-p)·L(rejected, chosen)`, which is L itself where p = 1. With p = 1 - ε everywhere
-this is conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences").
+this is conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO").
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ def dpo(logprobs: PairLogprobs, p_P: torch.Tensor, *, beta: float) -> torch.Tens
 def robust_dpo(logprobs: PairLogprobs, p_P: torch.Tensor, *, beta: float, flip_rate: float) -> torch.Tensor:
     """DPO's loss made unbiased under labels flipped at a known rate ε below one half.
 
-    `((1-ε)·L(chosen, rejected) - ε·L(rejected, chosen)) / (1 - 2ε)`. Chowdhury et al. 2024 (arXiv 2403.00409,
-    eq. 12).
+    `((1-ε)·L(chosen, rejected) - ε·L(rejected, chosen)) / (1 - 2ε)`. Chowdhury et al. 2024 (arXiv 2403.00409).
     """
     kept, flipped = dpo(logprobs, p_P, beta=beta), dpo(logprobs, 1 - p_P, beta=beta)
     return ((1 - flip_rate) * kept - flip_rate * flipped) / (1 - 2 * flip_rate)
@@ -94,7 +93,7 @@ def orpo(logprobs: PairLogprobs, p_P: torch.Tensor, *, beta: float) -> torch.Ten
     """Negative log-likelihood of the better answer plus β times the odds-ratio loss; no reference.
 
     `-log π(chosen) - β·log σ(log odds(chosen) - log odds(rejected))` with log-probabilities per token and
-    `odds = π / (1 - π)`. Hong et al. 2024 (arXiv 2403.07691, eqs. 5-7; their λ is β).
+    `odds = π / (1 - π)`. Hong et al. 2024 (arXiv 2403.07691, eqs. 3-7; their λ is β).
     """
     chosen_P, rejected_P = logprobs.averages()
     log_odds_P = _log_odds(chosen_P) - _log_odds(rejected_P)

@@ -9,7 +9,7 @@ class KLController:
     """A fixed coefficient, or one that steers the KL per response to a target.
 
     Adaptive: e = clamp(KL / target - 1, -0.2, 0.2); beta <- beta (1 + e n / horizon) after n responses
-    (Ziegler et al. 2019, arXiv 1909.08593, section 2.2).
+    (Ziegler et al. 2019, arXiv 1909.08593, section 2.2, with a gain of 0.1 a batch; n / horizon is that of their code).
     """
 
     def __init__(self, config: KLConfig) -> None:

@@ -37,7 +37,7 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> tuple
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero all but the most likely tokens that together reach `top_p` (Holtzman et al. 2020, §3.1)."""
+    """Zero all but the most likely tokens that together reach `top_p` (Holtzman et al. 2020, nucleus sampling)."""
     ordered, order = probabilities.sort(-1, descending=True)
     before = ordered.cumsum(-1, dtype=torch.float64) - ordered
     return torch.zeros_like(probabilities).scatter_(-1, order, ordered.masked_fill(before >= top_p, 0.0))
