@@ -2,9 +2,9 @@
 
 All rounds lie in one run directory. A stage of a later round is the ordinary stage with other inputs, so its key and
 its folder are others: what a killed or repeated run has done is reused round by round, and judgements are shared.
-As in Bai et al. 2022 (arXiv 2204.05862, section 4.5) a preference model is made anew from fresh answers. Later rounds
-start from the policy before them; reinforcement learning stays on a leash to the SL-CAI model, DPO and its relatives
-to the policy that they start from.
+As in Bai et al. 2022 (arXiv 2204.05862, section 4.5) each round makes a preference model anew with answers of the
+newest policy. Unlike there, later rounds start from the policy before them; reinforcement learning stays on a leash to
+the SL-CAI model, DPO and its relatives to the policy that they start from.
 """
 
 from __future__ import annotations

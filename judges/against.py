@@ -47,7 +47,7 @@ class BaselineScorer:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """log(p / (1 - p)) within ±4, p averaged over both orders and all principles (Lee et al. 2023, section 2.1).
+        """log(p / (1 - p)) within ±4, p averaged over both orders (Lee et al. 2023, section 2.1.1) and all principles.
 
         0 where the response is the baseline. None, and never 0, where there is no baseline or a judgement failed.
         """

@@ -45,7 +45,7 @@ def combine(
 ) -> Combined:
     """One verdict on `pair` from votes, each the readings of all orders `shown` under one principle.
 
-    Averaging over orders: Lee et al. 2023 (arXiv 2309.00267), section 2.1. Where more than two responses are
+    Averaging over orders: Lee et al. 2023 (arXiv 2309.00267), section 2.1.1. Where more than two responses are
     shown, the probability of one against another is that of the pair alone, p_a / (p_a + p_b) (Luce's choice
     axiom). One failed judgement fails the pair: a mean over what happened to arrive would be a different question
     from the one asked.

@@ -1,4 +1,4 @@
-"""Pointwise scores: the expected score of one response over 1 to 10 (Lee et al. 2023, section 2.3.2).
+"""Pointwise scores: the expected score of one response over 1 to 10 (Lee et al. 2023, section 2.2.2).
 
 For direct RLAIF, where a judge scores what the policy has just written, and to compare with pairwise labels.
 """

@@ -81,7 +81,7 @@ class RewardModelSection(knobs(RewardModelConfig, filled={**_SUPERVISED, **_LABE
 
 
 class JudgeReward(Section):
-    """The judge of `judge` scores what the policy writes: direct RLAIF (Lee et al. 2023, section 2.3.2)."""
+    """The judge of `judge` scores what the policy writes: direct RLAIF (Lee et al. 2023, section 2.2.2)."""
 
     weight: float = Field(default=1.0, gt=0)
     """The score is multiplied by this."""

@@ -1,7 +1,7 @@
 """Answers of the helpful-only model, criticised and revised against drawn principles (Bai et al. 2022, §3.1).
 
 The whole chain is kept in chains.jsonl. What trains SL-CAI, in sft.jsonl, is the last revision of every
-red-team prompt and the unrevised answers to harmless prompts.
+red-team prompt (in the paper those of all steps) and the unrevised answers to harmless prompts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RL-CAI: from the SL-CAI model to a policy (Bai et al. 2022, section 4.3).
+"""RL-CAI: from the SL-CAI model to a policy (Bai et al. 2022, section 4.1).
 
 PPO, GRPO or RLOO against a reward, on a leash of KL; or DPO and its relatives, straight from the labels.
 """

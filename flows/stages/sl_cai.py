@@ -1,4 +1,4 @@
-"""SL-CAI: fine-tuning on the revisions and the harmless answers beside them (Bai et al. 2022, §3.1)."""
+"""SL-CAI: fine-tuning on revisions and on answers to harmless prompts (Bai et al. 2022, §3.1)."""
 
 from __future__ import annotations
 
