@@ -3,9 +3,9 @@
 Each enabled principle i gets u_i in (0, 1) from a hash of (kind, seed, item id, principle id) and the key
 -ln(u_i) / w_i; the smallest keys win. Keys are independent exponentials with rates w_i, so a principle wins
 with probability w_i / sum(w), and the n smallest are a weighted sample without replacement (Efraimidis and
-Spirakis 2006; Wang et al., "Weighted rendezvous hashing"). A key depends on its own principle alone, so an
-added, removed or re-weighted principle takes or gives up only the items that it must, and an edited text
-moves nothing.
+Spirakis 2006; Schindelhauer and Schomaker 2005, "Weighted distributed hash tables"). A key depends on its own
+principle alone, so an added, removed or re-weighted principle takes or gives up only the items that it must, and an
+edited text moves nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The shape of over-optimisation: gold against the distance that a policy has moved.
 
-Gao et al. 2022 (arXiv 2210.10760, equation 2): with d the square root of the KL to the starting policy in nats,
+Gao et al. 2022 (arXiv 2210.10760, section 1): with d the square root of the KL to the starting policy in nats,
 the gold gain of reinforcement learning follows `R(d) = d (alpha - beta log d)`, which is zero at d = 0, rises, and
 falls again past `d = exp(alpha / beta - 1)`.
 """

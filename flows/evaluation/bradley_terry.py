@@ -20,8 +20,8 @@ from flows.evaluation.win_rates import Match, by_prompt
 
 ELO_CENTRE = 1000.0
 ELO_PER_LOGIT = 400.0 / math.log(10.0)
-# Half a win either way for each pair that met: finite ratings where one model always wins (Agresti 2013, section 3.3,
-# adds the same to the cells of a table).
+# Half a win either way for each pair that met: finite ratings where one model always wins (Agresti 2013 adds the same
+# to the cells of a table).
 PRIOR = 0.5
 _RESAMPLES = 500
 

@@ -3,8 +3,9 @@
 Judges like long answers, and so do people. A logistic regression of the outcome on the difference in length is
 read off at equal length: Lee et al. 2023 (arXiv 2309.00267, appendix on response length) regress on the ratio of
 lengths and read off at 1; Dubois et al. 2024 (Length-Controlled AlpacaEval, arXiv 2404.04475) regress on the tanh
-of the difference and read off at 0. Here the regressor is (a - b) / (a + b), which is the tanh of half the logarithm
-of the ratio: a ratio as in the first, bounded as in the second, and its sign turns when the models change places.
+of the scaled difference and read off at 0. Here the regressor is (a - b) / (a + b), which is the tanh of half the
+logarithm of the ratio: a ratio as in the first, bounded as in the second, and its sign turns when the models change
+places.
 """
 
 from __future__ import annotations

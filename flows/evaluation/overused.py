@@ -33,12 +33,12 @@ class Phrase:
 def overused(answers: Sequence[str], reference: Sequence[str], *, excess: float) -> list[Phrase]:
     """The phrases of 1 to 6 words that `answers` hold more often than `reference`, by the words that they add.
 
-    Monroe, Colaresi and Quinn 2008 ("Fightin' Words", Political Analysis 16:372, section 3.3.2): the difference of
-    log odds under a Dirichlet prior in proportion to both sides together, over its standard deviation. Answers are
-    counted, not words: a phrase that one answer repeats counts once, so the counts are of independent things. Kept
-    is what holds for `excess` more of the answers and whose z could arise by chance among all phrases tried with a
-    probability below 0.05 (Bonferroni); of a phrase inside a longer one about as frequent, only the longer is, and of
-    phrases that share three words in a row only the first.
+    Monroe, Colaresi and Quinn 2008 ("Fightin' Words", Political Analysis 16:372, sections 3.4 and 3.5.1): the
+    difference of log odds under a Dirichlet prior in proportion to both sides together, over its standard deviation.
+    Answers are counted, not words: a phrase that one answer repeats counts once, so the counts are of independent
+    things. Kept is what holds for `excess` more of the answers and whose z could arise by chance among all phrases
+    tried with a probability below 0.05 (Bonferroni); of a phrase inside a longer one about as frequent, only the
+    longer is, and of phrases that share three words in a row only the first.
     """
     if not answers or not reference:
         return []
@@ -74,7 +74,7 @@ def _counts(answers: Sequence[str]) -> Counter[tuple[str, ...]]:
 
 
 def _z_score(y: int, n: int, y_ref: int, n_ref: int) -> float:
-    """Equations 15 to 19 of Monroe et al. 2008, with answers that hold the phrase or do not as the two outcomes."""
+    """Monroe et al. 2008, sections 3.3.4 and 3.4, with answers that hold the phrase or do not as the two outcomes."""
     prior = _PRIOR_ANSWERS * (y + y_ref) / (n + n_ref)
     sides = []
     for count, total in ((y, n), (y_ref, n_ref)):

@@ -25,7 +25,7 @@ def ngrams(words: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 
 
 def repeated_share(words: Sequence[str], n: int = 4) -> float:
-    """rep-n: the share of n-grams that the text already had, in [0, 1] (Welleck et al. 2020, arXiv 1908.04319)."""
+    """seq-rep-n: the share of n-grams that the text already had, in [0, 1] (Welleck et al. 2020, arXiv 1908.04319)."""
     grams = ngrams(words, n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -59,7 +59,8 @@ def distinct(answers: Sequence[Sequence[str]], n: int = 2) -> float | None:
 def compression_ratio(texts: Sequence[str]) -> float | None:
     """Bytes of the texts together over their bytes deflated: high where they say the same again and again.
 
-    Shaib et al. 2024 (arXiv 2403.00553) find it the best quick measure of sameness. None for empty texts.
+    Shaib et al. 2024 (arXiv 2403.00553) find that it is quick and tells much of what slow n-gram overlap does. None
+    for empty texts.
     """
     data = "\n".join(texts).encode()
     return len(data) / len(zlib.compress(data, 9)) if data.strip() else None

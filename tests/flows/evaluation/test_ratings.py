@@ -36,7 +36,7 @@ def test_bradley_terry_gives_the_published_strengths_of_baseball_teams():
     pairs = list(combinations(range(7), 2))
     counts = np.array([[WINS[i][j], WINS[j][i], 0] for i, j in pairs], dtype=float)
     strengths, nu = fit_davidson(7, pairs, counts)
-    # Agresti's section 10.6.2 and R's BradleyTerry2, relative to Baltimore.
+    # Agresti 2002 (the data: page 438) and R's BradleyTerry2, relative to Baltimore.
     published = [1.581, 1.436, 1.294, 1.248, 1.108, 0.684, 0.0]
     assert strengths - strengths[-1] == pytest.approx(published, abs=6e-4)
     assert nu == 0.0
