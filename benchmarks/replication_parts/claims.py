@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import fmean
 
 from replication_parts.intervals import Estimate, both, difference, estimate, verdict
@@ -15,18 +16,19 @@ from replication_parts.wins import at_equal_length, compared
 BAI = "Bai et al. 2022"
 LEE = "Lee et al. 2023"
 GAO = "Gao et al. 2022"
+SOFT = f"{BAI}, section 4.3, of the policies that follow from them"
 OURS = "this project"
 
 NOT_ASKED = (
-    ("chain of thought makes labels better, and clamping them to 40-60% makes policies better", BAI,
-     "the microworld's judge answers with a letter and writes no rationales"),
+    ("chain of thought makes labels better, and clamping them to 40-60% makes policies better",
+     f"{BAI}, sections 2 and 4.3", "the microworld's judge answers with a letter and writes no rationales"),
 )  # fmt: skip
 
 
 def claims(results: Results, study: Study) -> list[Claim]:
     """Every claim whose rows are there; those without are in `open_claims`."""
     return [
-        *(c for c in method_claims(results) if "soft labels" in c.claim),
+        *(replace(c, source=SOFT) for c in method_claims(results) if "soft labels" in c.claim),
         *_red_team(results),
         *_revisions(results),
         *_critiques(results),
@@ -47,14 +49,14 @@ TOPICS = (
     ("soft labels", "soft labels beat hard ones", BAI),
     ("helpfulness falls", "harmlessness rises with the number of revisions and helpfulness falls", BAI),
     ("critiques", "critiques help a small model to revise", BAI),
-    ("principles", "more principles make a better reward model", BAI),
+    ("principles", "labels averaged over more principles make a better reward model", BAI),
     ("both orders", "asking in both orders makes labels better", LEE),
     ("above SFT", "RLAIF is preferred to the supervised model", LEE),
     ("does not rank", "a reward model's accuracy does not rank the policies trained on it", LEE),
     ("direct RLAIF", "direct RLAIF is preferred to RLAIF with a reward model from the same judge", LEE),
     ("equal length", "RLAIF wins at equal length too", LEE),
-    ("KL penalty", "a smaller KL penalty over-optimises more", GAO),
-    ("ensemble", "an ensemble of reward models delays over-optimisation", "Coste et al. 2023"),
+    ("KL penalty", "without a KL penalty gold falls further from its peak", GAO),
+    ("ensemble", "an ensemble of reward models reduces over-optimisation", "Coste et al. 2023"),
     ("the brake keeps", "the brake keeps a policy within 10% of gold's peak", OURS),
     ("does not fire", "the brake does not fire in the demo's run", OURS),
     ("second round", "a second round of labels on the new policy improves it again", BAI),
@@ -130,8 +132,8 @@ def _principles(results: Results) -> Iterator[Claim]:
         models = results.gain(f"principles.{many}", f"principles.{few}", "accuracy")
         if labels is not None and models is not None:
             yield Claim(
-                claim=f"more principles make a better reward model ({many} a pair against {few})",
-                source=f"{BAI}, section 4.1",
+                claim=f"labels averaged over more principles make a better reward model ({many} a pair against {few})",
+                source=f"{BAI}, sections 4.1 and 4.3: one of 16 drawn for each label, against the same one for all",
                 result=f"labels {labels.text(100)} points more accurate, reward model {models.text(100)}",
                 verdict=verdict(models),
                 estimates={"labels": labels, "reward_model": models},
@@ -144,7 +146,7 @@ def _orders(results: Results) -> Iterator[Claim]:
     if gain is not None and bias is not None:
         yield Claim(
             claim="asking in both orders makes labels better than asking in one",
-            source=f"{LEE}, section 2.1, on position bias",
+            source=f"{LEE}, section 2.1.1, which mitigates position bias so; accuracy is our question",
             result=f"{gain.text(100, 2)} points of accuracy; probability towards the first slot {bias.text(100, 2)}",
             verdict=verdict(gain),
             estimates={"accuracy": gain, "first_slot": bias},
@@ -168,7 +170,7 @@ def _above_sft(results: Results, study: Study) -> Iterator[Claim]:
         if rate is not None:
             yield Claim(
                 claim=f"RLAIF is above SFT: PPO's answers win against those of {label}",
-                source=f"{LEE}, section 4.1; {BAI}, section 4",
+                source=f"{LEE}, section 4.1; {BAI}, section 4.3, of harmlessness",
                 result=f"win rate by gold {rate.text(100)}%",
                 verdict=verdict(rate, above=0.5),
                 estimates={"win_rate": rate},
@@ -221,7 +223,7 @@ def _length(results: Results, study: Study) -> Iterator[Claim]:
     if rate is not None:
         yield Claim(
             claim="RLAIF wins at equal length too: PPO's answers against SL-CAI's, corrected for length",
-            source=f"{LEE}, appendix on controlling for length",
+            source=f"{LEE}, appendix on controlling for response length",
             result=f"win rate by gold {rate.text(100)}%",
             verdict=verdict(rate, above=0.5),
             estimates={"win_rate": rate},
@@ -233,8 +235,8 @@ def _beta(results: Results) -> Iterator[Claim]:
         saved = difference(falls(results, "loose.single"), falls(results, f"loose.beta{beta}"))
         if saved is not None:
             yield Claim(
-                claim=f"a smaller KL penalty over-optimises more (beta 0 against {beta})",
-                source=f"{GAO}, on the KL penalty",
+                claim=f"without a KL penalty gold falls further from its peak (beta 0 against {beta})",
+                source=f"{GAO}, section 3.6: the penalty acts like stopping early",
                 result=f"gold falls {saved.text(100)} points further from its peak",
                 verdict=verdict(saved),
                 estimates={"fall": saved},
@@ -270,7 +272,7 @@ def _rounds(results: Results) -> Iterator[Claim]:
     if gain is not None and beyond is not None:
         yield Claim(
             claim="a second round of labels on the new policy improves it again, and more than as many further steps",
-            source=f"{BAI}, section 6, on iterated training",
+            source=f"{BAI}, section 6.1, which expects it; arXiv 2204.05862, section 4.5, has it of people's labels",
             result=f"gold overall {gain.text(100)} points over the first round, {beyond.text(100)} over more steps",
             verdict=both(verdict(gain), verdict(beyond)),
             estimates={"over_first": gain, "over_longer": beyond},

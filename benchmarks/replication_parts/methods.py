@@ -45,7 +45,7 @@ TOPICS = (
         )
         for label in LEARNERS.values()
     ),
-    ("an ensemble", "an ensemble of reward models (mean or worst case) delays over-optimisation"),
+    ("an ensemble", "an ensemble of reward models (mean or worst case) reduces over-optimisation"),
     ("RLVR", "RLVR raises exact match on facts"),
 )
 """(what a claim's text holds, the claim) of everything that the table asks."""
@@ -127,8 +127,8 @@ def _ensembles(results: Results) -> Iterator[Claim]:
         later = difference(*peaks)
         assert later is not None
         yield Claim(
-            claim=f"an ensemble of reward models ({label}) delays over-optimisation",
-            source="Coste et al. 2023",
+            claim=f"an ensemble of reward models ({label}) reduces over-optimisation",
+            source="Coste et al. 2023, section 5",
             result=f"gold falls {saved.text(100)} points less, its peak is {later.text()} steps later",
             verdict=verdict(saved),
             estimates={"fall_saved": saved, "peak_later": later},

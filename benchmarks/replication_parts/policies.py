@@ -56,7 +56,7 @@ def reinforce(
 def direct(
     study: Study, name: str, seed: int, *, method: str, principles: int, **changes: Any
 ) -> dict[str, Any]:
-    """Direct RLAIF (Lee et al. 2023, section 2.3): the judge scores what the policy has just written.
+    """Direct RLAIF (Lee et al. 2023, section 2.2.2): the judge scores what the policy has just written.
 
     The microworld's judge compares and gives no marks from 1 to 10. So a response's reward is the log-odds with
     which the judge prefers it to SL-CAI's greedy answer to the same prompt, in the units of the reward model

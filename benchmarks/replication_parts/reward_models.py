@@ -110,7 +110,7 @@ def agreement(margins: Sequence[float], gold: Sequence[float]) -> dict[str, Any]
     accuracy: share of the pairs about which gold is clear where the sign is right; accuracy_all: of all pairs that
     are no exact tie. brier: mean squared difference of σ(margin) and gold's probability; log_loss: cross-entropy
     in nats; ece: expected calibration error of σ(margin) against gold's probabilities, ten bins of equal width
-    (Guo et al. 2017, arXiv 1706.04599, eq. 3); overconfidence: mean of |σ(margin) - 1/2| less gold's.
+    (Guo et al. 2017, arXiv 1706.04599); overconfidence: mean of |σ(margin) - 1/2| less gold's.
     """
     predicted = [_sigmoid(m) for m in margins]
     pairs = list(zip(predicted, gold, strict=True))

@@ -30,9 +30,10 @@ def _win(first: dict[str, Any], second: dict[str, Any]) -> float:
 def at_equal_length(wins: Sequence[float], longer: Sequence[float]) -> float:
     """The win rate that a logistic regression on the difference in length predicts for answers of equal length.
 
-    Lee et al. 2023 (arXiv 2309.00267), appendix on length; Dubois et al. 2024 (arXiv 2404.04475). The difference is
-    scaled to unit variance; Newton's method, with a ridge of 1e-6 so that it has a solution where wins follow from
-    lengths without exception.
+    After Lee et al. 2023 (arXiv 2309.00267, appendix on response length), who regress on the ratio of lengths, and
+    Dubois et al. 2024 (arXiv 2404.04475), on the tanh of the scaled difference. Here the difference itself is scaled
+    to unit variance; Newton's method, with a ridge of 1e-6 so that it has a solution where wins follow from lengths
+    without exception.
     """
     import numpy as np
 
