@@ -48,8 +48,9 @@ def write_methods(results: Results, root: Path) -> list[Path]:
 _REPLICATION = """# Claims of the literature, asked in the microworld
 
 Which claims of *Constitutional AI* (Bai et al. 2022, arXiv 2212.08073) and *RLAIF vs. RLHF* (Lee et al. 2023, arXiv
-2309.00267) hold in a world of two tiny models, short answers and an exact oracle? `make replication` asks them and
-writes this page. What fails here may hold for large models, and the other way round.
+2309.00267) hold in a world of two tiny models, short answers and an exact oracle? And which on over-optimisation (Gao
+et al. 2022, arXiv 2210.10760; Coste et al. 2023, arXiv 2310.02743)? `make replication` asks them and writes this page.
+What fails here may hold for large models, and the other way round.
 
 """
 
