@@ -234,10 +234,10 @@ def test_a_training_is_cancelled_on_its_page(ui, prefect):
     assert training
     prefect.run(run)
     prefect.press("Cancel")
-    prefect.modal.get_by_role("button", name="Cancel").last.click()
+    prefect.modal.get_by_role("button", name="Confirm").click()
     state = ui.ended(run, LIMIT)
     assert state["type"] == "CANCELLED", state
-    prefect.page.locator(".state-badge, .p-tag").get_by_text("Cancelled").first.wait_for()
+    prefect.page.locator(".state-badge").get_by_text("Cancelled").first.wait_for()
     prefect.shot("schedule-cancelled")
     wait_for(lambda: not any(p.is_running() for p in training), "the training's end", 30)
 

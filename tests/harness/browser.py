@@ -59,7 +59,7 @@ class Screen:
         return found
 
     def press(self, name: str) -> None:
-        self.page.get_by_role("button", name=name, exact=True).first.click()
+        self.page.get_by_role("button", name=name, exact=True).locator("visible=true").first.click()
 
 
 @dataclass
