@@ -39,16 +39,22 @@ class UI:
     page: str
 
     def call(self, method: str, path: str, /, **body: Any) -> Any:
-        """What the API answers. Raises httpx.HTTPStatusError where it refuses."""
-        auth = tuple(AUTH.split(":"))
-        answer = httpx.request(
-            method,
-            f"{self.page}/api{path}",
-            json=body if method == "POST" else None,
-            auth=auth,
-            timeout=30,
-            trust_env=False,
-        )
+        """What the API answers. Raises httpx.HTTPStatusError where it refuses.
+
+        A server whose database is busy says so with 503, and Prefect's own clients ask again; so does this.
+        """
+        for _ in range(5):
+            answer = httpx.request(
+                method,
+                f"{self.page}/api{path}",
+                json=body if method == "POST" else None,
+                auth=tuple(AUTH.split(":")),
+                timeout=30,
+                trust_env=False,
+            )
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
