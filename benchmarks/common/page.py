@@ -16,7 +16,7 @@ WORK = {
     "dpo": ("DPO", "pairs/s"),
     "sft": ("SFT", "conversations/s"),
     "grpo": ("GRPO", "samples/s"),
-    "generation": ("Generation", "answers/s"),
+    "generation": ("Generation", "tokens/s"),
 }
 PEERS = {
     "trl_defaults": "TRL, defaults",

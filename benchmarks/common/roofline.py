@@ -1,4 +1,4 @@
-"""What the work must cost: its floating-point operations, over the fastest matrix product of this machine."""
+"""What work must cost on this machine: its operations over the fastest matrix product, its bytes over the memory."""
 
 from __future__ import annotations
 
@@ -48,3 +48,34 @@ def matmul_peak(threads: int, seconds: float = 1.0) -> float:
         torch.mm(a, b)
         best = min(best, time.perf_counter() - began)
     return 2 * 1536**3 / best
+
+
+def read_bandwidth(threads: int, seconds: float = 1.0) -> float:
+    """The best rate of summing 256 MB, far more than a processor's cache, in bytes a second."""
+    import torch
+
+    torch.set_num_threads(threads)
+    numbers = torch.zeros(2**26)
+    best, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - began)
+    return numbers.nbytes / best
+
+
+def decoding_bytes(
+    config: Any, prompts: Iterable[int], answers: Iterable[int], *, at_once: int
+) -> tuple[int, int]:
+    """Bytes that sampling in float32 reads: the weights once a step of `at_once` rows, and the cached keys and values.
+
+    Token t of an answer looks back at its prompt and the t tokens before it (its own among them).
+    """
+    head = config.hidden_size // config.num_attention_heads
+    a_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * head
+    lengths = list(zip(prompts, answers, strict=True))
+    cached = sum(answer * prompt + answer * (answer - 1) // 2 for prompt, answer in lengths)
+    d, ff = config.hidden_size, config.intermediate_size
+    layer = 2 * d * d + 2 * d * head * config.num_key_value_heads + 3 * d * ff
+    weights = 4 * (config.num_hidden_layers * layer + d * config.vocab_size)
+    return weights * -(-sum(answer for _, answer in lengths) // at_once), a_token * cached

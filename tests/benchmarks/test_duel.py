@@ -53,6 +53,28 @@ def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
         duel.compete(str(script), ["broken"], tmp_path, rounds=1)
 
 
+def test_bytes_read_while_sampling_are_those_of_every_step():
+    from common.roofline import decoding_bytes
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    prompts, answers = [5, 2, 9], [4, 1, 3]
+    seen = sum(prompt + t for prompt, answer in zip(prompts, answers, strict=True) for t in range(answer))
+    model = LlamaForCausalLM(config)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    weights, cached = decoding_bytes(config, prompts, answers, at_once=3)
+    assert weights == 4 * matrices * 3  # eight tokens, three rows a step
+    assert cached == seen * 3 * 2 * (2 * 4) * 4  # layers, keys and values, units, bytes
+
+
 def test_operations_are_those_that_torch_counts():
     import torch
     from common.roofline import Work, flops

@@ -6,7 +6,7 @@ import torch
 from training import TrainingError
 from training.chat import encode_prompt
 from training.rollouts import InProcessEngine, Sampling, generate, generate_ids
-from training.rollouts.in_process import _alike
+from training.rollouts.loop import PREFILL_COST, PREFILL_TOKENS, alike
 from training.rollouts.sampling import draw
 
 CONVERSATIONS = [
@@ -36,13 +36,20 @@ def _favour(model, tokens, by=8.0):
 
 
 def test_prompts_are_cached_in_groups_of_like_length():
-    heads = [(1,) * n for n in (100, 5, 90, 0, 40, 60, 41, 0)]
-    groups = _alike(heads)
-    assert sorted(place for group in groups for place in group if heads[place]) == [0, 1, 2, 4, 5, 6]
+    lengths = [100, 5, 90, 40, 60, 41, 3000, 3000]
+    groups = alike(lengths)
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     for group in groups:
-        longest = max(len(heads[place]) for place in group)
-        assert all(len(heads[place]) >= 0.75 * longest - 8 for place in group if heads[place])
-    assert [len(heads[place]) for place in groups[0]] == [100, 90]
+        longest = max(lengths[place] for place in group)
+        assert sum(longest - lengths[place] for place in group) <= PREFILL_COST
+        assert len(group) == 1 or longest * len(group) <= PREFILL_TOKENS
+    assert [[lengths[place] for place in group] for group in groups] == [
+        [3000],
+        [3000],
+        [100, 90, 60, 41],
+        [40, 5],
+    ]
+    assert alike([]) == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -81,8 +81,9 @@ class SlotCache(Cache):
         """The next pass fills columns 0.. of `rows`; sequence `copies[i]` of the pass goes to `rows[i]`."""
         self._plan(_Plan(rows=rows, columns=None, copies=copies, width=0))
 
-    def plan_step(self, rows: torch.Tensor, columns: torch.Tensor, width: int) -> None:
-        """The next pass adds one token to each of `rows` (which must be 0..n-1) at `columns`."""
+    def plan_step(self, columns: torch.Tensor, width: int) -> None:
+        """The next pass adds one token to each of the first rows, at `columns`; its queries look at `width` of them."""
+        rows = torch.arange(len(columns), device=columns.device)
         self._plan(_Plan(rows=rows, columns=columns, copies=None, width=width))
 
     def move(self, source: torch.Tensor, target: torch.Tensor, width: int) -> None:
