@@ -22,6 +22,7 @@ from flows.report.principles import (
 )
 from flows.report.side_effects import effect_rows, effect_sentences
 from flows.report.terminal import table as terminal_table
+from judges.text import printable
 
 Figures = Mapping[str, Any]
 _GOLD = ("helpful", "honest", "harmless", "non_evasive", "benign_refusals", "overall")
@@ -136,7 +137,7 @@ def print_comparison(figures: Figures, console: Console) -> None:
         console.print(terminal_table(heading, turned))
     print_examples(figures, console)
     for sentence in findings(figures):
-        console.print(f"- {escape(sentence)}", highlight=False)
+        console.print(f"- {escape(printable(sentence))}", highlight=False)
 
 
 def html(figures: Figures) -> str:

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.report.data import ReportData, change_rows, findings, rate_rows, result_rows
+from judges.text import printable
 
 
 def print_report(data: ReportData, console: Console) -> None:
@@ -28,7 +29,7 @@ def table(title: str, rows: list[list[str]]) -> Table:
     """A table with a title; the first column holds names, the others figures."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for i, heading in enumerate(rows[0]):
-        made.add_column(escape(heading), justify="left" if i == 0 else "right")
+        made.add_column(escape(printable(heading)), justify="left" if i == 0 else "right")
     for row in rows[1:]:
-        made.add_row(*(escape(cell) for cell in row))
+        made.add_row(*(escape(printable(cell)) for cell in row))
     return made

@@ -132,7 +132,9 @@ def test_marks_say_what_is_drawn_now_and_what_no_longer_is():
 
 def figures(text: str, *, principles: int = 2) -> dict:
     """A comparison's figures with every text of a model or a file being `text`."""
-    decided = by_principle("x", "y", {str(n): outcomes(30 - 28 * (n % 2), 5, 5) for n in range(principles)})
+    decided = by_principle(
+        "x", "y", {str(n): outcomes(5 + 25 * (1 - n % 2), 5, 5 + 25 * (n % 2)) for n in range(principles)}
+    )
     standing = {"pairs": [{"a": "x", "b": "y", **decided["0"]}]}
     standing["against_all"] = {name: decided["0"] for name in "xy"}
     example = {"prompt": text, "a": text, "b": text, "p": 0.9, "p_ab": 0.9, "p_ba": 0.9}
