@@ -57,7 +57,8 @@ def svg(draw: Callable[[str], Figure]) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "charter"}):
+    # Titles on the left take the text's colour, not that of `axes.title`.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "charter", "text.color": _INK}):
         draw(_INK).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace(_INK, "currentColor")

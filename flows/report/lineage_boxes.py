@@ -83,13 +83,13 @@ def _sources(
             yield place(source, outside[source])
     if "judge" not in step["inputs"]:
         for judge in (record or {}).get("judges") or ():
-            box = Box(kind="outside", title=judge["model"], detail=f"judge; {_judge(judge)}")
+            box = Box(kind="outside", title=judge["model"], detail=f"judge; {_exam(judge)}")
             yield place(("judge", judge["model"], judge["revision"]), box)
     if under := step["constitution"]:
         box = Box(
             kind="constitution",
-            title=under["ref"] if under["published"] else f"{under['ref']} (working file)",
-            detail=f"constitution, {under['half']} half, digest {under['half_digest'][:12]}",
+            title=f"Constitution {under['ref']}",
+            detail=f"{'' if under['published'] else 'working file; '}{under['half']} half {under['half_digest'][:12]}",
         )
         yield place(("constitution", under["ref"], under["half"]), box)
 
@@ -104,21 +104,20 @@ def _outside(found: Mapping[str, Any], labels: Mapping[str, Mapping[str, Any]]) 
             if read["step"] is None:
                 names.setdefault(source, []).append(name.replace("_", " "))
             if name == "judge" and (known := labels.get(step["id"], {}).get("judges")):
-                judges[source] = _judge(known[0])
+                judges[source] = _exam(known[0])
     return {
         source: Box(
             kind="outside",
             title=PurePath(source[0]).name,
-            detail=f"{', '.join(dict.fromkeys(roles))}; {judges.get(source) or f'digest {source[1][:12]}'}",
+            detail=f"{', '.join(sorted(set(roles)))}; {judges.get(source) or source[1][:12]}",
         )
         for source, roles in names.items()
     }
 
 
-def _judge(judge: Mapping[str, Any]) -> str:
+def _exam(judge: Mapping[str, Any]) -> str:
     exam = judge["exam"]
-    said = "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
-    return f"revision {judge['revision'][:12]}, {said}"
+    return "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
 
 
 def _people(record: Mapping[str, Any] | None) -> Box:

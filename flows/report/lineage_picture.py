@@ -15,8 +15,10 @@ from flows.escape import clip
 from flows.report.lineage_boxes import Box, rows
 from judges.text import printable
 
-WIDTH, HEIGHT, GAP, LANE, PAD = 290, 44, 16, 13, 10
+WIDTH, HEIGHT, GAP, LANE, PAD = 300, 44, 16, 12, 8
 _ROUND = 6
+# From a box to its nearest lane: an arrow's head and a bit of line.
+_FIRST = 14
 # Readable on white and on near-black.
 _COLOURS = ("#3b82c4", "#c7762a", "#2e9e5b", "#8e6bd6", "#c2528b", "#7f8690")
 _STRIPES = {
@@ -33,8 +35,8 @@ def picture(found: Mapping[str, Any]) -> Markup:
     boxes = rows(found)
     left = _lanes(boxes, outside=True)
     right = _lanes(boxes, outside=False)
-    x = PAD + LANE * (1 + max(left.values(), default=-1))
-    width = x + WIDTH + LANE * (1 + max(right.values(), default=-1)) + PAD
+    x = PAD + _room(left)
+    width = x + WIDTH + _room(right) + PAD
     height = len(boxes) * (HEIGHT + GAP)
     parts = [
         Markup(
@@ -61,6 +63,11 @@ def _lanes(boxes: Sequence[Box], *, outside: bool) -> dict[int, int]:
     return lanes
 
 
+def _room(lanes: Mapping[int, int]) -> int:
+    """What the lanes of one side need."""
+    return _FIRST + LANE * max(lanes.values()) if lanes else 0
+
+
 def _lines(number: int, box: Box, x: int, left: int | None, right: int | None) -> list[Markup]:
     """From one box to all that it feeds: straight down to the next row, through a lane to the others."""
     colour = _COLOURS[number % len(_COLOURS)]
@@ -73,7 +80,7 @@ def _lines(number: int, box: Box, x: int, left: int | None, right: int | None) -
         return found
     # Towards the outside is negative on the left.
     side, edge = (1, x + WIDTH) if left is None else (-1, x)
-    at = edge + side * (LANE // 2 + LANE * lane)
+    at = edge + side * (_FIRST + LANE * lane)
     start = _top(number) + HEIGHT // 2
     for target in box.feeds:
         if target == number + 1:
@@ -102,20 +109,20 @@ def _arrow(x: int, y: int, side: int, colour: str) -> Markup:
 
 def _box(number: int, box: Box, x: int) -> Markup:
     y = _top(number)
-    title = clip(printable(box.title), 24 if box.key else 38)
+    title = clip(printable(box.title), 23 if box.key else 31)
     return Markup(
         '<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="{r}" stroke="currentColor" stroke-opacity=".45"/>'
         '<rect x="{x}" y="{y}" width="5" height="{h}" rx="2" fill="{stripe}"/>'
         '<text x="{tx}" y="{ty}" fill="currentColor" font-size="13.5" font-weight="600">{title}</text>'
         '<text x="{kx}" y="{ty}" fill="currentColor" font-size="11" text-anchor="end" '
         'font-family="ui-monospace, monospace">{key}</text>'
-        '<text x="{tx}" y="{dy}" fill="currentColor" font-size="11.5">{detail}</text>'
+        '<text x="{tx}" y="{dy}" fill="currentColor" font-size="11">{detail}</text>'
     ).format(
         x=x,
         y=y,
         w=WIDTH,
         h=HEIGHT,
-        r=4 if box.key else HEIGHT // 2,
+        r=4 if box.key else 16,
         stripe=_STRIPES[box.kind],
         tx=x + 14,
         ty=y + 18,
@@ -123,7 +130,7 @@ def _box(number: int, box: Box, x: int) -> Markup:
         key=box.key,
         title=title,
         dy=y + 35,
-        detail=clip(printable(box.detail), 48),
+        detail=clip(printable(box.detail), 41),
     )
 
 
