@@ -20,7 +20,7 @@ _LEVEL = 0.05
 
 SAID = (
     "The size of the change over the size of the weights before (Frobenius norms), in %. Depth: the rank correlation "
-    "of a layer's number with its change, positive where later layers move more."
+    "of a layer's number with its change, positive where later layers move more, and its p-value."
 )
 
 
@@ -37,10 +37,10 @@ def weight_rows(steps: Steps, names: Mapping[str, str]) -> list[list[str]]:
         rows.append(
             [
                 f"{names[step['from']]} → {names[step['to']]}",
-                _percent(step["total"]),
-                *(_percent(step["kinds"].get(kind)) for kind in kinds),
-                *(_percent(layers[place]["all"]) for place in (0, -1)),
-                _depth(step["depth"]) or "-",
+                percent(step["total"]),
+                *(percent(step["kinds"].get(kind)) for kind in kinds),
+                *(percent(layers[place]["all"]) for place in (0, -1)),
+                _depth(step["depth"]),
             ]
         )
     return rows
@@ -76,17 +76,18 @@ def _verdict(step: Mapping[str, Any]) -> str:
         answer = "no clear order"
     else:
         answer = "yes" if depth["value"] > 0 else "no, the earlier ones do"
-    place = f"most in layer {most['layer'] + 1} of {depth['n']}, {_percent(most['all'])}%"
-    return f"{answer} ({_depth(depth)}; {place})"
+    place = f"most in layer {most['layer'] + 1} of {depth['n']}, {percent(most['all'])}%"
+    return f"{answer} (rank correlation {_depth(depth)}; {place})"
 
 
-def _depth(depth: Mapping[str, Any]) -> str | None:
-    """ "rank correlation +0.93, p 0.001", or None where there is none."""
+def _depth(depth: Mapping[str, Any]) -> str:
+    """ "+0.93, p 0.001", or "-" where there is none."""
     if depth["value"] is None:
-        return None
+        return "-"
     p = "p <0.001" if depth["p"] < 0.001 else f"p {depth['p']:.2g}"
-    return f"rank correlation {depth['value']:+.2f}, {p}"
+    return f"{depth['value']:+.2f}, {p}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share in per cent with three digits, "-" for none."""
     return "-" if value is None else f"{100 * value:.3g}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flows.report.figures import STAGE_COLOURS, axes_of
-from flows.report.weights import WHOLE, Steps, weight_sentences
+from flows.report.weights import WHOLE, Steps, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,12 @@ def weights_figure(steps: Steps, names: Mapping[str, str]) -> tuple[str, Callabl
     drawn = [step for step in steps if (step["from"], step["to"]) != WHOLE and _points(step)[0]]
     if not drawn:
         return None
-    text = f"Relative change of the weights by layer, in %. {weight_sentences(drawn, names)[0]}"
+    ends = [
+        f"{names[step['to']]} {percent(step['layers'][0]['all'])}% in the first and "
+        f"{percent(step['layers'][-1]['all'])}% in the last"
+        for step in drawn
+    ]
+    text = f"Relative change of the weights by layer: {'; '.join(ends)}."
     return text, lambda ink: _draw(drawn, names, ink)
 
 

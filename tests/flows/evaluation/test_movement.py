@@ -201,13 +201,13 @@ def test_views_show_every_step_and_what_was_not_measured():
     assert rows[0] == [
         "from, to", "all %", "attention %", "norms %", "first layer %", "last layer %", "depth",
     ]  # fmt: skip
-    assert rows[1] == ["SL-CAI → RL-CAI", "2", "3", "0.1", "0.1", "9", "rank correlation +1.00, p 0.017"]
+    assert rows[1] == ["SL-CAI → RL-CAI", "2", "3", "0.1", "0.1", "9", "+1.00, p 0.017"]
     assert rows[2][0] == "base → RL-CAI" and rows[2][-1] == "-"
     said = weight_sentences(steps, MODELS)
     assert len(said) == 3 and said[0].count("RL-CAI") == 1
     assert "from base to SL-CAI is not measured: x: is a LoRA adapter" in said[1]
     assert "2 tensors from SL-CAI to RL-CAI are not measured (lm_head.weight" in said[2]
     text, draw = weights_figure(steps, MODELS)
-    assert "by layer" in text and "<svg" in svg(draw)
+    assert "by layer: RL-CAI 0.1% in the first and 9% in the last." in text and "<svg" in svg(draw)
     assert weights_figure(steps[:1], MODELS) is None and len(weight_rows([], MODELS)) == 1
     assert weight_sentences([], MODELS) == []
