@@ -19,15 +19,15 @@ ONE = Reading(
 
 @pytest.fixture
 def asked(ledger, make_constitution, make_pairs):
-    """`asked(pairs, reading)`: labels them under two principles; gives the label set's digest."""
+    """`asked(pairs, reading, principles)`: labels them; gives the label set's digest."""
 
-    def start(pairs, reading=ONE) -> str:
+    def start(pairs, reading=ONE, principles=2) -> str:
         report = label_pairs(
             pairs,
             constitution=make_constitution(kind="Which is kinder?", short="Which is shorter?"),
             judge=ScriptedJudge(lambda call: reading),
             ledger=ledger,
-            settings=LabelSettings(principles=2),
+            settings=LabelSettings(principles=principles),
         )
         return report.label_set
 
@@ -39,19 +39,19 @@ def digests(ledger, label_set: str) -> dict[str, str]:
 
 
 def test_every_judgement_of_the_labels_is_counted(ledger, asked, make_pairs):
-    found = digests(ledger, asked(make_pairs(600)))  # more than one list of values
+    found = digests(ledger, asked(make_pairs(510), principles=1))  # more than one list of values
     some = [digest for pair, digest in found.items() if pair < "pair-00010"]
-    for labels, n in ((found.values(), 600), (some, 10)):
+    for labels, n in ((found.values(), 510), (some, 10)):
         together, recent = spending(ledger, set(labels), since=0.0)
         assert (
             together
             == recent
             == Spending(
-                judgements=4 * n,
-                prompt_tokens=400 * n,
-                completion_tokens=4 * n,
-                seconds=pytest.approx(1.0 * n),
-                charged=pytest.approx(2.0 * n),
+                judgements=2 * n,
+                prompt_tokens=200 * n,
+                completion_tokens=2 * n,
+                seconds=pytest.approx(0.5 * n),
+                charged=pytest.approx(1.0 * n),
             )
         )
     assert spending(ledger, set(), since=0.0) == (Spending(), Spending())
