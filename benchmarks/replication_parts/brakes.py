@@ -25,7 +25,10 @@ def watched(
     """
     where = paths(study, seed)
     rows = [
-        row for key in ("prompts.sl", "prompts.sl_benign") if key in where for row in read_lines(where[key])
+        row
+        for key in ("prompts.sl", "prompts.sl_benign")
+        if key in where
+        for row in read_lines(Path(where[key]))
     ]
     random.Random(f"{seed}/brake").shuffle(rows)
     held_out = study.work(name) / "held_out.jsonl"
