@@ -1,6 +1,6 @@
 """Supervised fine-tuning on hh-rlhf's preferred conversations, against TRL's SFTTrainer.
 
-    python benchmarks/sft.py [--size 64] [--rounds 5]
+    python benchmarks/sft.py [--size 48] [--rounds 5]
 
 Sides: ours; TRL at its defaults; and TRL's ways to waste less, all without gradient checkpointing: batches of like
 length, padding-free batches, and packed rows of 2,048 tokens, one a step. The loss is on the
@@ -98,7 +98,7 @@ SIDES: dict[str, duel.Build] = {
 
 
 def main() -> None:
-    options = duel.arguments(__doc__ or "", size=64, unit="conversations")
+    options = duel.arguments(__doc__ or "", size=48, unit="conversations")
     if options.side:
         duel.serve(SIDES[options.side], options.folder)
         return

@@ -9,17 +9,19 @@ from typing import Any
 from training.models import save_model
 from training.run import Run, TrainResult
 from training.runtime import Runtime
-from training.weights import whole_state
+from training.weights import weights, whole_adapted, whole_state
 
 
 def export(
     run: Run, runtime: Runtime, model: Any, tokenizer: Any, metrics: Mapping[str, float], *, steps: int
 ) -> TrainResult:
     """Save `model`, adapters merged in where `lora.merge` says so. Every process must call this."""
-    lora = run.config.lora
+    lora, state = run.config.lora, None
     if lora and lora.merge:
-        model = model.merge_and_unload()
-    state = whole_state(model) if runtime.sharded else None
+        model = (whole_adapted(model) if runtime.sharded else model).merge_and_unload()
+    elif runtime.sharded:
+        # An adapter is saved alone.
+        state = weights(model) if lora else whole_state(model)
 
     def save(directory: Path, card: str) -> None:
         save_model(model, tokenizer, directory, card=card, state=state)

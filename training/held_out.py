@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from training.brake import Brake, BrakeConfig, Evaluation
-from training.collect import Collector, measure
+from training.collect import Collector
 from training.data import Prompt, read_prompts
 from training.errors import TrainingError
+from training.measure import measure
 from training.rewards import Reward
 from training.rl_config import RLConfig
 from training.rl_update import Trained

@@ -206,11 +206,11 @@ def is_decoder(model: Any) -> bool:
     return hasattr(inner, "score")
 
 
-def add_lora(model: Any, config: LoraConfig, *, task: str) -> Any:
+def add_lora(model: Any, config: LoraConfig, *, task: str, seed: int) -> Any:
     """Wrap a model in trainable low-rank adapters; its base weights are frozen.
 
     `task` is CAUSAL_LM or SEQ_CLS. The reference policy is then the same model inside
-    `with model.disable_adapter():`.
+    `with model.disable_adapter():`. Adapters of one `seed` start alike, in whichever process.
 
     Raises TrainingError when peft is not installed or no module matches.
     """
@@ -227,7 +227,9 @@ def add_lora(model: Any, config: LoraConfig, *, task: str) -> Any:
         task_type=task,
     )
     try:
-        return peft.get_peft_model(model, settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise TrainingError(f"lora.target_modules: {' '.join(str(error).split())}") from error
 
@@ -237,7 +239,7 @@ def make_trainable(model: Any, config: TrainConfig, *, task: str) -> Any:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.lora:
-        model = add_lora(model, config.lora, task=task)
+        model = add_lora(model, config.lora, task=task, seed=config.seed)
     return model.train()
 
 

@@ -42,10 +42,6 @@ class Runtime:
             )
         # `accelerate launch --use_fsdp` sets this.
         self.sharded = self.world > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-        if self.sharded and config.lora and config.lora.merge:
-            raise TrainingError(
-                "lora.merge: an adapter cannot be merged into a sharded model; set it to false"
-            )
         if self.sharded:
             # Otherwise transformers leaves all weights empty except on the first rank, and new heads, adapters and
             # references could not be made before the model is sharded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -36,6 +37,24 @@ def whole_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             seen[id(tensor)] = _whole(tensor.detach())
         state[name] = seen[id(tensor)]
     return state
+
+
+def whole_adapted(model: Any) -> Any:
+    """A copy of a sharded model with adapters, whole and on the CPU. Every process must call this."""
+    import peft
+
+    state = whole_state(model)
+    inner = model.get_base_model()
+    config = copy.deepcopy(inner.config)
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        found = peft.get_peft_model(type(inner)(config), model.active_peft_config)
+    found.load_state_dict(state, assign=True)
+    whole = found.get_base_model()
+    whole.tie_weights()
+    if hasattr(inner, "generation_config"):
+        whole.generation_config = inner.generation_config
+    return found
 
 
 def optimizer_state(optimizer: Optimizers) -> dict[str, Any]:

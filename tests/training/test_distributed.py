@@ -25,7 +25,7 @@ kinds = {"sft": (sft.SftConfig, sft.train), "reward": (reward_model.RewardModelC
          "kto": (dpo.DpoConfig, dpo.train)}
 asked = StopRequest.agreed
 for name, settings in json.loads(sys.argv[1]):
-    make, train = kinds[name]
+    make, train = kinds[name.removesuffix("_lora")]
     calls = []
     def stop_after_two(self):
         calls.append(0)
@@ -66,6 +66,7 @@ def jobs(tiny_dir, tmp_path):
             "reward": {"data": [str(pairs)]},
             "kto": {"data": [str(pairs)], "loss": "kto"},
         }
+        extra |= {f"{name}_lora": extra[name] | {"lora": {"r": 4}} for name in ("sft", "reward")}
         return [
             (name, {**common, **small, **extra[name], "output_dir": str(tmp_path / directory / name)})
             for name in names
@@ -82,7 +83,10 @@ def run(script: Path, jobs, *launcher, **environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "names"), [("ddp", ("sft", "reward", "kto")), ("fsdp", ("sft", "reward"))])
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("ddp", ("sft", "reward", "kto")), ("fsdp", ("sft", "reward", "sft_lora", "reward_lora"))],
+)
 def test_two_processes_give_the_losses_of_one(kind, names, jobs, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -108,7 +112,7 @@ def test_two_processes_give_the_losses_of_one(kind, names, jobs, tmp_path):
             for key in ("loss", "accuracy", "grad_norm", "eval_loss"):
                 if key in first:
                     assert second[key] == pytest.approx(first[key], rel=1e-4, abs=1e-5), (name, key)
-        load = load_sequence_classifier if name == "reward" else load_causal_lm
+        load = load_sequence_classifier if name.startswith("reward") else load_causal_lm
         weights = [load(str(tmp_path / directory / name)).state_dict() for directory in ("one", "two")]
         for key, tensor in weights[0].items():
             # Adam turns a gradient near zero into a step of full size: rounding shows in single weights.

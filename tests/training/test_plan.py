@@ -124,7 +124,7 @@ def test_a_policy_that_cannot_fit_is_refused_before_its_model_loads(tiny_dir, tm
     )
     monkeypatch.setattr("training.rl_plan.free_memory", lambda runtime: 1000.0)
     monkeypatch.setattr(
-        "training.rl_loop.load_causal_lm", lambda *a, **k: pytest.fail("the model was loaded")
+        "training.rl_models.load_causal_lm", lambda *a, **k: pytest.fail("the model was loaded")
     )
     with pytest.raises(
         TrainingError, match=r"does not fit: .* frozen 0\.00, cache 0\.00\) of .*; lower micro_"

@@ -13,10 +13,11 @@ import yaml
 from training import Diverged, Interrupted, TrainingError, grpo, ppo, rl_loop, rloo
 from training.attention import backbone
 from training.chat import encode_prompt
-from training.collect import measure, prompts_of_step
+from training.collect import prompts_of_step
 from training.config import load_config
 from training.data import read_prompts
 from training.experience import Rollout, pack_rows, rows_of
+from training.measure import measure
 from training.models import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
 from training.policy import PolicyModule, ValueModule
 from training.rl_algorithm import Minibatch

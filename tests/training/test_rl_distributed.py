@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from training.metrics import read_metrics
 from training.models import load_causal_lm
@@ -21,7 +22,7 @@ from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
 
 kinds = {"ppo": (PPOConfig, ppo.train), "grpo": (GRPOConfig, grpo.train), "rloo": (RLOOConfig, rloo.train)}
 for name, settings in json.loads(sys.argv[1]):
-    make, train = kinds[name]
+    make, train = kinds[name.removesuffix("_lora")]
     train(make(**settings))
 """
 
@@ -33,8 +34,20 @@ def run(script, jobs, *launcher, **environment):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def saved_weights(directory):
+    """Of a model, or of an adapter in PEFT's format."""
+    if not (directory / "adapter_config.json").exists():
+        return load_causal_lm(str(directory)).state_dict()
+    assert not (directory / "model.safetensors").exists()
+    adapter = load_file(directory / "adapter_model.safetensors")
+    assert all("lora_" in name for name in adapter)
+    return adapter
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "names"), [("ddp", ("ppo", "grpo", "rloo")), ("fsdp", ("ppo",))])
+@pytest.mark.parametrize(
+    ("kind", "names"), [("ddp", ("ppo", "grpo", "rloo")), ("fsdp", ("ppo", "ppo_lora", "grpo_lora"))]
+)
 def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     texts = ("egg", "a cat and a dog", "What is the capital of France?", "house", "Tell me a story")
@@ -62,6 +75,9 @@ def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
             "grpo": {"samples_per_prompt": 5},
             "rloo": {"samples_per_prompt": 5},
         }
+        # The reference is then the policy with its adapter off.
+        own["ppo_lora"] = own["ppo"] | {"lora": {"r": 4}}
+        own["grpo_lora"] = own["grpo"] | {"lora": {"r": 4, "merge": False}}
         return [
             (name, {**common, **own[name], "output_dir": str(tmp_path / directory / name)}) for name in names
         ]
@@ -86,9 +102,11 @@ def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
             for place in ("one", "two")
         ]
         assert said[0] == said[1]
-        weights = [load_causal_lm(str(tmp_path / place / name)).state_dict() for place in ("one", "two")]
+        weights = [saved_weights(tmp_path / place / name) for place in ("one", "two")]
+        assert weights[0].keys() == weights[1].keys()
         for key, tensor in weights[0].items():
             # Adam turns a gradient near zero into a step of full size: rounding shows in single weights.
             torch.testing.assert_close(weights[1][key], tensor, rtol=1e-3, atol=3e-3)
-    if "ppo" in names:
-        load_causal_lm(str(tmp_path / "two" / "ppo" / "snapshots" / "step-000002"))
+    for name in names:
+        if name.startswith("ppo"):
+            load_causal_lm(str(tmp_path / "two" / name / "snapshots" / "step-000002"))

@@ -317,7 +317,7 @@ def policies(trainer_class, config, tiny_dir):
 def experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, *, by):
     """The same answers and rewards as our loop measures them, and the policy moved on from there."""
     from training.chat import encode_prompt
-    from training.collect import measure
+    from training.measure import measure
 
     runtime = Runtime(config)
     model = moved(tiny_dir, 4)
