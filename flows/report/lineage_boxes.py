@@ -88,8 +88,8 @@ def _sources(
     if under := step["constitution"]:
         box = Box(
             kind="constitution",
-            title=f"Constitution {under['ref']}",
-            detail=f"{'' if under['published'] else 'working file; '}{under['half']} half {under['half_digest'][:12]}",
+            title=under["ref"],
+            detail=f"constitution, {under['half']} half",
         )
         yield place(("constitution", under["ref"], under["half"]), box)
 

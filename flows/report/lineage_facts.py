@@ -99,8 +99,7 @@ def _constitutions(found: Lineage, cut: Callable[[str], str]) -> Iterator[Fact]:
     read = [step["constitution"] for step in found["steps"] if step["constitution"]]
     for ref, digest in dict.fromkeys((c["ref"], c["digest"]) for c in read):
         same = [c for c in read if (c["ref"], c["digest"]) == (ref, digest)]
-        mark = "" if same[0]["published"] else " (working file)"
-        yield "constitution", f"{ref}{mark}"
+        yield "constitution", ref
         yield "constitution digest", cut(digest)
         for half, part in dict.fromkeys((c["half"], c["half_digest"]) for c in same):
             yield f"its {half} half", cut(part)

@@ -31,10 +31,8 @@ def test_cards_are_written_again_beside_the_models_and_at_the_runs_url(built, tm
     for path in (reward, policy):
         assert (remote / path.relative_to(session.run.path)).read_text() == path.read_text()
         card = ModelCard.load(path)
-        assert (
-            card.data.base_model == "organisation/base-7b"
-            and "| constitution | tiny (working file) |" in card.text
-        )
+        assert card.data.base_model == "organisation/base-7b"
+        assert "| constitution | tiny (working file " in card.text
         assert (
             "| people | 2 labels confirmed, 2 overridden |" in card.text
             and "| judge | scripted, revision 1" in card.text

@@ -57,7 +57,7 @@ def test_labels_are_counted_from_the_rows_that_trained(found, built):
 def test_judge_and_exam_come_from_the_ledger(found):
     ((judge,), *_) = [record["judges"] for record in found["labels"]]
     assert (judge["model"], judge["revision"], judge["kind"]) == ("scripted", "1", "scripted")
-    assert judge["exam"]["accuracy"]["share"] == 1.0 and judge["exam"]["pairs"] == 39
+    assert judge["exam"]["accuracy"]["share"] == 1.0 and judge["exam"]["pairs"] == 40
     assert exam_words(judge["exam"]).startswith("passed: accuracy 100%")
     assert exam_words(None) == "not taken"
     assert exam_words({**judge["exam"], "passed": False, "problems": ["flips 0.9"]}).startswith(
@@ -111,7 +111,7 @@ def test_tables_and_sentences_say_it(found):
     assert (
         facts["policy"].startswith("GRPO, rl/") and "right on 75% of held-out labels" in facts["reward model"]
     )
-    assert facts["constitution"] == "tiny (working file)"
+    assert facts["constitution"].startswith("tiny (working file ")
     assert lineage_sentences(found) == [
         "The policy comes from 30 labels under 3 principles; a person looked at 4 of them."
     ]
