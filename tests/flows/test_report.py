@@ -9,7 +9,7 @@ import re
 import pytest
 from rich.console import Console
 
-from flows.report.data import LabelChange, ReportData, Revision, Walk, change_rows, findings, result_rows
+from flows.report.data import LabelChange, ReportData, Revision, Walk, change_rows, findings, result_rows, shown
 from flows.report.html import render, write_html
 from flows.report.markdown import result_markdown, walk_markdown
 from flows.report.terminal import print_report
@@ -91,6 +91,11 @@ def test_tables_and_findings_say_what_the_summary_says(summary):
     assert "refuses 2% of them" in said
     assert "90 of 100 pairs have a label with a clear winner; 8 tie, 2 inconsistent." in said
     assert "1 of 2 stages were reused: sl_cai." in said
+
+
+def test_an_interval_below_zero_has_no_two_signs_in_a_row():
+    assert shown({"value": -0.3, "low": -0.4, "high": -0.2}, False) == "-0.3 (-0.4 to -0.2)"
+    assert shown({"value": 0.3, "low": 0.2, "high": 0.4}, False) == "0.3 (0.2-0.4)"
 
 
 def test_a_run_without_gold_has_a_report_too(summary):
