@@ -58,7 +58,8 @@ def principle_sentences(figures: Figures) -> list[str]:
     ahead = ", ".join(f"{one['id']} ({one['favours']} is ahead)" for one in parted)
     of = f"Under {len(parted)} of {len(tested)} principles the models part, after correction for that number"
     said = [f"{of}: {ahead}." if ahead else f"{of}."]
-    said += [f"Edited: {_outcome(one)}" for one in principles if one["mark"]]
+    first = figures["models"][0]["name"]
+    said += [f"Edited: {_outcome(one, first)}" for one in principles if one["mark"]]
     if found["before"] is None:
         said.append("What was edited is not known: the constitution behind the first model was not given.")
     elif found["before"]["digest"] == found["after"]["digest"]:
@@ -103,13 +104,13 @@ def print_examples(figures: Figures, console: Console) -> None:
     for one in shown_examples(figures)[:_TERMINAL_PRINCIPLES]:
         console.print(f"[bold]{without_markup(clipped(one['id'], 60))}[/bold] {one['mark']}", highlight=False)
         for example in _one_each(one["examples"]):
-            console.print(Text(clipped(f"  {example['prompt']}", width)))
+            console.print(Text("  " + clipped(example["prompt"], width)))
             for name, key in ((a, "a"), (b, "b")):
                 mark = "*" if name == example["winner"] else " "
-                console.print(Text("  " + clipped(f"{mark} {name}: {example[key]}", width)))
+                console.print(Text(f"  {mark} " + clipped(f"{name}: {example[key]}", width - 2)))
 
 
-def _outcome(one: Mapping[str, Any]) -> str:
+def _outcome(one: Mapping[str, Any], first: str) -> str:
     """One principle in a sentence."""
     what = one["change"].partition(": ")[2]
     edit = "; ".join(dict.fromkeys(part for part in (one["mark"], what) if part))
@@ -118,7 +119,7 @@ def _outcome(one: Mapping[str, Any]) -> str:
     if rate["value"] is None:
         return f"{name}: the judge decided nothing."
     ahead = f"{one['favours']} is ahead" if one["favours"] else "the models cannot be told apart"
-    return f"{name}: {ahead}; the first model wins {shown(rate, True)} % of {rate['n']} prompts."
+    return f"{name}: {ahead}; {first} wins {shown(rate, True)} % of {rate['n']} prompts."
 
 
 def _one_each(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
