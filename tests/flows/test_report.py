@@ -9,7 +9,16 @@ import re
 import pytest
 from rich.console import Console
 
-from flows.report.data import LabelChange, ReportData, Revision, Walk, change_rows, findings, result_rows, shown
+from flows.report.data import (
+    LabelChange,
+    ReportData,
+    Revision,
+    Walk,
+    change_rows,
+    findings,
+    result_rows,
+    shown,
+)
 from flows.report.html import render, write_html
 from flows.report.markdown import result_markdown, walk_markdown
 from flows.report.terminal import print_report
