@@ -122,7 +122,7 @@ class LlamaDecoder:
                 for project in (attention.k_proj, attention.v_proj)
             )
             key, value = _turn(key, turns).transpose(1, 2), value.transpose(1, 2)
-            stored.update(key, value)
+            stored.update(key, value)  # type: ignore[union-attr]
             if layer is self.layers[-1]:
                 return  # nothing reads its output
             query = attention.q_proj(normed_ND).view(rows, width, self.heads, -1)
@@ -156,7 +156,7 @@ class LlamaDecoder:
             query = _turn(attention.q_proj(normed_BD).view(rows, self.heads, -1), turns)
             key = _turn(attention.k_proj(normed_BD).view(rows, self.groups, -1), turns)
             value = attention.v_proj(normed_BD).view(rows, self.groups, -1)
-            keys, values = stored.update(key[:, :, None], value[:, :, None])
+            keys, values = stored.update(key[:, :, None], value[:, :, None])  # type: ignore[union-attr]
             query = query.view(rows, self.groups, shared, -1)
             attended = [
                 _attend(
