@@ -82,8 +82,9 @@ def _models(
     """(stage, output, title, results, notes) of every model that gets a whole card."""
     run = session.config.name
     for stage in ("reward_model", "rl"):
-        outcome = session.outcomes.get(stage)
-        for name, record in outcome.manifest.outputs.items() if outcome else ():
+        if (outcome := session.outcomes.get(stage)) is None:
+            continue
+        for name, record in outcome.manifest.outputs.items():
             if Path(record.path).suffix:
                 continue  # what a stage leaves beside its models
             if stage == "reward_model":
