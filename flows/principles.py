@@ -110,7 +110,7 @@ def _examples(
     """For each model the prompts where its answer won by most, one pair of answers a prompt."""
     won = [row for row in rows if row["outcome"] in (0.0, 1.0)]
     won.sort(key=lambda row: (-abs(row["p"] - 0.5), row["pair"]))
-    found = []
+    found: list[dict[str, Any]] = []
     for model, outcome in zip(models, (1.0, 0.0), strict=True):
         best: dict[str, dict[str, Any]] = {}
         for row in won:

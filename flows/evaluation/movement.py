@@ -81,7 +81,7 @@ def _figures(sums: dict[tuple[int | None, str], list[float]]) -> dict[str, Any]:
         # Six digits, so that the order in which threads add up leaves no trace.
         return float(f"{math.sqrt(moved / norm):.6g}") if norm else None
 
-    layers = []
+    layers: list[dict[str, Any]] = []
     for number in sorted({layer for layer, _ in sums if layer is not None}):
         kinds = [kind for kind in KINDS if (number, kind) in sums]
         layers.append(
