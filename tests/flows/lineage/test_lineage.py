@@ -168,3 +168,24 @@ def test_the_command_reads_a_runs_folder(built, found, tmp_path):
     assert json.loads(as_json.output) == found == lineage_of_run(session.run.path)
     with pytest.raises(FlowError, match="is not a run's folder"):
         lineage_of_run(tmp_path)
+
+
+def test_straight_from_the_labels_there_is_no_reward_model(built, make_stage, found):
+    session, _ = built
+    before = session.outcomes["rl"]
+    own = {"preferences": session.outputs["labels", "preferences"]}
+    make_stage(session, "rl", {"model": "model"}, own, config={"method": "dpo", "knobs": {"targets": "soft"}})
+    key = session.outcomes["rl"].manifest.key
+    session.run.note_stage(session.attempt, "rl", before.manifest, reused=False)
+    session.outcomes["rl"] = before
+    direct = lineage(session.run.path, "rl", key, None)
+    assert direct["labels"][0]["trained"] == found["labels"][0]["trained"] and direct["base"] is None
+    facts = dict(fact_rows(direct))
+    assert facts["policy"].startswith("DPO, rl/") and "reward model" not in facts
+
+
+def test_a_judge_behind_a_server_has_a_box_too(found):
+    changed = json.loads(json.dumps(found))
+    (step,) = [step for step in changed["steps"] if step["stage"] == "labels"]
+    del step["inputs"]["judge"]
+    assert [box.detail for box in rows(changed) if box.title == "scripted"] == ["judge; exam passed"]
