@@ -39,13 +39,13 @@ demo-edit: $(BIN)/.installed ## the same with one principle turned round; only w
 
 test: $(BIN)/.installed-dev .venv-vllm/.installed system ## the tests, fast ones first; those in a browser apart
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
-	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser and not apart'
+	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
-test-browser: $(BIN)/.installed-dev system ## what make test leaves out: Prefect's page in Chromium, two kills
-	@$(BIN)/python -m pytest -m 'browser or apart'
+test-browser: $(BIN)/.installed-dev system ## what make test leaves out: Prefect's page and the report in Chromium
+	@$(BIN)/python -m pytest -m browser
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
 system:

@@ -224,12 +224,17 @@ def test_a_verdict_given_in_the_form_is_in_the_ledger_in_kappa_and_in_the_next_t
 def test_a_training_is_cancelled_on_its_page(ui, prefect):
     request = {
         "config": "configs/microworld.yaml",
-        "changes": ["name=long", "helpful_sft.epochs=5000"],
+        "changes": ["name=long", "helpful_sft.epochs=1000"],
         "to_stage": "helpful_sft",
     }
     run = ui.start("rlaif/rlaif", request=request)
     metrics = "runs/long/helpful_sft/*/model/metrics.jsonl"
-    wait_for(lambda: any(p.stat().st_size for p in ui.folder.glob(metrics)), "training", LIMIT)
+
+    def trains() -> bool:
+        assert ui.state(run)["type"] not in ENDED, ui.state(run)
+        return any(p.stat().st_size for p in ui.folder.glob(metrics))
+
+    wait_for(trains, "training", LIMIT)
     training = ui.flow_process().children(recursive=True)
     assert training
     prefect.run(run)
