@@ -2,8 +2,9 @@
 
     python benchmarks/orchestration.py [--judgements 100000] [--rate 1000] [--rounds 1]
 
-Both sides run the stage `labels` on the same pairs into a new SQLite ledger each: `with` as the flow, under a server
-as `charter ui` starts it (its database in SQLite, events and task runs recorded), `without` as a plain call. The judge
+Both sides run the stage `labels` on the same pairs into a new SQLite ledger each, and make the labels' audit and report
+card: `with` as the flow, under a server as `charter ui` starts it (its database in SQLite, events, task runs and
+artifacts recorded), `without` as plain calls whose views nobody sees. The judge
 is a script that answers at `--rate` judgements a second, which is what one good GPU gives of an 8B judge; `--rate 0`
 answers at once, and so shows the overhead against a wall time that no judge has. The order of the sides turns round
 with every round.
@@ -109,12 +110,17 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
 
 
 def without(folder: Path, pairs: Path, config: Path) -> float:
-    """Wall seconds of the plain stage."""
+    """Wall seconds of the plain stage and of the views that the flow publishes of its labels."""
+    from flows.audit_artifacts import audit_views
+    from flows.gates import ledger_of
     from flows.stages import labels
+    from judges import Ledger
 
     with open_run(folder, pairs, config) as session:
         began = time.perf_counter()
-        session.execute(labels.STAGE)
+        made = session.execute(labels.STAGE).manifest.metrics["label_set"]
+        with Ledger.open(ledger_of(session.config)) as ledger:
+            audit_views(ledger, made, title="labels", sampled=session.config.audit.sample, seed=0)
         return time.perf_counter() - began
 
 

@@ -62,11 +62,16 @@ def _show_labels(session: Session) -> None:
 
 def publish_audit(ledger: Ledger, label_set: str, *, title: str, sampled: int, seed: int) -> None:
     """The audit of a label set and its principles' report card, each a new version of its artifact."""
+    views = audit_views(ledger, label_set, title=title, sampled=sampled, seed=seed)
+    for key, markdown in views.items():
+        create_markdown_artifact(key=key, markdown=markdown, description=title)
+
+
+def audit_views(ledger: Ledger, label_set: str, *, title: str, sampled: int, seed: int) -> dict[str, str]:
+    """The Markdown of each artifact, by its key."""
     report = audit(ledger, label_set, sampled=sampled, seed=seed)
-    create_markdown_artifact(
-        key="label-audit", markdown=report_markdown(report, title=title), description=title
-    )
     card = report_card(ledger, label_set)
-    create_markdown_artifact(
-        key="principle-report-card", markdown=card_markdown(card, title=title), description=title
-    )
+    return {
+        "label-audit": report_markdown(report, title=title),
+        "principle-report-card": card_markdown(card, title=title),
+    }

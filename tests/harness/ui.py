@@ -77,8 +77,7 @@ class UI:
         """The process of the one flow run under way."""
 
         def found() -> list[psutil.Process]:
-            children = psutil.Process(self.process.pid).children()
-            return [c for c in children if "uvicorn" not in " ".join(c.cmdline())]
+            return [c for c in children_of(self.process.pid) if "uvicorn" not in " ".join(c.cmdline())]
 
         return wait_for(found, "the flow's process")[0]
 
@@ -120,4 +119,10 @@ def _is_polled(ui: UI) -> bool:
 
 def server_of(pid: int) -> psutil.Process:
     """The Prefect server that a process started."""
-    return next(c for c in psutil.Process(pid).children() if "uvicorn" in " ".join(c.cmdline()))
+    return next(c for c in children_of(pid) if "uvicorn" in " ".join(c.cmdline()))
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    """The living children of a process: one that was killed is a zombie until its parent looks."""
+    children = psutil.Process(pid).children()
+    return [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
