@@ -19,8 +19,9 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from constitution.diff import diff
 from constitution.views import diff_markdown
@@ -79,11 +80,23 @@ class PrefectReporter:
 @contextmanager
 def a_view_only() -> Iterator[None]:
     """What cannot be shown now is left out: no waiting for the server, no error."""
+    context = get_settings_context()
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        with SettingsContext(profile=context.profile, settings=_without_retries(context.settings)):
             yield
     except (httpx.HTTPError, PrefectException) as error:
         get_run_logger().debug("progress not shown: %s", error)
+
+
+_known: tuple[Settings, Settings] | None = None
+
+
+def _without_retries(settings: Settings) -> Settings:
+    """These settings, but clients try once. Kept, since making them takes longer than the calls they are for."""
+    global _known
+    if _known is None or _known[0] is not settings:
+        _known = (settings, settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0}))
+    return _known[1]
 
 
 def publish(session: Session, data: ReportData) -> None:
