@@ -101,12 +101,12 @@ class VllmServer:
         command = [str(self._python), "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(self._model), "--served-model-name", self.model_name]
         command += ["--host", HOST, "--port", str(self.port), "--dtype", self._dtype]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         if self._on_cpu:
             command += _CPU_ARGUMENTS
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        if len(cores := os.sched_getaffinity(0)) <= _FEW_CORES:
-            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(cores))))
+            environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+            if len(cores := os.sched_getaffinity(0)) <= _FEW_CORES:
+                environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(cores))))
         self._output = self.log.open("wb")
         # A session of its own: an interrupt at the terminal reaches us first, and we stop it in order.
         self._process = subprocess.Popen(
