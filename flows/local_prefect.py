@@ -72,7 +72,7 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
             "the same command goes on from what was done"
         ) from error
     finally:
-        _send_what_is_left()
+        send_what_is_left()
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def without_heartbeats() -> Iterator[None]:
         yield
 
 
-def _send_what_is_left() -> None:
+def send_what_is_left() -> None:
     """Logs and events wait in threads of prefect's; at exit they would look for a server that is gone."""
     import inspect
 

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from harness.prefect_client import client_of
 from harness.ui import AUTH, CHARTER, ENDED, ROOT, UI, server_of, start_ui, wait_for
 
 from flows.runs import RunDirectory
@@ -194,7 +195,6 @@ def test_a_failed_gate_is_failed_with_its_reason_and_no_traceback(ui):
 
 def test_only_a_judge_that_is_away_is_asked_again(ui, monkeypatch):
     from prefect import flow
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from flows import shards
     from judges import JudgeError, JudgeUnavailable
@@ -214,8 +214,7 @@ def test_only_a_judge_that_is_away_is_asked_again(ui, monkeypatch):
     def labelling(items: list[str]) -> list[str]:
         return shards.run_shards("shards", items, work, how={"runner": "in_turn"})
 
-    here = {PREFECT_API_URL: f"{ui.page}/api", PREFECT_API_AUTH_STRING: AUTH}
-    with temporary_settings(here):
+    with client_of(f"{ui.page}/api", AUTH):
         assert labelling(["away"]) == ["away"] and calls == ["away"] * 3
         with pytest.raises(JudgeError, match="refuses the key"):
             labelling(["wrong key"])

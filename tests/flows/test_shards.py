@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from harness.prefect_client import client_of
 
 ROOT = Path(__file__).parents[2]
 PAIRS = 24
@@ -155,9 +156,7 @@ def prefect_server(tmp_path_factory):
     try:
         with serving.server(port=serving.free_port(0), log=home / "server.log", services=False) as server:
             server.wait()
-            from prefect.settings import PREFECT_API_URL, temporary_settings
-
-            with temporary_settings({PREFECT_API_URL: server.url}):
+            with client_of(server.url):
                 yield server.url
     finally:
         if before is None:

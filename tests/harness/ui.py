@@ -114,7 +114,8 @@ def start_ui(folder: Path) -> UI:
 
 def _is_polled(ui: UI) -> bool:
     found = ui.call("POST", "/deployments/filter")
-    return bool(found) and all(d["status"] == "READY" for d in found)
+    # What stands in a work pool is its worker's to poll.
+    return bool(found) and all(d["status"] == "READY" for d in found if d["work_pool_name"] is None)
 
 
 def server_of(pid: int) -> psutil.Process:
