@@ -7,7 +7,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo demo-edit test test-fast test-browser check format bench replication ui vllm weights system clean
+.PHONY: help demo demo-edit test test-fast test-long check format bench replication ui vllm weights system clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,15 +37,15 @@ demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution 
 demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
-test: $(BIN)/.installed-dev .venv-vllm/.installed system ## the tests, fast ones first; those in a browser apart
+test: $(BIN)/.installed-dev .venv-vllm/.installed system ## the tests, fast ones first; those of minutes and those in a browser apart
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
-	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser'
+	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser and not long'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
-test-browser: $(BIN)/.installed-dev system ## what make test leaves out: Prefect's page and the report in Chromium
-	@$(BIN)/python -m pytest -m browser
+test-long: $(BIN)/.installed-dev .venv-vllm/.installed system ## what make test leaves out: kills, clusters, whole runs, the pages in Chromium
+	@$(PYTEST) -m 'long or browser'
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
 system:

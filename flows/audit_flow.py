@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.audit_artifacts import publish_audit
 from flows.audit_page import Page, given, next_pages
-from flows.audit_view import page_markdown
+from flows.audit_pairs import page_markdown
 from flows.escape import clip, escape_markdown
 from flows.states import told
 from judges import Ledger

@@ -1,53 +1,16 @@
-"""The audit as Markdown: the judge's report, the sample, a page for a reviewer, the principle report card.
-
-Everything that a model, a user or a reviewer wrote is escaped; an artifact stays under Prefect's comfortable size.
-"""
+"""The audit as Markdown: the judge's report with the sample below it, and the principle report card."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-from flows.escape import escape_html, escape_markdown
-from flows.report.figures import PROXY, png_uri
+from flows.audit_pairs import fitted, pair_markdown, three_places
+from flows.audit_plots import plots
 from flows.report.markdown import escape, table
-from judges.audit import Agreement, AuditReport, Card, SampledPair
-from judges.audit.report import BINS, LabelFigures
+from judges.audit import Agreement, AuditReport, Card
+from judges.audit.report import LabelFigures
 from judges.exam.measures import Share
-from judges.explain import ExplainedJudgement
-from judges.readout import normalised
-from judges.records import STATUSES, Order, Pair
-from judges.text import printable
+from judges.records import STATUSES
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Prefect's artifact list downloads every body; one stays well under 250 KB.
-LONGEST_BODY = 230_000
-# A text: so many lines, so many letters of each, so many bytes once escaped.
-_LINES, _LINE, _SIZE = 40, 600, 20_000
-_TURNS = 4
 _SHOWN_PRINCIPLES = 40
-
-
-def block(
-    text: str, *, lines: int = _LINES, size: int = _SIZE, escaped: Callable[..., str] = escape_markdown
-) -> str:
-    """A text of several lines as inert Markdown: control characters are written out, and what is more than so many
-    lines or bytes is cut, which is said."""
-    found = printable(text).strip("\n").split("\n")
-    shown: list[str] = []
-    for line in found[:lines]:
-        made = escaped(line, limit=_LINE)
-        size -= len(made.encode())
-        if size < 0 and shown:
-            break
-        shown.append(made)
-    if len(found) > len(shown):
-        shown.append(f"<em>{len(found) - len(shown)} more lines</em>")
-    return "<br>".join(shown) or "<em>nothing</em>"
 
 
 def report_markdown(report: AuditReport, *, title: str) -> str:
@@ -58,7 +21,7 @@ def report_markdown(report: AuditReport, *, title: str) -> str:
         f"Judge {escape(report.judge)}, label set `{report.label_set[:12]}`.",
         table([["measure", "value (95% interval)"], *_figure_rows(overall)]),
         people_markdown(report.people),
-        *_plots(report),
+        *plots(report),
         "## By principle",
         table(_principle_rows(report.by_principle)),
     ]
@@ -68,72 +31,7 @@ def report_markdown(report: AuditReport, *, title: str) -> str:
             "Drawn by doubt: low margin, orders that disagree, votes that disagree. Give verdicts with the deployment "
             "**audit-labels**, or in bulk with `charter labels audit export`.",
         ]
-    return _fitted(parts, [pair_markdown(pair) for pair in report.sampled])
-
-
-def pair_markdown(sampled: SampledPair) -> str:
-    """One pair, folded: texts, principle, probabilities in both orders, rationales, people's verdicts."""
-    label, pair = sampled.labelled.label, sampled.labelled.pair
-    p = "-" if label.p is None else f"{label.p:.2f}"
-    heading = f"{escape_html(label.status)}, p {p}: {escape_html(pair.prompt[-1]['content'], limit=80)}"
-    body = [f"<b>{escape_html(m['role'])}</b><br>{html_block(m['content'])}" for m in pair.prompt[-_TURNS:]]
-    body += [f"<b>response {name}</b><br>{html_block(text)}" for name, text in (("a", pair.a), ("b", pair.b))]
-    body.append(judged(sampled))
-    for verdict in sampled.verdicts:
-        note = f": {html_block(verdict.why, lines=5)}" if verdict.why else ""
-        body.append(f"<b>{escape_html(verdict.who)}</b> says {escape_html(verdict.winner)}{note}")
-    return _folded(heading, "<br><br>".join(body))
-
-
-def _folded(heading: str, html: str) -> str:
-    """Prefect's page folds what is one block of HTML; Markdown between the tags would stand below, unfolded."""
-    return f"<details><summary>{heading}</summary>{html}</details>"
-
-
-def html_block(text: str, *, lines: int = _LINES) -> str:
-    """`block` inside an HTML element."""
-    return block(text, lines=lines, escaped=escape_html)
-
-
-def judged(sampled: SampledPair) -> str:
-    """What the judge was asked about a pair and what it said, as HTML; probabilities are for response a."""
-    label = sampled.labelled.label
-    rows = [["principle", "order", "status", "P(a)"]]
-    rows += [[j.principle_id, j.order, j.reading.status, _p_of_a(j)] for j in sampled.explanation.judgements]
-    detail = "" if label.detail is None else f" ({escape_html(label.detail)})"
-    spread = "" if label.spread is None else f", spread of the votes {label.spread:.2f}"
-    parts = [
-        f"label <code>{label.digest[:12]}</code>: <b>{escape_html(label.status)}</b>{detail}, P(a) "
-        f"{_number(label.p)} (a first {_number(label.p_ab)}, b first {_number(label.p_ba)}){spread}",
-        _html_table(rows),
-    ]
-    questions = {j.principle_id: j.question for j in sampled.explanation.judgements}
-    parts += [f"{escape_html(name)}: {escape_html(question)}" for name, question in questions.items()]
-    for j in sampled.explanation.judgements:
-        if j.reading.text:
-            said = html_block(j.reading.text, lines=12)
-            parts.append(f"rationale ({escape_html(j.principle_id)}, {escape_html(j.order)}): {said}")
-    return "<br>".join(parts)
-
-
-def _html_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table as HTML; cells are escaped."""
-    lines = ["".join(f"<td>{escape_html(cell)}&#160;&#160;</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, lines: int = _LINES) -> str:
-    """A page for a reviewer: the pairs under the letters that the form uses, the judge's view folded away."""
-    parts = [heading]
-    size = min(_SIZE, LONGEST_BODY // (8 * max(1, len(pairs))))
-    for number, (sampled, shown) in enumerate(pairs, start=1):
-        key = "A is response a, B is response b" if shown == "ab" else "A is response b, B is response a"
-        parts += [
-            f"### Pair {number}",
-            _texts(sampled.labelled.pair, shown, names=("A", "B"), lines=lines, size=size),
-            _folded("What the judge says, for afterwards", f"Here {key}.<br>{judged(sampled)}"),
-        ]
-    return _fitted(parts, [])
+    return fitted(parts, [pair_markdown(pair) for pair in report.sampled])
 
 
 def card_markdown(card: Card, *, title: str) -> str:
@@ -178,34 +76,6 @@ def people_markdown(people: Agreement) -> str:
     )
 
 
-def _texts(
-    pair: Pair, shown: Order, *, names: tuple[str, str], lines: int = _LINES, size: int = _SIZE
-) -> str:
-    texts = {"a": pair.a, "b": pair.b}
-    parts = [
-        f"**{escape(m['role'])}**<br>{block(m['content'], lines=lines, size=size)}"
-        for m in pair.prompt[-_TURNS:]
-    ]
-    if len(pair.prompt) > _TURNS:
-        parts.insert(0, f"<em>{len(pair.prompt) - _TURNS} earlier turns</em>")
-    parts += [
-        f"**{name}**<br>{block(texts[response], lines=lines, size=size)}"
-        for name, response in zip(names, shown, strict=True)
-    ]
-    return "\n\n".join(parts)
-
-
-def _p_of_a(j: ExplainedJudgement) -> str:
-    if j.reading.logprobs is None:
-        return "-"
-    by_name = dict(zip(j.order, normalised(j.reading.logprobs), strict=True))
-    return (
-        f"{by_name['a']:.3f}"
-        if len(j.order) == 2
-        else ", ".join(f"{name} {by_name[name]:.2f}" for name in sorted(by_name))
-    )
-
-
 def _figure_rows(f: LabelFigures) -> list[list[str]]:
     statuses = ", ".join(f"{f.statuses[status]:,} {status}" for status in STATUSES if f.statuses[status])
     return [
@@ -215,8 +85,8 @@ def _figure_rows(f: LabelFigures) -> list[list[str]]:
         ["same winner in both orders", _share(f.same_in_both_orders)],
         ["flips with the order", _share(f.flips)],
         ["flips that go to the first slot", _share(f.flips_to_first)],
-        ["the first slot's lead in probability", _number(f.mean_lead, sign=True)],
-        ["distance of the two orders", _number(f.mean_difference)],
+        ["the first slot's lead in probability", three_places(f.mean_lead, sign=True)],
+        ["distance of the two orders", three_places(f.mean_difference)],
         ["chose the longer response", _share(f.chose_longer)],
     ]
 
@@ -224,7 +94,12 @@ def _figure_rows(f: LabelFigures) -> list[list[str]]:
 def _principle_rows(found: dict[str, LabelFigures]) -> list[list[str]]:
     rows = [["principle", "labels", "decided", "flips", "first slot", "longer"]]
     for name, f in list(found.items())[:_SHOWN_PRINCIPLES]:
-        shares = [_share(f.decided), _share(f.flips), _number(f.mean_lead, sign=True), _share(f.chose_longer)]
+        shares = [
+            _share(f.decided),
+            _share(f.flips),
+            three_places(f.mean_lead, sign=True),
+            _share(f.chose_longer),
+        ]
         rows.append([name, f"{f.labels:,}", *shares])
     return rows
 
@@ -243,83 +118,13 @@ def _overlap_rows(card: Card) -> list[list[str]]:
                         " and ".join(both),
                         f"{overlap.same.of:,}",
                         share,
-                        _number(overlap.correlation, sign=True),
+                        three_places(overlap.correlation, sign=True),
                     ]
                 )
     return rows[: 1 + 4 * _SHOWN_PRINCIPLES]
-
-
-def _plots(report: AuditReport) -> list[str]:
-    overall = report.overall
-
-    def margins(ink: str) -> Figure:
-        figure, axes = _axes(ink)
-        axes.bar([(i + 0.5) / BINS for i in range(BINS)], overall.margins, width=0.9 / BINS, color=PROXY)
-        axes.set_xlabel("margin: 2 |p - 1/2|")
-        axes.set_ylabel("labels")
-        return figure
-
-    names = list(report.by_principle)[:20]
-
-    def flips(ink: str) -> Figure:
-        figure, axes = _axes(ink, height=0.8 + 0.28 * len(names))
-        shares = [report.by_principle[name].flips for name in names]
-        errors = [
-            [(s.share or 0) - s.low if s.of else 0 for s in shares],
-            [s.high - (s.share or 0) if s.of else 0 for s in shares],
-        ]
-        # "$" would start a formula in a label.
-        labels = [printable(name)[:30].replace("$", r"\$") for name in names]
-        axes.barh(range(len(names)), [s.share or 0 for s in shares], xerr=errors, color=PROXY, ecolor=ink)
-        axes.set_yticks(range(len(names)), labels)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1)
-        axes.set_xlabel("flips with the order, 95% interval")
-        return figure
-
-    return [
-        _image("How sure the judge is", margins),
-        *([_image("Flips by principle", flips)] if names else []),
-    ]
-
-
-def _image(text: str, draw: Callable[[str], Figure]) -> str:
-    return f"![{escape(text)}]({png_uri(draw)})"
-
-
-def _axes(ink: str, *, height: float = 2.6) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.tick_params(colors=ink, labelsize=8)
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
-    return figure, axes
-
-
-def _fitted(parts: Sequence[str], pairs: Sequence[str]) -> str:
-    """The parts, then as many pairs as fit."""
-    out = io.StringIO()
-    size = 0
-    for number, part in enumerate((*parts, *pairs)):
-        length = len(part.encode()) + 2
-        if size + length > LONGEST_BODY:
-            left = len(parts) + len(pairs) - number
-            out.write(
-                f"\n\n<em>{left} more do not fit here; see them with `charter labels audit export`.</em>"
-            )
-            break
-        out.write(("\n\n" if number else "") + part)
-        size += length
-    return out.getvalue()
 
 
 def _share(found: Share) -> str:
     if found.share is None:
         return "-"
     return f"{found.share:.1%} [{100 * found.low:.0f}-{100 * found.high:.0f}] of {found.of:,}"
-
-
-def _number(value: float | None, *, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:{'+' if sign else ''}.3f}"

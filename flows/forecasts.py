@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from constitution import Constitution
 from flows.config.trainers import PreferenceSection
-from flows.judge_forecast import CHARACTERS_PER_TOKEN, SAMPLE, JudgeForecast, JudgeForecaster, Speed
-from flows.models import is_hub_id
-from flows.prompts import read_prompts
-from judges import Pair
-from training.data import read_examples, read_rows
+from flows.forecast_inputs import WORLD_PROMPT, ForecastInputs
+from flows.judge_forecast import SAMPLE, JudgeForecast, JudgeForecaster, Speed
+from training.data import read_examples
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -26,8 +20,6 @@ if TYPE_CHECKING:
 
 # Bytes of a row beside its texts, and of a judgement in the ledger (measured: docs/ledger.md).
 ROW, JUDGEMENT = 250, 320
-# A world's prompts before they are written, in bytes.
-_WORLD_PROMPT = 60
 _Estimate = dict[str, Any]
 
 
@@ -35,20 +27,20 @@ class Forecaster:
     """One method a stage, each giving the fields of its `StageForecast`; `finished` tells of stages that are done."""
 
     def __init__(self, config: RunConfig, constitution: Constitution, run: RunDirectory) -> None:
-        self._config, self._run = config, run
-        self._done: dict[str, Manifest] = {}
+        self._config = config
+        self._inputs = ForecastInputs(config, run)
         own = f"sqlite:///{run.path / 'ledger.db'}" if isinstance(config.runs_dir, Path) else None
         self._judge = JudgeForecaster(config, constitution, ledger=config.labels.ledger or own)
 
     def finished(self, stage: str, manifest: Manifest) -> None:
         """This stage's result is there and will be reused."""
-        self._done[stage] = manifest
+        self._inputs.finished(stage, manifest)
 
     def speed(self, given: float | None, *, measure: bool) -> Speed | None:
         """The judge's speed; a probe asks about pairs of this run, or about its prompts with filled answers."""
         probe = None
         if measure and given is None:
-            pairs = self._pairs() or self._made_up("rl", answer=" ".join(["and so it goes on"] * 12))
+            pairs = self._inputs.pairs() or self._inputs.made_up(answer=" ".join(["and so it goes on"] * 12))
             probe = pairs[:SAMPLE]
         return self._judge.speed(given=given, probe=probe)
 
@@ -56,12 +48,15 @@ class Forecaster:
         """The microworld's own rows."""
         assert self._config.world is not None
         rows = sum(self._config.world.model_dump().values())
-        return {"disk_bytes": rows * (_WORLD_PROMPT + ROW), "source": f"{rows:,} rows"}
+        return {"disk_bytes": rows * (WORLD_PROMPT + ROW), "source": f"{rows:,} rows"}
 
     def prompts(self) -> _Estimate:
         """The prompts in one form."""
-        total = sum(self._count(purpose) for purpose in ("sl", "sl_benign", "rl", "eval"))
-        return {"disk_bytes": round(total * (self._prompt_bytes + 120)), "source": f"{total:,} prompts"}
+        total = sum(self._inputs.count(purpose) for purpose in ("sl", "sl_benign", "rl", "eval"))
+        return {
+            "disk_bytes": round(total * (self._inputs.prompt_bytes + 120)),
+            "source": f"{total:,} prompts",
+        }
 
     def judge_exam(self) -> _Estimate:
         """The known pairs, and at most `probe_pairs` of them again for every probe."""
@@ -72,10 +67,10 @@ class Forecaster:
         known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
         pairs = len(known) or exam.generated
         probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(WISHES))
-        sample = known[:SAMPLE] or self._made_up("rl", answer=" ".join(["an answer of some length"] * 8))
+        sample = known[:SAMPLE] or self._inputs.made_up(answer=" ".join(["an answer of some length"] * 8))
         forecast = self._judge.of_prompts(pairs + probes, sample, answer_tokens=0)
         found = self._judged(forecast)
-        disk = self._label_bytes(forecast, pairs + probes, 2 * self._prompt_bytes)
+        disk = self._label_bytes(forecast, pairs + probes, 2 * self._inputs.prompt_bytes)
         return {**found, "disk_bytes": disk, "source": f"at most; {pairs} known pairs and {probes} probes"}
 
     def helpful_sft(self) -> _Estimate:
@@ -87,64 +82,66 @@ class Forecaster:
             source = "64 tokens an example assumed"
         else:
             examples = read_examples([own.path])
-            items, tokens = len(examples), self._example_tokens(examples)
+            items, tokens = len(examples), self._inputs.example_tokens(examples)
             source = "counted on the demonstrations"
         return self._training(section, items, tokens, source=f"{items:,} demonstrations; {source}")
 
     def critique_revision(self) -> _Estimate:
         """An answer to every prompt, then a critique and a revision of those that may be harmful."""
         section = self._config.critique_revision
-        red, benign = self._count("sl"), self._count("sl_benign")
+        red, benign = self._inputs.count("sl"), self._inputs.count("sl_benign")
         drawn = {
             "response": red + benign,
             "critique": red * section.revisions,
             "revision": red * section.revisions,
         }
         tokens = sum(n * getattr(section, kind).max_new_tokens for kind, n in drawn.items())
-        texts = tokens * self._bytes_per_token
+        texts = tokens * self._inputs.bytes_per_token
         # Every text lies in its part and in its chain, the last one in sft.jsonl too.
-        disk = 2 * texts + drawn["response"] * (2 * self._prompt_bytes + 2 * ROW)
-        disk += drawn["response"] * section.revision.max_new_tokens * self._bytes_per_token
+        disk = 2 * texts + drawn["response"] * (2 * self._inputs.prompt_bytes + 2 * ROW)
+        disk += drawn["response"] * section.revision.max_new_tokens * self._inputs.bytes_per_token
         return self._sampling(sum(drawn.values()), tokens, disk)
 
     def sl_cai(self) -> _Estimate:
         """As many examples as chains come through."""
-        made = self._metrics("critique_revision")
+        made = self._inputs.metrics("critique_revision")
         items = (
-            made["revised"] + made["harmless_kept"] if made else self._count("sl") + self._count("sl_benign")
+            made["revised"] + made["harmless_kept"]
+            if made
+            else self._inputs.count("sl") + self._inputs.count("sl_benign")
         )
         longest = self._config.critique_revision.revision.max_new_tokens
         source = f"{'' if made else 'at most '}{items:,} examples, answers as long as they may be"
-        return self._training(self._config.sl_cai, items, self._prompt_tokens + longest, source=source)
+        return self._training(self._config.sl_cai, items, self._inputs.prompt_tokens + longest, source=source)
 
     def pairs(self) -> _Estimate:
         """Two answers to every prompt."""
-        prompts, longest = self._count("rl"), self._config.pairs.sampling.max_new_tokens
-        answer = longest * self._bytes_per_token
+        prompts, longest = self._inputs.count("rl"), self._config.pairs.sampling.max_new_tokens
+        answer = longest * self._inputs.bytes_per_token
         # Each answer lies in its part and in its pair.
-        disk = prompts * (4 * answer + self._prompt_bytes + 2 * ROW)
+        disk = prompts * (4 * answer + self._inputs.prompt_bytes + 2 * ROW)
         return self._sampling(2 * prompts, 2 * prompts * longest, disk)
 
     def labels(self) -> _Estimate:
         """What the ledger lacks, or the most that the prompts can come to."""
-        pairs = self._pairs()
+        pairs = self._inputs.pairs()
         if pairs:
             forecast, count = self._judge.of_pairs(pairs), len(pairs)
             answers = sum(len(p.a.encode()) + len(p.b.encode()) for p in pairs) / count
         else:
-            count, longest = self._count("rl"), self._config.pairs.sampling.max_new_tokens
-            forecast = self._judge.of_prompts(count, self._made_up("rl", answer=""), answer_tokens=longest)
-            answers = 2 * longest * self._bytes_per_token
+            count, longest = self._inputs.count("rl"), self._config.pairs.sampling.max_new_tokens
+            forecast = self._judge.of_prompts(count, self._inputs.made_up(answer=""), answer_tokens=longest)
+            answers = 2 * longest * self._inputs.bytes_per_token
         return self._judged(forecast) | {"disk_bytes": self._label_bytes(forecast, count, answers)}
 
     def reward_model(self) -> _Estimate:
         """As many models as the section asks for, from the labels that may train."""
         section = self._config.reward_model
-        made = self._metrics("labels")
+        made = self._inputs.metrics("labels")
         usable = made["usable"] if made else self._labelled()
         items = max(1, round(usable * (1 - section.held_out)))
         models = section.ensemble * max(1, len(section.dimensions))
-        tokens = self._prompt_tokens + 2 * self._config.pairs.sampling.max_new_tokens
+        tokens = self._inputs.prompt_tokens + 2 * self._config.pairs.sampling.max_new_tokens
         source = f"{'' if made else 'at most '}{items:,} pairs, answers as long as they may be"
         one = self._training(section, items, tokens, source=source, logits=False)
         several = ("steps", "trained_tokens", "disk_bytes")
@@ -154,28 +151,30 @@ class Forecaster:
         """Sampling and learning step by step, or a pass over the labels."""
         section: Any = self._config.rl
         if isinstance(section, PreferenceSection):
-            made = self._metrics("labels")
+            made = self._inputs.metrics("labels")
             items = made["usable"] if made else self._labelled()
-            tokens = 2 * (self._prompt_tokens + self._config.pairs.sampling.max_new_tokens)
+            tokens = 2 * (self._inputs.prompt_tokens + self._config.pairs.sampling.max_new_tokens)
             return self._training(section, items, tokens, source=f"{items:,} pairs", copies=1)
         samples = section.steps * section.batch_size
         sampled = samples * section.max_new_tokens
         # Beside the policy: a frozen reference and the reward model, and PPO's value model, which trains.
         trained_more = 1 if section.method == "ppo" else 0
         logged = min(section.log_samples, section.batch_size) * section.steps
-        kept = logged * (self._prompt_bytes + section.max_new_tokens * self._bytes_per_token + ROW)
+        kept = logged * (
+            self._inputs.prompt_bytes + section.max_new_tokens * self._inputs.bytes_per_token + ROW
+        )
         found = {
             "samples": samples,
             "sampled_tokens": sampled,
             "steps": section.steps,
             "trained_tokens": sampled * section.epochs,
             "memory_bytes": self._memory(section, frozen=2, trained=1 + trained_more),
-            "disk_bytes": round(self._model_bytes + kept),
+            "disk_bytes": round(self._inputs.model_bytes + kept),
             "source": "answers as long as they may be",
         }
         if section.reward.judge is not None:
             asked = self._judge.of_prompts(
-                samples, self._made_up("rl", answer=""), answer_tokens=section.max_new_tokens
+                samples, self._inputs.made_up(answer=""), answer_tokens=section.max_new_tokens
             )
             found |= self._judged(asked)
         return found
@@ -184,14 +183,14 @@ class Forecaster:
         """All models answer the held-out prompts."""
         section = self._config.evaluate
         roles = 3 + self._config.has_demonstrations
-        answers = roles * section.samples_per_prompt * self._count("eval")
+        answers = roles * section.samples_per_prompt * self._inputs.count("eval")
         tokens = answers * section.sampling.max_new_tokens
-        disk = answers * (3 * section.sampling.max_new_tokens * self._bytes_per_token + 2 * ROW)
-        return self._sampling(answers, tokens, disk + self._count("eval") * self._prompt_bytes)
+        disk = answers * (3 * section.sampling.max_new_tokens * self._inputs.bytes_per_token + 2 * ROW)
+        return self._sampling(answers, tokens, disk + self._inputs.count("eval") * self._inputs.prompt_bytes)
 
     def _labelled(self) -> int:
-        made = self._metrics("pairs")
-        return made["pairs"] if made else self._count("rl")
+        made = self._inputs.metrics("pairs")
+        return made["pairs"] if made else self._inputs.count("rl")
 
     def _judged(self, forecast: JudgeForecast) -> _Estimate:
         return {
@@ -205,8 +204,8 @@ class Forecaster:
     def _label_bytes(self, forecast: JudgeForecast, pairs: int, answers: float) -> int:
         """Rows of labels and preferences, and what the ledger grows by: judgements, labels, texts, rationales."""
         written = forecast.completion_tokens - forecast.judgements
-        ledger = JUDGEMENT * forecast.judgements + written * self._bytes_per_token + 4 * ROW * pairs
-        texts = self._prompt_bytes + answers
+        ledger = JUDGEMENT * forecast.judgements + written * self._inputs.bytes_per_token + 4 * ROW * pairs
+        texts = self._inputs.prompt_bytes + answers
         return round(ledger + pairs * (2 * ROW + 2.5 * texts))
 
     def _sampling(self, samples: int, tokens: float, disk: float) -> _Estimate:
@@ -226,7 +225,7 @@ class Forecaster:
             "steps": done,
             "trained_tokens": round(tokens * items * section.epochs * done / max(1, steps)),
             "memory_bytes": self._memory(section, frozen=copies, trained=1, logits=logits),
-            "disk_bytes": round(self._model_bytes + 300 * done),
+            "disk_bytes": round(self._inputs.model_bytes + 300 * done),
             "source": source,
         }
 
@@ -247,101 +246,3 @@ class Forecaster:
         if logits:
             activations += (14 if bf16 else 12) * tokens * size.vocabulary
         return round(trained * own + frozen * 4 * size.parameters + activations)
-
-    def _metrics(self, stage: str) -> Mapping[str, Any] | None:
-        return self._done[stage].metrics if stage in self._done else None
-
-    def _output(self, stage: str, name: str) -> Path | None:
-        manifest = self._done.get(stage)
-        if manifest is None or name not in manifest.outputs:
-            return None
-        self._run.fetch(stage, manifest, models=False)
-        return self._run.stage_path(stage, manifest.key) / manifest.outputs[name].path
-
-    def _pairs(self) -> list[Pair]:
-        path = self._output("pairs", "pairs")
-        return [] if path is None else [Pair.from_row(row) for _, row in read_rows(path)]
-
-    def _count(self, purpose: str) -> int:
-        """How many prompts there are for a purpose; what is too long for the model is known once `prompts` ran."""
-        made = self._metrics("prompts")
-        if made is not None:
-            return made.get(purpose, 0)
-        if self._config.prompts is None:
-            assert self._config.world is not None
-            return getattr(self._config.world, purpose, 0)  # the world's own `sl` holds both kinds
-        return len(self._read(purpose))
-
-    def _read(self, purpose: str) -> list[Any]:
-        if self._config.prompts is None:
-            path = self._output("prompts", purpose) or self._output("world", f"prompts_{purpose}")
-            return [] if path is None else read_prompts(path)
-        source = getattr(self._config.prompts, purpose)
-        return [] if source is None else read_prompts(source.path, limit=source.limit)
-
-    @cached_property
-    def _sample(self) -> list[Any]:
-        return self._read("rl")[:SAMPLE]
-
-    def _made_up(self, purpose: str, *, answer: str) -> list[Pair]:
-        """Pairs of real prompts with this answer, for counting and probing."""
-        return [
-            Pair(id=f"plan-{p.id}", prompt=tuple(p.prompt), a=answer, b=f"{answer} ") for p in self._sample
-        ] or [
-            Pair(
-                id="plan",
-                prompt=({"role": "user", "content": "x" * _WORLD_PROMPT},),
-                a=answer,
-                b=f"{answer} ",
-            )
-        ]
-
-    @cached_property
-    def _prompt_bytes(self) -> float:
-        if not self._sample:
-            return _WORLD_PROMPT
-        return sum(len(json.dumps(p.prompt, ensure_ascii=False).encode()) for p in self._sample) / len(
-            self._sample
-        )
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        base = self._config.models.base
-        if is_hub_id(base) and not Path(base).is_dir():
-            return None
-        from training.models import load_tokenizer
-
-        return load_tokenizer(base)
-
-    @cached_property
-    def _prompt_tokens(self) -> float:
-        if self._tokenizer is None or not self._sample:
-            return self._prompt_bytes / CHARACTERS_PER_TOKEN
-        from training.chat import encode_prompt
-
-        lengths = [len(encode_prompt(self._tokenizer, p.prompt)) for p in self._sample]
-        return sum(lengths) / len(lengths)
-
-    @cached_property
-    def _bytes_per_token(self) -> float:
-        """Of the prompts' own words under the model's tokenizer."""
-        texts = [m["content"] for p in self._sample for m in p.prompt]
-        if self._tokenizer is None or not texts:
-            return CHARACTERS_PER_TOKEN
-        tokens = sum(len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"])
-        return sum(len(text.encode()) for text in texts) / max(1, tokens)
-
-    def _example_tokens(self, examples: Sequence[Any]) -> float:
-        if self._tokenizer is None:
-            texts = ["".join(m["content"] for m in e.messages) for e in islice(examples, SAMPLE)]
-            return sum(map(len, texts)) / CHARACTERS_PER_TOKEN / max(1, len(texts))
-        from training.chat import encode_conversation
-
-        lengths = [len(encode_conversation(self._tokenizer, e.messages)[0]) for e in islice(examples, SAMPLE)]
-        return sum(lengths) / max(1, len(lengths))
-
-    @cached_property
-    def _model_bytes(self) -> float:
-        """The base model's weights, whose number format the trained ones keep, and its tokenizer; 0 for a hub's."""
-        base = Path(self._config.models.base)
-        return float(sum(p.stat().st_size for p in base.glob("*") if p.is_file())) if base.is_dir() else 0.0

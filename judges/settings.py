@@ -63,10 +63,10 @@ class LabelSettings(BaseModel):
         description="Orders that name different winners and differ by more than this are inconsistent.",
     )
     batch_pairs: int = Field(
-        default=64,
+        default=256,
         ge=1,
         le=4096,
-        description="Pairs asked and committed together; at most these are asked again.",
+        description="Pairs asked and committed together, and at most asked again; few leave a server idle in between.",
     )
 
     @model_validator(mode="after")

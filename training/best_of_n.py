@@ -23,7 +23,8 @@ from training import cli
 from training.config import Strict
 from training.data import Prompt, read_prompts
 from training.errors import TrainingError
-from training.models import check_model, load_causal_lm, load_tokenizer
+from training.model_files import check_model
+from training.models import load_causal_lm, load_tokenizer
 from training.reward_config import ModelTerm, RewardTerm
 from training.rewards import RewardFn, build_reward, check_terms
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from training.adapters import add_lora
 from training.chat import encode_prompt
 from training.data import Prompt
 from training.errors import TrainingError
 from training.experience import Rollout
-from training.models import add_lora, load_causal_lm
+from training.models import load_causal_lm
 from training.policy import without_adapter
 from training.rewards import Reward
 from training.rl_config import RLConfig

@@ -18,10 +18,12 @@ import torch
 
 from training import cli
 from training import dpo_losses as losses
+from training.adapters import make_trainable
 from training.attention import choose_layout
 from training.export import export
 from training.logprobs import selected_logprobs, sum_by_branch
-from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
+from training.model_files import check_model
+from training.models import check_fit, load_causal_lm, load_tokenizer
 from training.packing import Layout, Tree, pack
 from training.pairs import PairItem, encode_pairs, load_pairs
 from training.plan import announce, plan_supervised

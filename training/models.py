@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from training.chat import stop_token_ids
 from training.errors import TrainingError
-from training.safetensors_files import check_safetensors
-
-if TYPE_CHECKING:
-    from training.config import LoraConfig, TrainConfig
-
-# What a class is called that continues a text.
-_CAUSAL = ("CausalLM", "LMHead", "ConditionalGeneration")
-
-
-def check_model(ref: str, *, head: str | None = None) -> None:
-    """Look at a local model directory before anything heavy is loaded.
-
-    `head` is `causal` (a language model's head is needed) or `reward` (a sequence-classification head with
-    one label). A `ref` that is no local path is left to the hub's own errors.
-
-    Raises TrainingError.
-    """
-    path = Path(ref)
-    if not path.exists():
-        if ref.count("/") == 1 and not ref.startswith((".", "/")):
-            return
-        raise TrainingError(f"model {ref}: no such directory")
-    if not path.is_dir():
-        raise TrainingError(
-            f"model {ref}: is a file; a model is a directory with config.json and safetensors"
-        )
-    if not any(path.iterdir()):
-        raise TrainingError(f"model {ref}: the directory is empty")
-    config_path = path / "config.json"
-    if not config_path.exists():
-        if (path / "adapter_config.json").exists():
-            raise TrainingError(f"model {ref}: is a LoRA adapter; merge it into its base model first")
-        raise TrainingError(f"model {ref}: has no config.json")
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrainingError(f"{config_path}: is not JSON: {error}") from error
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        raise TrainingError(f"model {ref}: has no safetensors weights")
-    for file in weights:
-        check_safetensors(file)
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    is_reward = "SequenceClassification" in architecture
-    if head == "causal" and is_reward:
-        raise TrainingError(
-            f"model {ref}: {architecture} has a classification head; a causal language model is needed"
-        )
-    if head == "causal" and architecture != "unknown" and not any(name in architecture for name in _CAUSAL):
-        raise TrainingError(
-            f"model {ref}: {architecture} does not continue a text; a causal language model is needed"
-        )
-    if head == "reward" and not is_reward:
-        raise TrainingError(
-            f"model {ref}: {architecture} has no reward head; train one with training.reward_model"
-        )
-    labels = config.get("num_labels") or len(config.get("id2label") or {0: 0, 1: 1})
-    if head == "reward" and labels != 1:
-        raise TrainingError(f"model {ref}: has {labels} labels; a reward model has one")
+from training.model_files import check_model
 
 
 def load_tokenizer(ref: str) -> Any:
@@ -204,43 +145,6 @@ def is_decoder(model: Any) -> bool:
     """Whether attention is causal: the classifiers of decoders, and only they, call their head `score`."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return hasattr(inner, "score")
-
-
-def add_lora(model: Any, config: LoraConfig, *, task: str, seed: int) -> Any:
-    """Wrap a model in trainable low-rank adapters; its base weights are frozen.
-
-    `task` is CAUSAL_LM or SEQ_CLS. The reference policy is then the same model inside
-    `with model.disable_adapter():`. Adapters of one `seed` start alike, in whichever process.
-
-    Raises TrainingError when peft is not installed or no module matches.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise TrainingError("lora needs the peft library: pip install 'charter[lora]'") from error
-    modules = config.target_modules
-    settings = peft.LoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]
-        lora_dropout=config.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        task_type=task,
-    )
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return peft.get_peft_model(model, settings)
-    except ValueError as error:
-        raise TrainingError(f"lora.target_modules: {' '.join(str(error).split())}") from error
-
-
-def make_trainable(model: Any, config: TrainConfig, *, task: str) -> Any:
-    """Adapters and gradient checkpointing as the config asks, in training mode."""
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if config.lora:
-        model = add_lora(model, config.lora, task=task, seed=config.seed)
-    return model.train()
 
 
 def check_fit(model: Any, tokenizer: Any, longest: int) -> None:

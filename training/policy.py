@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from training.adapters import make_trainable
 from training.attention import backbone, choose_layout, model_inputs
 from training.errors import TrainingError
 from training.logprobs import selected_logits
-from training.models import is_decoder, load_sequence_classifier, load_tokenizer, make_trainable, score_head
+from training.models import is_decoder, load_sequence_classifier, load_tokenizer, score_head
 from training.packing import Packed
 from training.reward_config import EnsembleTerm, ModelTerm
 from training.rl_config import PPOConfig

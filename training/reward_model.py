@@ -17,17 +17,11 @@ from typing import Any
 import torch
 
 from training import cli
+from training.adapters import make_trainable
 from training.attention import choose_layout
 from training.export import export
-from training.models import (
-    check_fit,
-    check_model,
-    is_decoder,
-    load_sequence_classifier,
-    load_tokenizer,
-    make_trainable,
-    reward_pad_token,
-)
+from training.model_files import check_model
+from training.models import check_fit, is_decoder, load_sequence_classifier, load_tokenizer, reward_pad_token
 from training.packing import Layout, pack
 from training.pairs import PairItem, encode_pairs, load_pairs
 from training.plan import announce, plan_supervised

@@ -20,7 +20,7 @@ from training import checkers
 from training.chat import Conversation
 from training.data import Prompt
 from training.errors import TrainingError
-from training.models import check_model
+from training.model_files import check_model
 from training.reward_config import (
     CallableTerm,
     CheckerTerm,

@@ -24,7 +24,8 @@ from training.interrupt import StopRequest
 from training.kl_control import KLController
 from training.measure import measure
 from training.metrics import MetricsLog, Progress
-from training.models import check_model, load_tokenizer, save_model
+from training.model_files import check_model
+from training.models import load_tokenizer, save_model
 from training.optim import schedule
 from training.plan import announce
 from training.pretrain_mix import PretrainMix

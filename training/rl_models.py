@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from training.models import check_fit, load_causal_lm, make_trainable
+from training.adapters import make_trainable
+from training.models import check_fit, load_causal_lm
 from training.policy import PolicyModule, ValueModule, load_value_model, switch_dropout_off
 from training.rl_config import PPOConfig, RLConfig
 from training.rl_update import Trained

@@ -18,13 +18,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from training import cli
+from training.adapters import make_trainable
 from training.attention import choose_layout
 from training.chat import encode_conversation, encode_prompt, encode_response
 from training.data import Example, read_examples
 from training.errors import TrainingError
 from training.export import export
 from training.logprobs import selected_logits
-from training.models import check_fit, check_model, load_causal_lm, load_tokenizer, make_trainable
+from training.model_files import check_model
+from training.models import check_fit, load_causal_lm, load_tokenizer
 from training.packing import Tree, pack
 from training.plan import announce, plan_supervised
 from training.run import Run, TrainResult

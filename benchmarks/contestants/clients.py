@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,25 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def one_request_each(url: str, model: str, calls: Sequence[Call], *, concurrency: int) -> int:
-    """Every call as a chat of its own, `concurrency` in flight; returns how many came back with log probabilities."""
+    """Every call as a chat of its own, `concurrency` in flight, asked again twice where the connection broke, as
+    OpenAI's client does; returns how many came back with log probabilities."""
+    address = f"{url}/chat/completions"
 
     async def run() -> int:
         gate = asyncio.Semaphore(concurrency)
         limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         async with httpx.AsyncClient(timeout=300, limits=limits, trust_env=False) as client:
 
+            async def post(call: Call) -> httpx.Response:
+                for _ in range(2):  # a server may close a connection just as it is taken up again
+                    with suppress(httpx.ReadError, httpx.RemoteProtocolError):
+                        return await client.post(address, json={"model": model, **chat_body(call)})
+                return await client.post(address, json={"model": model, **chat_body(call)})
+
             async def ask(call: Call) -> bool:
                 async with gate:
-                    response = await client.post(
-                        f"{url}/chat/completions", json={"model": model, **chat_body(call)}
-                    )
-                    return bool(response.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"])
+                    answer = (await post(call)).json()["choices"][0]
+                    return bool(answer["logprobs"]["content"][0]["top_logprobs"])
 
             return sum(await asyncio.gather(*map(ask, calls)))
 

@@ -5,41 +5,14 @@ Exit codes: 0 fine, 1 `check` found something, 2 a mistake in the command or in 
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from constitution.model import ConstitutionError
-
-Command = Callable[..., Any]
-
-
-def _one_line_errors(command: Command) -> Command:
-    """A bad file is one line on stderr and exit code 2, never a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except ConstitutionError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-    return run
-
-
-_root = click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="CHARTER_CONSTITUTIONS",
-    show_envvar=True,
-    help="Folder of constitutions. Default: ./constitutions if it exists, else the shipped library.",
-)
+from flows.cli.constitution_options import one_line_errors, root_option
+from flows.cli.constitution_plan import plan
 
 
 @click.group(name="constitution")
@@ -50,10 +23,13 @@ def constitution() -> None:
     """
 
 
+constitution.add_command(plan)
+
+
 @constitution.command()
 @click.argument("targets", nargs=-1, metavar="[REF|FILE]...")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def check(targets: tuple[str, ...], root: Path | None) -> None:
     """Print every problem of the given files or folders, or of the whole library, with its line; exit 1 if any."""
     from constitution.check import check as check_one
@@ -82,8 +58,8 @@ def check(targets: tuple[str, ...], root: Path | None) -> None:
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--markdown", is_flag=True, help="Print Markdown, as the artifact has it.")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def diff(old: str, new: str, markdown: bool, root: Path | None) -> None:
     """Show by principle what differs between two constitutions, words marked."""
     from constitution.diff import diff as compare
@@ -95,68 +71,6 @@ def diff(old: str, new: str, markdown: bool, root: Path | None) -> None:
 
 
 @constitution.command()
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
-@click.option("--ledger", metavar="URL", help="Take pairs, token counts and times from this ledger.")
-@click.option("--pairs", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSONL of pairs.")
-@click.option(
-    "--prompts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSONL of prompts."
-)
-@click.option(
-    "--runs", default=Path("runs"), type=click.Path(file_okay=False, path_type=Path), show_default=True
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws, as in the run.")
-@click.option("--n", default=1, type=click.IntRange(1), show_default=True, help="Principles per pair.")
-@click.option("--revisions", default=1, type=click.IntRange(1), show_default=True, help="Steps per prompt.")
-@click.option("--markdown", is_flag=True, help="Print Markdown, as the artifact has it.")
-@_root
-@_one_line_errors
-def plan(
-    old: str,
-    new: str,
-    ledger: str | None,
-    pairs: Path | None,
-    prompts: Path | None,
-    runs: Path,
-    seed: int,
-    n: int,
-    revisions: int,
-    markdown: bool,
-    root: Path | None,
-) -> None:
-    """Count what an edit makes stale, by principle, and what asking again costs.
-
-    Without --ledger and --pairs the shares are those of 10,000 made-up pairs.
-    """
-    from constitution.descent import affected_runs
-    from constitution.loading import load
-    from constitution.plan import plan as make_plan
-    from constitution.views import plan_markdown, plan_text
-
-    before, after = load(old, root=root), load(new, root=root)
-    statistics = _ledger_statistics(ledger) if ledger else None
-    if pairs is not None:
-        pair_ids = _ids(pairs)
-    elif statistics is not None:
-        pair_ids = sorted({pair for pair, _, _ in statistics.judged()})
-    else:
-        pair_ids = [f"pair-{i}" for i in range(10_000)] if before.comparison and after.comparison else []
-        click.echo("no pairs given: the shares are those of 10,000 made-up pairs", err=True)
-    result = make_plan(
-        before,
-        after,
-        pair_ids=pair_ids,
-        prompt_ids=_ids(prompts) if prompts is not None else (),
-        seed=seed,
-        n=n,
-        revisions=revisions,
-        statistics=statistics,
-    )
-    affected = affected_runs(before, after, _manifests(runs))
-    click.echo(plan_markdown(result, affected) if markdown else plan_text(result, affected))
-
-
-@constitution.command()
 @click.argument("name")
 @click.option(
     "--bump", type=click.Choice(["major", "minor", "patch"]), help="Which part of the version rises."
@@ -164,8 +78,8 @@ def plan(
 @click.option("--version", "version", metavar="X.Y.Z", help="The version itself, instead of --bump.")
 @click.option("-m", "--message", help="What changed and why, for the changelog.")
 @click.option("--relock", metavar="X.Y.Z", help="Make the lost lock entry of a published file again.")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def publish(
     name: str,
     bump: str | None,
@@ -196,8 +110,8 @@ def publish(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--name", required=True, help="Name of the new constitution.")
 @click.option("--dimension", default="harmless", show_default=True, help="Dimension of every principle.")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def import_(file: Path, name: str, dimension: str, root: Path | None) -> None:
     """Make a working file from the paper's or the Hugging Face recipe's JSON, or from a list as text."""
     from constitution.importing import import_text
@@ -225,8 +139,8 @@ def import_(file: Path, name: str, dimension: str, root: Path | None) -> None:
     type=click.Choice(["paper", "instructions", "huggingface", "markdown"]),
     help="paper: critique principles; instructions: comparison principles; both as Bai et al. publish them.",
 )
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def export(ref: str, fmt: str, root: Path | None) -> None:
     """Print a constitution's enabled principles in another project's format."""
     from constitution.exporting import export_text
@@ -236,8 +150,8 @@ def export(ref: str, fmt: str, root: Path | None) -> None:
 
 
 @constitution.command(name="list")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def list_(root: Path | None) -> None:
     """List constitutions: working files, published versions, and whether the working file has moved on."""
     from constitution.library import Library, default_root
@@ -257,53 +171,11 @@ def list_(root: Path | None) -> None:
 
 @constitution.command()
 @click.argument("ref")
-@_root
-@_one_line_errors
+@root_option
+@one_line_errors
 def show(ref: str, root: Path | None) -> None:
     """Print a constitution as Markdown: principles, their share of the draws, digests."""
     from constitution.loading import load
     from constitution.views import constitution_markdown
 
     click.echo(constitution_markdown(load(ref, root=root)), nl=False)
-
-
-def _ids(path: Path) -> list[str]:
-    """The "id" of every line of a JSONL file."""
-    ids = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                ids.append(str(json.loads(line)["id"]))
-            except (ValueError, KeyError, TypeError):
-                raise ConstitutionError(f'{path}:{number}: expected an object with an "id"') from None
-    return ids
-
-
-def _manifests(runs: Path) -> Iterable[dict[str, Any]]:
-    """Every finished attempt of every run in a folder, as `constitution.descent` reads it."""
-    from flows.errors import FlowError
-    from flows.runs import RunDirectory
-
-    for path in sorted(runs.glob("*/run.json")):
-        run = RunDirectory(path.parent)
-        try:
-            attempts = [a for a in run.attempts() if a.status == "finished"]
-        except FlowError as error:
-            click.echo(f"passed over {error}", err=True)
-            continue
-        for attempt in attempts:
-            stages = {
-                name: {"dir": str(path.parent / name / found["key"])}
-                for name, found in attempt.stages.items()
-            }
-            name = f"{path.parent.name}, attempt {attempt.number}"
-            yield {"name": name, "constitution": attempt.constitution, "stages": stages}
-
-
-def _ledger_statistics(url: str) -> Any:
-    from judges import JudgeError, Ledger
-
-    try:
-        return Ledger.open(url).statistics()
-    except JudgeError as error:
-        raise ConstitutionError(str(error)) from None

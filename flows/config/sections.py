@@ -188,8 +188,9 @@ class LabelsSection(
     shard_pairs: int = Field(default=256, ge=1, le=4096)
     """Pairs per task; 64 to 512 keep the overhead of a task small."""
 
-    batch_pairs: int = Field(default=64, ge=1, le=4096)
-    """Pairs asked and committed together; at most these are asked again after a kill."""
+    batch_pairs: int = Field(default=256, ge=1, le=4096)
+    """Pairs asked and committed together; at most these are asked again after a kill. Few leave a server idle between
+    batches, many cost more where a judge is slow or dear."""
 
     ledger: str | None = Field(default=None, pattern=r"^(sqlite|postgresql)(\+\w+)?://[^\s]+$")
     """URL of the ledger's database, without a password (PGPASSWORD carries it); by default ledger.db in the

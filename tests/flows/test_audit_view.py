@@ -8,7 +8,8 @@ import pytest
 
 from constitution import ComparisonPrinciple, Constitution
 from flows.audit_page import given, next_pages
-from flows.audit_view import LONGEST_BODY, block, card_markdown, card_rows, page_markdown, report_markdown
+from flows.audit_pairs import LONGEST_BODY, block, page_markdown
+from flows.audit_view import card_markdown, card_rows, report_markdown
 from judges import Call, JudgeError, LabelSettings, Ledger, Pair, ScriptedJudge, label_pairs
 from judges.audit import audit, record, report_card
 

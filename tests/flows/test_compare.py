@@ -249,6 +249,7 @@ def test_a_runs_models_bring_its_prompts_constitution_and_judge(run_folder, make
         resolve(CompareRequest(models=(f"{run_folder}:best", str(other))))
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 @pytest.mark.slow
 def test_the_flow_leaves_the_comparison_as_an_artifact(found, request_of):

@@ -242,6 +242,7 @@ with open_session(RunRequest(config=sys.argv[1]), Silent()) as session:
 """
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_with_the_same_bytes(finished, tmp_path, make_run, tiny_model):
     """SIGKILL in the middle of training and of judging."""
     path = make_run(tmp_path, tiny_model)

@@ -189,6 +189,7 @@ def run(path: Path, *changes: str, to_stage: str = "rl"):
     return session.outcomes
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ensembles_human_pairs_dimensions_a_judge_and_dpo(tmp_path, make_run, tiny_model, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -19,7 +19,7 @@ from harness.ui import AUTH, CHARTER, ENDED, ROOT, UI, server_of, start_ui, wait
 
 from flows.runs import RunDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.prefect]
 
 STEPS = 300
 

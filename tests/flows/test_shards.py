@@ -232,6 +232,7 @@ def test_a_ray_cluster_of_two_nodes_asks_nothing_twice(ray_cluster, judges, work
     check(result, judges, postgres)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.prefect

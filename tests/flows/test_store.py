@@ -244,6 +244,7 @@ def test_the_configuration_of_a_run_at_a_url(make_run, tiny_model, tmp_path, mon
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.prefect
 def test_a_run_on_s3_goes_on_from_another_machine(s3, make_run, tiny_model, tmp_path):

@@ -47,6 +47,7 @@ def test_the_page():
     assert "| - | - |" in markdown(Sweep(strands=[_strand(0.1, bare)] * 2, fit=None))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_strengths_share_all_but_the_last_stage(tmp_path, make_run, tiny_model, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

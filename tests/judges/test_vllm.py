@@ -124,6 +124,7 @@ def test_labels_from_a_served_judge_are_known_to_the_same_weights_in_process(
     assert (first.asked, second.asked, second.reused) == (80, 0, 40)
 
 
+@pytest.mark.long
 def test_the_server_is_killed_and_restarted_and_the_run_completes(
     environment, tiny_model, tmp_path, make_constitution, make_pairs, monkeypatch
 ):

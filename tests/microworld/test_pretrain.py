@@ -91,6 +91,7 @@ def test_the_tokenizer_keeps_any_text_and_the_letters_are_tokens(tokenizer):
     assert len({*tokenizer.convert_tokens_to_ids(["A", "B"])}) == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_short_run_of_the_command_learns_and_saves_a_model(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer

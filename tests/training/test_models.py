@@ -7,7 +7,8 @@ import json
 import pytest
 
 from training.errors import TrainingError
-from training.models import check_model, load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+from training.model_files import check_model
+from training.models import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
 
 
 @pytest.fixture
