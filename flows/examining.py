@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 import judges.exam
-from constitution import load
+from constitution import Constitution, load
 from flows.files import write_atomically
 from flows.judging import make_judge
 from judges import LabelSettings, Ledger
@@ -18,6 +18,8 @@ from judges.exam.html import html
 from judges.known import KnownPair, read_known_pairs
 
 OUR_PAIRS = Path(judges.exam.__file__).with_name("pairs.json")
+GENERATED = 200
+"""Pairs of the microworld, where none are given."""
 
 
 def _in_order(schema: dict[str, Any]) -> None:
@@ -53,7 +55,8 @@ class ExamRequest(BaseModel):
     pairs: tuple[str, ...] = Field(
         default=(),
         title="Files of pairs with known answers",
-        description="prompt/chosen/rejected, hh-rlhf transcripts and other usual formats; without any, 40 of our own.",
+        description="prompt/chosen/rejected, hh-rlhf transcripts and other usual formats. Without any: 40 of our own, "
+        "or 200 of the microworld where its templates are used.",
         json_schema_extra={"position": 2},
     )
     limit: int | None = Field(
@@ -122,7 +125,7 @@ def take(
     Raises JudgeError, LedgerError or ConstitutionError in one line. A failed exam raises nothing.
     """
     constitution = load(request.constitution)
-    known, skipped = read_all([Path(p) for p in request.pairs] or [OUR_PAIRS], limit=request.limit)
+    known, skipped, source = exam_pairs(request, constitution)
     if on_skipped is not None:
         for line in skipped[:3]:
             on_skipped(line)
@@ -147,13 +150,28 @@ def take(
             ledger=ledger,
             settings=LabelSettings(templates=request.templates),
             exam=request.thresholds,
-            source=", ".join(Path(p).name for p in request.pairs) or "our own pairs",
+            source=source,
             on_progress=on_progress,
         )
         judges.exam.save_exam(ledger, report)
     if request.page:
         write_atomically(Path(request.page), html(report))
     return report
+
+
+def exam_pairs(request: ExamRequest, constitution: Constitution) -> tuple[list[KnownPair], list[str], str]:
+    """The pairs, the rows that were passed over, and where the pairs come from.
+
+    A judge that reads the microworld's language only would be asked about a world that it has never seen.
+    """
+    if not request.pairs and request.templates == "microworld":
+        from flows.exam import generated_pairs
+
+        n = request.limit or GENERATED
+        if pairs := generated_pairs(constitution, n=n, seed=0, principles=LabelSettings().principles):
+            return pairs, [], "generated pairs on held-out topics"
+    known, skipped = read_all([Path(p) for p in request.pairs] or [OUR_PAIRS], limit=request.limit)
+    return known, skipped, ", ".join(Path(p).name for p in request.pairs) or "our own pairs"
 
 
 def read_all(paths: list[Path], *, limit: int | None = None) -> tuple[list[KnownPair], list[str]]:

@@ -12,6 +12,7 @@ import flows.gates
 import flows.stages.judge_exam as judge_exam
 from flows.errors import FlowError
 from flows.exam import generated_pairs
+from flows.examining import ExamRequest, exam_pairs
 from flows.gates import audit_gate, audit_problem, exam_gate
 from flows.launch import open_session, run_stages
 from flows.progress import Silent
@@ -143,6 +144,22 @@ def test_generated_pairs_are_known_under_the_principles_that_they_draw():
     assert len({k.pair.id for k in pairs}) == 30 and pairs == generated_pairs(c, n=30, seed=1, principles=2)
     assert 5 < sum(k.winner == "a" for k in pairs) < 25
     assert generated_pairs(load("hhh@1.0.0"), n=20, seed=1, principles=1) == []
+
+
+@pytest.mark.parametrize(
+    ("constitution", "templates", "source", "count"),
+    [
+        ("microworld@1.0.0", "microworld", "generated pairs on held-out topics", 25),
+        ("microworld@1.0.0", "default", "our own pairs", 25),
+        ("hhh@1.0.0", "microworld", "our own pairs", 25),
+    ],
+)
+def test_without_files_the_microworlds_judge_is_asked_about_its_world(constitution, templates, source, count):
+    from constitution import load
+
+    request = ExamRequest(constitution=constitution, templates=templates, limit=count)
+    known, skipped, found = exam_pairs(request, load(constitution))
+    assert (len(known), skipped, found) == (count, [], source)
 
 
 PAIRS = [
