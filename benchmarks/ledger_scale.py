@@ -35,7 +35,7 @@ from judges.ledger.statistics import set_statistics
 OUT = RESULTS / "ledger_scale.json"
 PROMISED_ROWS_PER_S = 20_000
 BATCH = 5_000
-"""Judgements a transaction; a labelling run commits 128 at its default settings, which is measured apart."""
+"""Judgements a transaction; a labelling run whose batches are of 64 pairs commits 128, which is measured apart."""
 SMALL_BATCH, SMALL_BATCHES = 128, 200
 JUDGE = JudgeIdentity(kind="scripted", model="scale", revision="1")
 LABEL_SET, METHOD, PRINCIPLE = digest("set"), digest("method"), digest("principle")
@@ -154,7 +154,7 @@ def measure(url: str, n: int, folder: Path) -> dict[str, Any]:
         counts = clock.run("export", lambda: export_preferences(ledger, LABEL_SET, folder / "out"))
         assert counts == {"ok": pairs}
         sizes = {f"export_{s}_mb": (folder / f"out.{s}").stat().st_size / 2**20 for s in ("jsonl", "parquet")}
-        for k in range(SMALL_BATCHES):  # as a labelling run at its default settings does it
+        for k in range(SMALL_BATCHES):  # as labelling commits batches of 64 pairs
             part = range(2 * pairs + k * SMALL_BATCH // 2, 2 * pairs + (k + 1) * SMALL_BATCH // 2)
             batch = Batch(label_set=LABEL_SET, judgements=[j for i in part for j in judgements(i)])
             clock.run("judgements, 128 a transaction", lambda b=batch: ledger.add(b))
