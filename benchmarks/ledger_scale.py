@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
+from common.duel import memory_mb
 from microworld_seeds import IMAGES, RESULTS, machine
 
 from judges import JudgeIdentity, Label, Ledger, Pair, Reading, export_preferences
@@ -101,7 +101,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.cpu_s: dict[str, float] = {}
-        self.peak_mb: dict[str, float] = {}
+        self.peak_mb: dict[str, int] = {}
 
     def run(self, phase: str, work: Callable[[], Any]) -> Any:
         """What `work` returns; its time is added to the phase."""
@@ -109,7 +109,8 @@ class Clock:
         result = work()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
         self.cpu_s[phase] = self.cpu_s.get(phase, 0.0) + time.process_time() - cpu_started
-        self.peak_mb[phase] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Not ru_maxrss: a new process starts with its parent's, and the parent of these draws plots.
+        self.peak_mb[phase] = memory_mb("VmHWM")
         return result
 
 
@@ -165,7 +166,7 @@ def measure(url: str, n: int, folder: Path) -> dict[str, Any]:
         "seconds": {phase: round(s, 2) for phase, s in clock.seconds.items()},
         "cpu_s": {phase: round(s, 2) for phase, s in clock.cpu_s.items()},
         "rows_per_s": {phase: round(count / clock.seconds[phase]) for phase, count in rows.items()},
-        "peak_mb": {phase: round(mb) for phase, mb in clock.peak_mb.items()},
+        "peak_mb": clock.peak_mb,
         **{name: round(mb) for name, mb in sizes.items()},
     }
 

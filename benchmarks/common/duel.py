@@ -60,11 +60,11 @@ def serve(build: Build, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     play = build(folder)
-    start = _memory("VmRSS")
+    start = memory_mb("VmRSS")
     play(2)
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:
-        result = play(None) | {"peak_mb": _memory("VmHWM"), "above_start_mb": _memory("VmHWM") - start}
+        result = play(None) | {"peak_mb": memory_mb("VmHWM"), "above_start_mb": memory_mb("VmHWM") - start}
         print(json.dumps(result), file=answers, flush=True)
 
 
@@ -113,7 +113,7 @@ def _summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _memory(field: str) -> int:
+def memory_mb(field: str) -> int:
     """A line of /proc/self/status in megabytes."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(field + ":"):

@@ -75,15 +75,11 @@ def methods(seeds: Sequence[int]) -> list[Job]:
     add("loose.min", "reinforce", members, rewards=members, combine="min", **LOOSE)
     add("direct", "direct", method="grpo", principles=1, **GRPO)
     add("loose.mean", "reinforce", members, rewards=members, combine="mean", **LOOSE)
-    for variant, targets in (("soft-ok", "soft"), ("hard-ok", "hard")):
-        add(f"{variant}.0", "reward_model", ("pipeline", "pairs"), targets=targets, statuses=["ok"])
-    for member in (1, 2):
-        add(f"hard.{member}", "reward_model", ("pipeline", "pairs"), targets="hard", member=member)
     return add.jobs
 
 
 def claims(seeds: Sequence[int]) -> list[Job]:
-    """The further jobs of docs/replication.md, the cheapest first."""
+    """The further jobs of docs/replication.md, the cheapest first, and more reward models for both documents."""
     add = _Adder(seeds)
     add("brake.loose", "watched", **BRAKE, steps=60, kl={"kind": "fixed", "beta": 0.0})
     add("brake.demo", "watched", **BRAKE)
@@ -117,6 +113,11 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     add("round2.model", "reward_model", ("pairs", "round2.labels"), data="round2.labels")
     for name, model, need in (("round2", "round2.model", "round2.model"), ("longer", "pipeline", "ppo")):
         add(name, "reinforce", ("ppo", need), method="ppo", rewards=[model], start="ppo", steps=STEPS)
+    # More of the same, after everything that nothing else answers.
+    for variant, targets in (("soft-ok", "soft"), ("hard-ok", "hard")):
+        add(f"{variant}.0", "reward_model", ("pipeline", "pairs"), targets=targets, statuses=["ok"])
+    for member in (1, 2):
+        add(f"hard.{member}", "reward_model", ("pipeline", "pairs"), targets="hard", member=member)
     return add.jobs
 
 

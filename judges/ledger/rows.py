@@ -163,7 +163,8 @@ def to_label(row: Any) -> Label:
 
 def dump_logprobs(logprobs: Sequence[float]) -> str:
     """JSON with null for an impossible option: JSON has no minus infinity."""
-    return json.dumps([None if lp == -math.inf else lp for lp in logprobs])
+    # Spelt as json.dumps does, whose encoder takes a fifth of the time of an insert.
+    return "[" + ", ".join(["null" if lp == -math.inf else repr(float(lp)) for lp in logprobs]) + "]"
 
 
 def load_logprobs(text: str) -> tuple[float, ...]:

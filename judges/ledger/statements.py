@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -36,16 +35,19 @@ def write_rows(connection: sa.Connection, statement: Any, rows: Sequence[Mapping
     if not rows:
         return
     compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
-    digests = [name for name in rows[0] if isinstance(statement.table.c[name].type, Digest)]
-    constants = {name: value for name, value in compiled.params.items() if name not in rows[0]}
-    values = [
-        {**constants, **row, **{n: bytes.fromhex(row[n]) for n in digests if row[n] is not None}}
-        for row in rows
-    ]
-    parameters: Any = values
+    # By column, not by row: a list for each of a few columns is made in half the time of a dict for each row.
+    columns: dict[str, list[Any]] = {name: [value] * len(rows) for name, value in compiled.params.items()}
+    for name in rows[0]:
+        cells = [row[name] for row in rows]
+        if isinstance(statement.table.c[name].type, Digest):
+            cells = [None if cell is None else bytes.fromhex(cell) for cell in cells]
+        columns[name] = cells
+    parameters: Any
     if compiled.positional:
         assert compiled.positiontup is not None
-        parameters = list(map(itemgetter(*compiled.positiontup), values))
+        parameters = list(zip(*(columns[name] for name in compiled.positiontup), strict=True))
+    else:
+        parameters = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     connection.exec_driver_sql(str(compiled), parameters)
 
 
