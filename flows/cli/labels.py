@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.audit import agreement_lines, audit, card
-from flows.cli.ledger import label_set_option, ledger_option, open_ledger, print_table, table, text_cells
+from flows.cli.ledger import (
+    label_set_option,
+    ledger_option,
+    open_ledger,
+    print_table,
+    table,
+    text_cells,
+    texts_that_fit,
+)
 
 if TYPE_CHECKING:
-    from judges import Status
+    from judges import Label, Status
     from judges.explain import Explanation
 
 STATUSES: tuple[Status, ...] = (
@@ -26,6 +34,9 @@ STATUSES: tuple[Status, ...] = (
     "timeout",
     "error",
 )
+
+_FIGURES = 75
+"""Columns that everything but texts takes in `show`, with names of middling length."""
 
 
 @click.group(name="labels")
@@ -78,13 +89,15 @@ def show(
             }
             click.echo(json.dumps(row))
         return
-    shown = table("pair", "p", "ab", "ba", "status", "principle", "person", texts=("prompt", "a", "b"))
+    texts = texts_that_fit(("prompt", "a", "b"), _FIGURES)
+    shown = table("pair", "p", "ab", "ba", "status", "principle", "person", texts=texts)
     for x in rows:
         label, last = x.label, x.pair.prompt[-1]["content"]
+        said = (clipped(last, 200), clipped(x.pair.a, 200), clipped(x.pair.b, 200))
         shown.add_row(
             *text_cells(clipped(x.pair.id, 24), _p(label.p), _p(label.p_ab), _p(label.p_ba), label.status),
             *text_cells(clipped(", ".join(label.principles), 24), x.verdict.winner if x.verdict else ""),
-            *text_cells(clipped(last, 200), clipped(x.pair.a, 200), clipped(x.pair.b, 200)),
+            *text_cells(*said[: len(texts)]),
         )
     print_table(shown)
 
@@ -214,7 +227,7 @@ def _story(x: Explanation) -> list[str]:
         f"status     {label.status}{'' if label.detail is None else f' ({printable(label.detail)})'}",
         f"p          {_p(label.p)}  (a first: {_p(label.p_ab)}, b first: {_p(label.p_ba)}, spread {_p(label.spread)})",
         *([] if label.p_raw == label.p else [f"before     {_p(label.p_raw)}, as it was before the clamp"]),
-        f"winner     {label.winner or 'none'}",
+        f"winner     {_winner(label)}",
         f"made       {_when(x.created_at)} under {c['ref']}, label set {x.label_set[:12]}",
         f"settings   {json.dumps(x.made_with['settings'])}",
     ]
@@ -250,6 +263,12 @@ def _story(x: Explanation) -> list[str]:
     for status, detail, at in x.failures:
         lines.append(f"lost call  {_when(at)}: {status} ({printable(detail or '')})")
     return lines
+
+
+def _winner(label: Label) -> str:
+    if label.winner is None:
+        return "none"
+    return label.winner if label.status == "ok" else f"none; {label.winner} is ahead"
 
 
 def _p(value: float | None) -> str:

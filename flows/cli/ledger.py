@@ -21,6 +21,10 @@ label_set_option = click.option(
     "--set", "ref", metavar="DIGEST", help="Beginning of a label set's digest. Default: newest."
 )
 
+PIPED = 200
+TEXT = 20
+"""Columns, gap included, below which a text says nothing."""
+
 
 def open_ledger(place: str | None, *, create: bool = False) -> Ledger:
     """The ledger that the options name. Raises LedgerError."""
@@ -50,8 +54,21 @@ def text_cells(*values: str) -> list[Any]:
     return [Text(value) for value in values]
 
 
+def width() -> int:
+    """Columns to print in: the terminal's, or `PIPED` where output goes to a file or another program."""
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else PIPED
+
+
+def texts_that_fit(names: tuple[str, ...], figures: int) -> tuple[str, ...]:
+    """The first of `names` that get `TEXT` columns each beside `figures` columns of others; one at least."""
+    return names[: max(1, (width() - figures) // TEXT)]
+
+
 def print_table(made: Any) -> None:
     """On the terminal."""
     from rich.console import Console
 
-    Console().print(made)
+    Console(width=width()).print(made)
