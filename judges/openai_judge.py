@@ -23,6 +23,7 @@ from judges.errors import JudgeError
 from judges.inprocess import model_revision
 from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading
+from judges.served import Served, what_is_served
 
 _TOO_LONG = re.compile(r"context length|max_model_len|maximum.{0,30}(length|tokens)|too long", re.IGNORECASE)
 
@@ -214,55 +215,8 @@ class OpenAIJudge:
         return CallEncoder(AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False))
 
     @cached_property
-    def _server(self) -> _Server:
-        """What the servers say of themselves; all that answer must serve the model."""
-        problems = []
-        servers = []
-        for url in self._endpoints.urls:
-            try:
-                listed = self._endpoints.get(f"{url}/models")
-                servers.append(_read_server(url, listed, self._model, self._version(url)))
-            except RequestFailed as failure:
-                problems.append(f"{url}: {failure.detail}")
-        if not servers:
-            raise JudgeError(
-                f"no judge answers at {'; '.join(problems)} (start one with: charter judge serve)"
-            )
-        return min(servers, key=lambda server: server.context)
-
-    def _version(self, url: str) -> str:
-        """vLLM's version; other servers have no such page, and need none."""
-        try:
-            page = self._endpoints.get(url.removesuffix("/v1") + "/version")
-        except RequestFailed:
-            return "openai-compatible"
-        return (
-            f"vllm {page['version']}" if isinstance(page, dict) and "version" in page else "openai-compatible"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Server:
-    """The name of the model served, the most tokens that it takes, and the server's build."""
-
-    model: str
-    context: int
-    build: str
-
-
-def _read_server(url: str, listed: Any, wanted: str | None, build: str) -> _Server:
-    entries = listed.get("data") if isinstance(listed, dict) else None
-    models = {str(m["id"]): m for m in entries or () if isinstance(m, dict) and "id" in m}
-    if wanted is None:
-        if len(models) != 1:
-            raise JudgeError(
-                f"{url} serves {len(models)} models: name one of {', '.join(sorted(models)) or 'them'}"
-            )
-        wanted = next(iter(models))
-    if models and wanted not in models:
-        raise JudgeError(f"{url} does not serve {wanted!r}, it serves {', '.join(sorted(models))}")
-    context = models.get(wanted, {}).get("max_model_len")
-    return _Server(model=wanted, context=context if isinstance(context, int) else 2**31, build=build)
+    def _server(self) -> Served:
+        return what_is_served(self._endpoints, self._model)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,8 @@ import argparse
 import copy
 import math
 import os
-import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,44 +28,13 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from microworld.corpus import Corpus, Example
+from microworld.batches import Batch, batches
+from microworld.corpus import Corpus
+from microworld.lessons import LESSONS, PHASES, Phase
 from microworld.oracle import DIMENSIONS
 from microworld.tokenizer import load_tokenizer, train_tokenizer
 from training.precision import fast_bfloat16
 
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A stretch of training: millions of tokens, shares of rows by kind, and whether the learning rate falls."""
-
-    tokens: float
-    mix: dict[str, float]
-    falls: bool = True
-
-
-_LESSONS = {
-    "judgement": 0.56,
-    "revision": 0.2,
-    "critique": 0.06,
-    "good_chat": 0.08,
-    "document": 0.04,
-    "recall": 0.06,
-}
-# Facts come second: a judge that does not yet see what an answer is gains nothing from checking what it claims.
-_FACTS = {
-    "judgement": 0.53,
-    "revision": 0.17,
-    "critique": 0.05,
-    "good_chat": 0.06,
-    "document": 0.04,
-    "recall": 0.02,
-    "fact_chat": 0.04,
-    "fact_critique": 0.09,
-}
-PHASES = {
-    "base": [Phase(tokens=3.0, mix={"chat": 0.7, "document": 0.15, "recall": 0.15})],
-    "feedback": [Phase(tokens=6.0, mix=_LESSONS, falls=False), Phase(tokens=8.0, mix=_FACTS)],
-}
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},
     "feedback": {
@@ -77,38 +44,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 640,
     },
 }
-POOL_ROWS = 768
 # Not among the config's declared arguments, though it takes it.
 _EAGER: dict[str, Any] = {"attn_implementation": "eager"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """An encoded example: per-token loss weights; probe marks as (token index, probe name, label)."""
-
-    ids: list[int]
-    weights: list[float]
-    p_first: float | None
-    marks: list[tuple[int, str, tuple[float, ...]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows of like length, right-padded: `ids_BT`, `weights_BT`, and flat lists of judged rows and probe marks."""
-
-    ids_BT: torch.Tensor
-    weights_BT: torch.Tensor
-    judged: torch.Tensor  # (n, 2): row, position whose next token is the letter
-    p_first: torch.Tensor  # (n,)
-    answer_at: torch.Tensor  # (m, 2)
-    answer_gold: torch.Tensor  # (m, 6)
-    answer_asked: torch.Tensor  # (m,)
-    principle_at: torch.Tensor  # (k, 2)
-    principle_is: torch.Tensor  # (k,): dimension * 2 + (pole > 0)
-
-    @property
-    def tokens(self) -> int:
-        return int((self.ids_BT != 0).sum())
 
 
 class Probes(torch.nn.Module):
@@ -133,61 +70,6 @@ class Probes(torch.nn.Module):
             meant = self.principle(middle_BTD[batch.principle_at[:, 0], batch.principle_at[:, 1]])
             total = total + 0.5 * F.cross_entropy(meant.float(), batch.principle_is)
         return total
-
-
-def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
-    prompt = tokenizer.backend_tokenizer.encode(example.prompt, add_special_tokens=False)
-    target = tokenizer.backend_tokenizer.encode(example.target, add_special_tokens=False).ids
-    ids = prompt.ids + target
-    weights = [example.prompt_weight] * len(prompt.ids) + [1.0] * len(target)
-    marks = []
-    for at, name, label in example.marks:
-        token = prompt.char_to_token(at - 1)
-        assert token is not None, f"no token ends at character {at} of {example.prompt!r}"
-        marks.append((token, name, label))
-    return Row(ids=ids, weights=weights, p_first=example.p_first, marks=marks)
-
-
-def collate(rows: list[Row]) -> Batch:
-    length = max(len(r.ids) for r in rows)
-    ids = torch.tensor([r.ids + [0] * (length - len(r.ids)) for r in rows])
-    weights = torch.tensor([r.weights + [0.0] * (length - len(r.ids)) for r in rows])
-    judged = [(i, len(r.ids) - 1) for i, r in enumerate(rows) if r.p_first is not None]
-    marked: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {"answer": [], "asked": [], "principle": []}
-    for i, row in enumerate(rows):
-        for at, name, label in row.marks:
-            marked[name].append((i, at, label))
-    meant = marked["principle"]
-    return Batch(
-        ids_BT=ids,
-        weights_BT=weights,
-        judged=torch.tensor(judged, dtype=torch.long).view(-1, 2),
-        p_first=torch.tensor([r.p_first for r in rows if r.p_first is not None]),
-        answer_at=torch.tensor([m[:2] for m in marked["answer"]], dtype=torch.long).view(-1, 2),
-        answer_gold=torch.tensor([m[2] for m in marked["answer"]]),
-        answer_asked=torch.tensor([m[2][0] for m in marked["asked"]]),
-        principle_at=torch.tensor([m[:2] for m in meant], dtype=torch.long).view(-1, 2),
-        principle_is=torch.tensor([int(2 * m[2][0] + m[2][1]) for m in meant], dtype=torch.long),
-    )
-
-
-def batches(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, mix: dict[str, float], batch_tokens: int
-) -> Iterator[Batch]:
-    """Endless batches of about `batch_tokens` padded tokens: pools of rows are sorted by length, cut, shuffled."""
-    rng = random.Random(corpus.rng.random())
-    while True:
-        kinds = rng.choices(list(mix), weights=list(mix.values()), k=POOL_ROWS)
-        rows = sorted(
-            (encode(getattr(corpus, kind)(), tokenizer) for kind in kinds), key=lambda r: len(r.ids)
-        )
-        groups: list[list[Row]] = [[]]
-        for row in rows:
-            if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > batch_tokens:
-                groups.append([])
-            groups[-1].append(row)
-        rng.shuffle(groups)
-        yield from (collate(g) for g in groups)
 
 
 def losses(
@@ -334,7 +216,7 @@ def _config(which: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """The one tokenizer of both models: trained on a fixed sample of everything they read."""
     corpus = Corpus("tokenizer")
-    kinds = [*PHASES["base"][0].mix, *_LESSONS]
+    kinds = [*PHASES["base"][0].mix, *LESSONS]
     examples = [getattr(corpus, kind)() for kind in kinds for _ in range(1500)]
     strip = ("<|user|>", "<|end|>", "<|assistant|>")
     texts = [e.prompt + "\n" + e.target for e in examples]

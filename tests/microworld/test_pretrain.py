@@ -13,8 +13,10 @@ from constitution import CritiquePrinciple
 from constitution.render import render_critique, render_revision
 from judges.records import Pair
 from judges.templates import TemplateSet
+from microworld.batches import batches, encode
 from microworld.corpus import Corpus, critique_prompt, judge_prompt, revision_prompt
-from microworld.pretrain import PHASES, batches, encode, make_tokenizer
+from microworld.lessons import PHASES
+from microworld.pretrain import make_tokenizer
 
 
 @pytest.fixture(scope="module")
