@@ -1,0 +1,143 @@
+"""The claims about policies: wins, what ranks them, over-optimisation, the brake, further rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from replication_parts.intervals import Estimate, both, difference, estimate, verdict
+from replication_parts.jobs import Study
+from replication_parts.methods import falls, members
+from replication_parts.results import Claim, Results
+from replication_parts.wins import at_equal_length, compared
+
+BAI = "Bai et al. 2022"
+LEE = "Lee et al. 2023"
+GAO = "Gao et al. 2022"
+OURS = "this project"
+
+
+def _win_rates(
+    results: Results, study: Study, first: str, second: str, *, equal: bool = False
+) -> Estimate | None:
+    seeds = sorted(results.metrics(first).keys() & results.metrics(second).keys())
+    rates = []
+    for seed in seeds:
+        wins, longer = compared(study, f"{first}-{seed}", f"{second}-{seed}")
+        rates.append(at_equal_length(wins, longer) if equal else fmean(wins))
+    return estimate(rates) if rates else None
+
+
+def above_sft(results: Results, study: Study) -> Iterator[Claim]:
+    for second, label in (("sl_cai", "SL-CAI"), ("helpful_sft", "the helpful-only model")):
+        rate = _win_rates(results, study, "ppo", second)
+        if rate is not None:
+            yield Claim(
+                claim=f"RLAIF is above SFT: PPO's answers win against those of {label}",
+                source=f"{LEE}, section 4.1; {BAI}, section 4.3, of harmlessness",
+                result=f"win rate by gold {rate.text(100)}%",
+                verdict=verdict(rate, above=0.5),
+                estimates={"win_rate": rate},
+            )
+
+
+def ranking(results: Results) -> Iterator[Claim]:
+    ladder = (("share.5", "ppo.5"), ("share.20", "ppo.20"))
+    if not all(results.has(*pair) for pair in ladder):
+        return
+    steps: list[dict[str, Estimate]] = []
+    for (few, weak), (more, strong) in ((ladder[0], ladder[1]),):
+        accuracy = results.gain(more, few, "accuracy")
+        gold = results.gain(strong, weak, "gold", "overall")
+        assert accuracy is not None and gold is not None
+        steps.append({"accuracy": accuracy, "policy": gold})
+    top = difference(results.figures("ppo", "gold", "overall"), results.figures("ppo.20", "gold", "overall"))
+    best = difference(
+        results.averaged(members(results, "soft"), "accuracy"), results.figures("share.20", "accuracy")
+    )
+    if top is not None and best is not None:
+        steps.append({"accuracy": best, "policy": top})
+    # The claim is that policies need not follow accuracies: it fails when every step up in the one is one in the other.
+    follows = both(*(verdict(step["policy"]) for step in steps))
+    told = [f"reward model {s['accuracy'].text(100)}, policy {s['policy'].text(100)}" for s in steps]
+    names = ("20% of the labels against 5%", "all against 20%")
+    yield Claim(
+        claim="a reward model's accuracy does not rank the policies trained on it",
+        source=f"{LEE}, appendix on reward model accuracy",
+        result="; ".join(f"{name}: {text} points" for name, text in zip(names, told, strict=False)),
+        verdict={"holds": "does not hold", "does not hold": "holds", "cannot tell": "cannot tell"}[follows],
+        estimates={f"{key}_{n}": value for n, step in enumerate(steps) for key, value in step.items()},
+    )
+
+
+def direct(results: Results, study: Study) -> Iterator[Claim]:
+    rate = _win_rates(results, study, "direct", "grpo")
+    if rate is not None:
+        yield Claim(
+            claim="direct RLAIF is preferred to RLAIF with a reward model from the same judge",
+            source=f"{LEE}, section 4.3",
+            result=f"win rate by gold {rate.text(100)}%",
+            verdict=verdict(rate, above=0.5),
+            estimates={"win_rate": rate},
+        )
+
+
+def length(results: Results, study: Study) -> Iterator[Claim]:
+    rate = _win_rates(results, study, "ppo", "sl_cai", equal=True)
+    if rate is not None:
+        yield Claim(
+            claim="RLAIF wins at equal length too: PPO's answers against SL-CAI's, corrected for length",
+            source=f"{LEE}, appendix on controlling for response length",
+            result=f"win rate by gold {rate.text(100)}%",
+            verdict=verdict(rate, above=0.5),
+            estimates={"win_rate": rate},
+        )
+
+
+def beta(results: Results) -> Iterator[Claim]:
+    for beta in ("0.05", "0.2"):
+        saved = difference(falls(results, "loose.single"), falls(results, f"loose.beta{beta}"))
+        if saved is not None:
+            yield Claim(
+                claim=f"without a KL penalty gold falls further from its peak (beta 0 against {beta})",
+                source=f"{GAO}, section 3.6: the penalty acts like stopping early",
+                result=f"gold falls {saved.text(100)} points further from its peak",
+                verdict=verdict(saved),
+                estimates={"fall": saved},
+            )
+
+
+def brake(results: Results) -> Iterator[Claim]:
+    kept, fired = (results.estimate("brake.loose", "brake", key) for key in ("kept_to_peak", "fired"))
+    lost = results.each("brake.loose", lambda m: 1 - m["brake"]["end_gold"] / m["brake"]["peak_gold"])
+    if kept is not None and fired is not None:
+        yield Claim(
+            claim="the brake keeps a policy within 10% of gold's peak where a run over-optimises (PPO, beta 0)",
+            source=OURS,
+            result=f"kept gold is {kept.text(100)}% of the peak, without the brake gold ends "
+            f"{estimate(list(lost.values())).text(100)}% below it; fired in {sum(fired.values):.0f} runs",
+            verdict=verdict(kept, above=0.9),
+            estimates={"kept_to_peak": kept},
+        )
+    false = results.estimate("brake.demo", "brake", "fired")
+    if false is not None:
+        yield Claim(
+            claim="the brake does not fire in the demo's run",
+            source=OURS,
+            result=f"fired in {sum(false.values):.0f} of {len(false.values)} runs",
+            verdict="does not hold" if any(false.values) else "holds",
+            estimates={"fired": false},
+        )
+
+
+def rounds(results: Results) -> Iterator[Claim]:
+    gain = results.gain("round2", "ppo", "gold", "overall")
+    beyond = results.gain("round2", "longer", "gold", "overall")
+    if gain is not None and beyond is not None:
+        yield Claim(
+            claim="a second round of labels on the new policy improves it again, and more than as many further steps",
+            source=f"{BAI}, section 6.1, which expects it; arXiv 2204.05862, section 4.5, has it of people's labels",
+            result=f"gold overall {gain.text(100)} points over the first round, {beyond.text(100)} over more steps",
+            verdict=both(verdict(gain), verdict(beyond)),
+            estimates={"over_first": gain, "over_longer": beyond},
+        )
