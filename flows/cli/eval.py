@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from flows.cli.terminal import console
+
 
 @click.command(name="eval")
 @click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
@@ -53,7 +55,6 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     Nothing is asked or drawn twice: the same command goes on where it was stopped.
     """
     from pydantic import ValidationError
-    from rich.console import Console
 
     from flows.compare import compare
     from flows.comparing import CompareRequest
@@ -74,7 +75,7 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(found.figures, indent=2, ensure_ascii=False))
         return
-    console = Console()
-    console.print(about(found.figures), highlight=False, markup=False)
-    print_comparison(found.figures, console)
+    out = console()
+    out.print(about(found.figures), highlight=False, markup=False)
+    print_comparison(found.figures, out)
     click.echo(found.directory)

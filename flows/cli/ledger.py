@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.cli.terminal import console
+
 if TYPE_CHECKING:
     from judges import Ledger
 
@@ -20,10 +22,6 @@ ledger_option = click.option(
 label_set_option = click.option(
     "--set", "ref", metavar="DIGEST", help="Beginning of a label set's digest. Default: newest."
 )
-
-PIPED = 200
-TEXT = 20
-"""Columns, gap included, below which a text says nothing."""
 
 
 def open_ledger(place: str | None, *, create: bool = False) -> Ledger:
@@ -54,21 +52,6 @@ def text_cells(*values: str) -> list[Any]:
     return [Text(value) for value in values]
 
 
-def width() -> int:
-    """Columns to print in: the terminal's, or `PIPED` where output goes to a file or another program."""
-    from rich.console import Console
-
-    console = Console()
-    return console.width if console.is_terminal else PIPED
-
-
-def texts_that_fit(names: tuple[str, ...], figures: int) -> tuple[str, ...]:
-    """The first of `names` that get `TEXT` columns each beside `figures` columns of others; one at least."""
-    return names[: max(1, (width() - figures) // TEXT)]
-
-
 def print_table(made: Any) -> None:
     """On the terminal."""
-    from rich.console import Console
-
-    Console(width=width()).print(made)
+    console().print(made)

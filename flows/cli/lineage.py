@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from flows.cli.terminal import console
+
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -16,8 +18,6 @@ def lineage(run: Path, as_json: bool) -> None:
 
     All of it is read from the manifests and the ledger; nothing is written.
     """
-    from rich.console import Console
-
     from flows.lineage import lineage_of_run
     from flows.report.lineage import lineage_sentences, principle_rows, step_rows
     from flows.report.lineage_facts import fact_rows
@@ -26,16 +26,16 @@ def lineage(run: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    console = Console()
+    out = console()
     for rows, title in (
         (fact_rows(found), "Where the policy comes from"),
         (principle_rows(found), "Principles of the labels that trained"),
         (step_rows(found), "Step by step"),
     ):
         if len(rows) > 1:
-            console.print(_table(title, rows))
+            out.print(_table(title, rows))
     for sentence in lineage_sentences(found):
-        console.print(f"- {sentence}", highlight=False, markup=False)
+        out.print(f"- {sentence}", highlight=False, markup=False)
 
 
 def _table(title: str, rows: list[list[str]]) -> object:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.cli.terminal import console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -41,8 +43,6 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what a run will ask of judge, GPUs and disk. Nothing is run and nothing is written."""
-    from rich.console import Console
-
     from flows.launch import resolve
     from flows.planning import plan_run
     from flows.preflight import check_constitution, check_data
@@ -58,10 +58,10 @@ def plan(
     if as_json:
         click.echo(json.dumps(forecast.to_json(), indent=2))
         return
-    console = Console()
-    console.print(_table(forecast))
+    out = console()
+    out.print(_table(forecast))
     for line in _notes(forecast):
-        console.print(line, highlight=False, markup=False)
+        out.print(line, highlight=False, markup=False)
 
 
 def _table(forecast: Forecast) -> Table:

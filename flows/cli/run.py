@@ -8,6 +8,7 @@ from typing import get_args
 
 import click
 
+from flows.cli.terminal import console
 from flows.request import RunRequest, StageName
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "microworld.yaml"
@@ -71,8 +72,6 @@ def demo(
 
 def start(request: RunRequest) -> None:
     """Check the request, then run it under Prefect and print the results and the run directory."""
-    from rich.console import Console
-
     from flows import local_prefect
     from flows.launch import resolve
     from flows.preflight import preflight
@@ -84,9 +83,9 @@ def start(request: RunRequest) -> None:
     mark = "" if constitution.published else "  (not published)"
     click.echo(f"charter: {config.name}, constitution {constitution.ref}{mark}")
     local_prefect.prepare(config.local_runs_dir)
-    console = Console()
+    out = console()
     directory = local_prefect.run_rlaif(
-        request, Terminal(), lambda data: print_report(data, console), runs_dir=config.local_runs_dir
+        request, Terminal(), lambda data: print_report(data, out), runs_dir=config.local_runs_dir
     )
     click.echo(directory)
 
