@@ -74,9 +74,9 @@ def write_replication(results: Results, study: Study, root: Path) -> list[Path]:
     return paths
 
 
-_CHANGED = """Two were changed after three seeds had been seen, so their rows flatter: GRPO's beta (0.05 at first, where helpfulness
-went from 78, 78, 75% to 86, 69, 74%) and direct RLAIF, which has GRPO's beta and draws two principles for a prompt
-(one at first; harmless 91, 92, 59%, helpful 79, 83, 65%)."""
+_CHANGED = """Two were changed after three seeds had been seen, so their rows flatter: GRPO's beta (0.05 at first,
+where helpfulness went from 78, 78, 75% to 86, 69, 74%) and direct RLAIF, which has GRPO's beta and draws two
+principles for a prompt (one at first; harmless 91, 92, 59%, helpful 79, 83, 65%)."""
 _NOTES = {
     "Reward models on held-out pairs": (
         "Pairs of answers to held-out prompts by SL-CAI, the helpful-only and the base model. Gold's probability of a "
