@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from replication_parts.intervals import Estimate, both, difference, estimate, verdict
 from replication_parts.policies import ends
@@ -110,9 +111,23 @@ def _learners(results: Results) -> Iterator[Claim]:
         )
 
 
+def repeats(results: Results, name: str) -> list[str]:
+    """A run and those that repeat it with other samples, `name.1` and on, as far as all of its seeds have them."""
+    names = [name]
+    while results.metrics(f"{name}.{len(names)}").keys() == results.metrics(name).keys() != set():
+        names.append(f"{name}.{len(names)}")
+    return names
+
+
+def ended(results: Results, name: str, key: str) -> Figures:
+    """A figure of `ends` by seed, averaged over the repeats."""
+    found = [results.each(n, lambda metrics: ends(metrics["curve"])[key]) for n in repeats(results, name)]
+    return {seed: fmean(figures[seed] for figures in found) for seed in found[0]}
+
+
 def falls(results: Results, name: str) -> Figures:
     """Gold at its peak less gold at the end of a run, by seed."""
-    return results.each(name, lambda metrics: ends(metrics["curve"])["gold_fall"])
+    return ended(results, name, "gold_fall")
 
 
 def _ensembles(results: Results) -> Iterator[Claim]:
@@ -120,11 +135,7 @@ def _ensembles(results: Results) -> Iterator[Claim]:
         saved = difference(falls(results, "loose.single"), falls(results, f"loose.{name}"))
         if saved is None:
             continue
-        peaks = [
-            results.each(f"loose.{n}", lambda metrics: ends(metrics["curve"])["peak_step"])
-            for n in (name, "single")
-        ]
-        later = difference(*peaks)
+        later = difference(*(ended(results, f"loose.{n}", "peak_step") for n in (name, "single")))
         assert later is not None
         yield Claim(
             claim=f"an ensemble of reward models ({label}) reduces over-optimisation",
@@ -217,17 +228,21 @@ def _policies(results: Results) -> str:
     return table(head, rows) if rows else ""
 
 
+SHOWN = ("gold_peak", "gold_end", "gold_fall", "peak_step", "kl_end", "proxy_end")
+
+
 def _loose(results: Results) -> str:
     rows = []
     for name, label in (("single", "one"), ("mean", "ensemble, mean"), ("min", "ensemble, worst case")):
-        per_seed = [ends(m["curve"]) for m in results.metrics(f"loose.{name}").values()]
-        if per_seed:
-            columns = {key: estimate([found[key] for found in per_seed]) for key in per_seed[0]}
-            scaled = [columns[key].text(100) for key in ("gold_peak", "gold_end", "gold_fall")]
+        job = f"loose.{name}"
+        if results.has(job):
+            columns = {key: estimate(list(ended(results, job, key).values())) for key in SHOWN}
+            scaled = [columns[key].text(100) for key in SHOWN[:3]]
             plain = [columns["peak_step"].text(), columns["kl_end"].text(), columns["proxy_end"].text(1, 2)]
-            rows.append([label, *scaled, *plain])
+            rows.append([label, str(len(repeats(results, job))), *scaled, *plain])
     head = [
         "reward models",
+        "runs a seed",
         "gold at its peak",
         "gold at the end",
         "fall",

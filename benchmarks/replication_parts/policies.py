@@ -23,6 +23,8 @@ from replication_parts.world import (
 )
 
 _LAST = 5
+_REPEATED = 1_000
+"""Between the seeds of repeats, more than there are seeds."""
 
 
 def reinforce(
@@ -34,12 +36,13 @@ def reinforce(
     rewards: Sequence[str],
     combine: str = "mean",
     start: str | None = None,
+    repeat: int = 0,
     **changes: Any,
 ) -> dict[str, Any]:
     """PPO, GRPO or RLOO from SL-CAI against the reward models of these jobs ("pipeline": the pipeline's own).
 
     `changes` are fields of the trainer's config, by default the demo's `rl` section. `start` names the job whose
-    policy is trained on instead of SL-CAI.
+    policy is trained on instead of SL-CAI; `repeat` draws other samples in the same world.
     """
     where = paths(study, seed)
     models = [
@@ -50,7 +53,9 @@ def reinforce(
     else:
         terms = [{"kind": "ensemble", "paths": models, "combine": combine}]
     policy = where["sl_cai.model"] if start is None else str(study.work(start) / "model")
-    return learn(study, name, seed, method, policy, terms, Path(where["prompts.rl"]), changes)
+    asked = Path(where["prompts.rl"])
+    changes = {"seed": seed + _REPEATED * repeat, **changes}
+    return learn(study, name, seed, method, policy, terms, asked, changes)
 
 
 def direct(
@@ -156,11 +161,9 @@ def learn(
     knobs = {key: value for key, value in demo.items() if key in shared.model_fields}
     if method != "ppo":
         del knobs["samples_per_prompt"]  # the method's own default: groups
-    knobs |= {"checkpoint_every": 0, **changes}
+    knobs |= {"checkpoint_every": 0, "seed": seed, **changes}
     output = study.work(name) / "model"
-    config = config_class(
-        **knobs, model=policy, rewards=terms, prompts=(asked,), output_dir=output, seed=seed
-    )
+    config = config_class(**knobs, model=policy, rewards=terms, prompts=(asked,), output_dir=output)
     result = module.train(config, resume=True, reward_functions={"judge": judge} if judge else None)
     samples = read_lines(output / "samples.jsonl")
     return {
