@@ -131,7 +131,11 @@ def falls(results: Results, name: str) -> Figures:
 
 
 def _ensembles(results: Results) -> Iterator[Claim]:
-    for name, label in (("min", "worst case"), ("mean", "mean")):
+    for name, label in (
+        ("min", "worst case of three"),
+        ("mean", "mean of three"),
+        ("larger", "worst case of five"),
+    ):
         saved = difference(falls(results, "loose.single"), falls(results, f"loose.{name}"))
         if saved is None:
             continue
@@ -228,12 +232,18 @@ def _policies(results: Results) -> str:
     return table(head, rows) if rows else ""
 
 
+SIZES = (
+    ("single", "one"),
+    ("mean", "mean of three"),
+    ("min", "worst case of three"),
+    ("larger", "worst case of five"),
+)
 SHOWN = ("gold_peak", "gold_end", "gold_fall", "peak_step", "kl_end", "proxy_end")
 
 
 def _loose(results: Results) -> str:
     rows = []
-    for name, label in (("single", "one"), ("mean", "ensemble, mean"), ("min", "ensemble, worst case")):
+    for name, label in SIZES:
         job = f"loose.{name}"
         if results.has(job):
             columns = {key: estimate(list(ended(results, job, key).values())) for key in SHOWN}

@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 MEMBERS = 3
 """Reward models of an ensemble."""
 ENSEMBLE = ["pipeline", *(f"soft.{m}" for m in range(1, MEMBERS))]
+LARGER = [*ENSEMBLE, "soft.3", "soft.4"]
 REPEATS = 3
 """Runs a seed of what is noisiest: with one, three seeds could not tell."""
 # Where a learner's settings differ from the demo's, they were settled on seed 0 alone, or docs/methods.md says so.
@@ -82,7 +83,7 @@ def methods(seeds: Sequence[int]) -> list[Job]:
 
 
 def claims(seeds: Sequence[int]) -> list[Job]:
-    """The further jobs of docs/replication.md, the cheapest first, and more reward models for both documents."""
+    """The further jobs of docs/replication.md, the cheapest first, and more for both documents."""
     add = _Adder(seeds)
     add("brake.loose", "watched", **BRAKE, steps=60, kl={"kind": "fixed", "beta": 0.0})
     add("brake.demo", "watched", **BRAKE)
@@ -121,6 +122,11 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     for name, model, need in (("round2", "round2.model", "round2.model"), ("longer", "pipeline", "ppo")):
         add(name, "reinforce", ("ppo", need), method="ppo", rewards=[model], start="ppo", steps=STEPS)
     # More of the same, after everything that nothing else answers.
+    for member in range(MEMBERS, len(LARGER)):
+        add(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
+    for repeat in range(REPEATS):
+        settings = {"rewards": LARGER, "combine": "min", "repeat": repeat, **LOOSE}
+        add(f"loose.larger{f'.{repeat}' if repeat else ''}", "reinforce", LARGER, **settings)
     for variant, targets in (("soft-ok", "soft"), ("hard-ok", "hard")):
         add(f"{variant}.0", "reward_model", ("pipeline", "pairs"), targets=targets, statuses=["ok"])
     for member in (1, 2):

@@ -11,7 +11,7 @@ from textwrap import fill
 from typing import Any
 
 from replication_parts import claims as literature
-from replication_parts import methods, plan
+from replication_parts import methods
 from replication_parts.jobs import Study
 from replication_parts.results import Claim, Results, table
 
@@ -89,7 +89,7 @@ _NOTES = {
     ),
     "Runs made to over-optimise": (
         "GRPO without a KL penalty. Gold (the mean of six dimensions, %) and the proxy are of the prompts trained on, "
-        f"means over five steps; an ensemble has {plan.MEMBERS} reward models that differ in their seed."
+        "means over five steps; an ensemble's reward models differ in their seed."
     ),
     "Exact match on facts": (
         "GRPO with an exact-match checker on prompts about the facts of the training split: questions (what is it?) "
