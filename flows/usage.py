@@ -19,7 +19,8 @@ class MemoryWatch:
     """Watches resident memory while its block runs.
 
     `total_bytes` is sampled over this process and all its descendants, so pages they share count more than
-    once: it errs upwards. Peaks of single processes come from the kernel and are exact.
+    once: it errs upwards. This process's peak comes from the kernel and is exact, and so is that of a child that
+    grew beyond it; smaller children are sampled.
     """
 
     def __init__(self, *, interval: float = 0.5) -> None:
@@ -42,12 +43,16 @@ class MemoryWatch:
         self._thread.join()
 
     def note_child(self, ru_maxrss: int) -> None:
-        """Take the kernel's peak of a child that ended (the `ru_maxrss` that `os.wait4` returned)."""
-        self._children[-1] = max(self._children.get(-1, 0), ru_maxrss * _UNIT)
+        """Take the kernel's peak of a child that ended (the `ru_maxrss` that `os.wait4` returned).
+
+        It begins with the parent's, so one that is no larger says nothing of the child.
+        """
+        if ru_maxrss * _UNIT > _own_peak():
+            self._children[-1] = max(self._children.get(-1, 0), ru_maxrss * _UNIT)
 
     def peak(self) -> PeakMemory:
         """The largest sizes seen so far."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+        own = _own_peak()
         child = max(self._children.values(), default=0)
         return PeakMemory(process_bytes=own, child_bytes=child, total_bytes=max(self._total, own, child))
 
@@ -66,3 +71,8 @@ class MemoryWatch:
             self._children[child.pid] = max(self._children.get(child.pid, 0), size)
             total += size
         self._total = max(self._total, total)
+
+
+def _own_peak() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT

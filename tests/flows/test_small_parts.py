@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -155,11 +157,20 @@ def test_a_snapshot_keeps_what_a_working_file_loses(tmp_path):
 def test_memory_is_watched():
     with MemoryWatch(interval=0.01) as watch:
         block = bytearray(30_000_000)
-        watch.note_child(123)
     peak = watch.peak()
     assert peak.process_bytes > len(block)
-    assert peak.child_bytes >= 123
     assert peak.total_bytes >= peak.process_bytes
+
+
+def test_a_childs_peak_counts_where_it_is_not_its_parents():
+    with MemoryWatch() as watch:
+        own = watch.peak().process_bytes
+        # The kernel starts a child's peak at its parent's, whatever the child needs.
+        _, _, usage = os.wait4(subprocess.Popen(["true"]).pid, 0)
+        watch.note_child(usage.ru_maxrss)
+        assert watch.peak().child_bytes < own
+        watch.note_child(10 * usage.ru_maxrss + own)
+    assert watch.peak().child_bytes > own
 
 
 def test_the_terminal_shows_one_line_a_stage():
