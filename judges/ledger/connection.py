@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # The driver's own transaction handling leaves DDL outside; ours begins below.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         # Every commit reaches the disk: what was judged stays judged even when the power goes.
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA cache_size=-65536")
@@ -76,6 +77,23 @@ def make_engine(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Puts the file into WAL mode.
+
+    While another process holds the lock of a file that is not in WAL mode yet, SQLite refuses the change at once,
+    whatever the connection's timeout says: so the waiting is ours.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 @contextmanager

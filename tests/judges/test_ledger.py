@@ -175,6 +175,24 @@ def test_several_processes_may_create_the_same_ledger(ledger_url):
     assert [p.wait(60) for p in processes] == [0, 0, 0]
 
 
+def test_a_new_ledger_waits_for_the_process_that_is_creating_it(tmp_path, monkeypatch):
+    """SQLite refuses the step to WAL mode at once while another holds the lock: no timeout of its own applies."""
+    import threading
+
+    path = tmp_path / "ledger.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE other (x)")
+    other.execute("BEGIN IMMEDIATE")
+    with monkeypatch.context() as patched, pytest.raises(LedgerError, match="another process has held it"):
+        patched.setattr("judges.ledger.connection.BUSY_TIMEOUT_S", 0.1)
+        Ledger.open(str(path))
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    Ledger.open(str(path)).close()
+    release.join()
+    other.close()
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
