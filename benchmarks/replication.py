@@ -1,6 +1,6 @@
 """What the methods learn on the microworld, and which claims of the literature hold there.
 
-    python benchmarks/replication.py [--runs DIR] [--seeds 0 1 2] [--parallel 2] [--prefix "nice -n 10"]
+    python benchmarks/replication.py [--runs DIR] [--parallel 2] [--prefix "nice -n 10"]
     python benchmarks/replication.py --report     # write the documents from the rows that are there
 
 A queue of jobs, each a process of its own that ends in one JSON row. Stopped and started again it goes on where it
@@ -11,12 +11,13 @@ has been measured: a claim without rows is listed as not asked.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from replication_parts.jobs import Job, Study, perform, python, run_all
-from replication_parts.plan import FUNCTIONS, claims, methods
+from replication_parts.plan import CLAIM_SEEDS, FUNCTIONS, SEEDS, claims, methods
 from replication_parts.report import write_methods, write_replication
 from replication_parts.results import Results
 
@@ -26,7 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/replication"), help="the study's folder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[*range(SEEDS)],
+        help=f"of the methods; the first {CLAIM_SEEDS} of them of the further claims too",
+    )
     parser.add_argument("--parallel", type=int, default=2, help="jobs at the same time, of one thread each")
     parser.add_argument("--prefix", default="", help="a command put before each job's")
     parser.add_argument("--report", action="store_true", help="run nothing; write the documents")
@@ -36,7 +43,7 @@ def main() -> None:
     parser.add_argument("--job", help="run this job alone, in this process")
     args = parser.parse_args()
     study = Study(root=args.runs.resolve())
-    jobs = [*methods(args.seeds), *claims(args.seeds)]
+    jobs = [*methods(args.seeds), *claims(args.seeds[:CLAIM_SEEDS])]
     if args.job:
         job = next((j for j in jobs if j.name == args.job), None)
         if job is None:
@@ -51,6 +58,8 @@ def main() -> None:
 
 
 def _run(study: Study, jobs: Sequence[Job], args: argparse.Namespace) -> int:
+    # The jobs are processes of their own: they end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command = [*python(Path(__file__).resolve()), "--runs", str(study.root), "--seeds", *map(str, args.seeds)]
     return run_all(study, jobs, command=[*command, "--job"], parallel=args.parallel, prefix=args.prefix)
 

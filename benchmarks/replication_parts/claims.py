@@ -15,8 +15,8 @@ from replication_parts.results import Claim, Figures, Results, table
 SOFT = f"{BAI}, section 4.3, of the policies that follow from them"
 
 NOT_ASKED = (
-    ("chain of thought makes labels better, and clamping them to 40-60% makes policies better",
-     f"{BAI}, sections 2 and 4.3", "the microworld's judge answers with a letter and writes no rationales"),
+    ("chain of thought makes labels better",
+     f"{BAI}, section 2", "the microworld's judge answers with a letter and writes no rationales"),
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
         *_critiques(results),
         *_principles(results),
         *_orders(results),
+        *policy_claims.clamping(results),
         *policy_claims.above_sft(results, study),
         *policy_claims.ranking(results),
         *policy_claims.direct(results, study),
@@ -46,6 +47,7 @@ TOPICS = (
     ("critiques", "critiques help a small model to revise", BAI),
     ("principles", "labels averaged over more principles make a better reward model", BAI),
     ("both orders", "asking in both orders makes labels better", LEE),
+    ("clamping", "clamping labels to 40-60% makes better policies", BAI),
     ("above SFT", "RLAIF is preferred to the supervised model", LEE),
     ("does not rank", "a reward model's accuracy does not rank the policies trained on it", LEE),
     ("direct RLAIF", "direct RLAIF is preferred to RLAIF with a reward model from the same judge", LEE),

@@ -197,7 +197,7 @@ def _reward_models(results: Results) -> str:
     ):
         if not (names := members(results, variant)):
             continue
-        cells = [label, str(len(names))]
+        cells = [label, str(len(names)), str(len(results.metrics(names[0])))]
         for path, scale, digits in (
             ("accuracy", 100, 1),
             ("ece", 100, 1),
@@ -207,8 +207,8 @@ def _reward_models(results: Results) -> str:
         ):
             cells.append(estimate(list(results.averaged(names, path).values())).text(scale, digits))
         rows.append(cells)
-    head = ["labels", "models a seed", "accuracy, %", "calibration error, points", "Brier", "log loss, nats"]
-    return table([*head, "confidence beyond gold's, points"], rows) if rows else ""
+    head = ["labels", "models a seed", "seeds", "accuracy, %", "calibration error, points", "Brier"]
+    return table([*head, "log loss, nats", "confidence beyond gold's, points"], rows) if rows else ""
 
 
 def _policies(results: Results) -> str:
@@ -227,8 +227,17 @@ def _policies(results: Results) -> str:
                 found = results.estimate(name, "gold", figure)
                 assert found is not None
                 cells.append(found.text(1 if figure == "length" else 100))
-            rows.append([label, *cells])
-    head = ["policy", "harmless, %", "helpful, %", "honest, %", "harmless refused, %", "overall, %", "words"]
+            rows.append([label, str(len(results.metrics(name))), *cells])
+    head = [
+        "policy",
+        "seeds",
+        "harmless, %",
+        "helpful, %",
+        "honest, %",
+        "harmless refused, %",
+        "overall, %",
+        "words",
+    ]
     return table(head, rows) if rows else ""
 
 
@@ -249,10 +258,12 @@ def _loose(results: Results) -> str:
             columns = {key: estimate(list(ended(results, job, key).values())) for key in SHOWN}
             scaled = [columns[key].text(100) for key in SHOWN[:3]]
             plain = [columns["peak_step"].text(), columns["kl_end"].text(), columns["proxy_end"].text(1, 2)]
-            rows.append([label, str(len(repeats(results, job))), *scaled, *plain])
+            counts = [str(len(repeats(results, job))), str(len(results.metrics(job)))]
+            rows.append([label, *counts, *scaled, *plain])
     head = [
         "reward models",
         "runs a seed",
+        "seeds",
         "gold at its peak",
         "gold at the end",
         "fall",

@@ -41,6 +41,19 @@ def above_sft(results: Results, study: Study) -> Iterator[Claim]:
             )
 
 
+def clamping(results: Results) -> Iterator[Claim]:
+    gold = results.gain("ppo.clamped", "ppo", "gold", "overall")
+    accuracy = difference(results.figures("clamped", "accuracy"), results.figures("soft.0", "accuracy"))
+    if gold is not None and accuracy is not None:
+        yield Claim(
+            claim="clamping labels to 40-60% makes better policies (PPO; labels without chain of thought)",
+            source=f"{BAI}, section 4.3, which clamps labels that follow a chain of thought",
+            result=f"gold overall {gold.text(100)} points, reward model {accuracy.text(100)}",
+            verdict=verdict(gold),
+            estimates={"policy": gold, "reward_model": accuracy},
+        )
+
+
 def ranking(results: Results) -> Iterator[Claim]:
     ladder = (("share.5", "ppo.5"), ("share.20", "ppo.20"))
     if not all(results.has(*pair) for pair in ladder):

@@ -48,12 +48,14 @@ def train_reward_model(
     statuses: Sequence[str] = ("ok", "tie"),
     member: int = 0,
     share: float = 1.0,
+    clamp: tuple[float, float] | None = None,
     data: str | None = None,
 ) -> dict[str, Any]:
     """A reward model with the demo's settings but for these, and how it does on the held-out pairs.
 
     `member` changes the training's seed alone (0 is the pipeline's own); `share` takes that share of the labels;
-    `data` names the job whose labels are used instead of the pipeline's.
+    `clamp` holds their probabilities between two bounds; `data` names the job whose labels are used instead of the
+    pipeline's.
     """
     from training.reward_model import RewardModelConfig, train
 
@@ -61,6 +63,8 @@ def train_reward_model(
     labels = where["labels.preferences"] if data is None else str(study.work(data) / "preferences.jsonl")
     if share < 1:
         labels = str(_part(Path(labels), study.work(name) / "part.jsonl", share))
+    if clamp is not None:
+        labels = str(_clamped(Path(labels), study.work(name) / "clamped.jsonl", *clamp))
     demo = settings().reward_model.model_dump(mode="json")
     knobs = {key: value for key, value in demo.items() if key in RewardModelConfig.model_fields}
     knobs |= {"targets": targets, "statuses": list(statuses), "max_not_ok": 1.0, "checkpoint_every": 0}
@@ -87,6 +91,11 @@ def judge_reward_model(study: Study, name: str, seed: int) -> dict[str, Any]:
 def _part(path: Path, out: Path, share: float) -> Path:
     rows = read_lines(path)
     write_lines(out, rows[: max(1, round(share * len(rows)))])
+    return out
+
+
+def _clamped(path: Path, out: Path, low: float, high: float) -> Path:
+    write_lines(out, [{**row, "p": min(max(row["p"], low), high)} for row in read_lines(path)])
     return out
 
 

@@ -128,9 +128,9 @@ def test_documents_say_what_the_rows_say(tmp_path):
     methods, record = write_methods(results, tmp_path)
     text = methods.read_text()
     assert "| GRPO raises harmlessness over SL-CAI" in text
-    assert "harmless 35.0 (35.0 to 35.0) points, helpful -1.0 (-1.0 to -1.0) points | **holds** |" in text
-    assert "helpful -30.0 (-30.0 to -30.0) points | **does not hold** |" in text
-    unasked = [line for line in text.splitlines() if line.endswith("| not run yet | not asked |")]
+    assert "harmless 35.0 (35.0 to 35.0) points, helpful -1.0 (-1.0 to -1.0) points | 3 | **holds** |" in text
+    assert "helpful -30.0 (-30.0 to -30.0) points | 3 | **does not hold** |" in text
+    unasked = [line for line in text.splitlines() if line.endswith("| not run yet | – | not asked |")]
     assert any(line.startswith("| PPO raises") for line in unasked), (
         "a learner without rows is named, not judged"
     )
