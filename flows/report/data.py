@@ -114,7 +114,7 @@ def shown(estimate: Mapping[str, Any] | None, share: bool) -> str:
     value, low, high = (estimate[k] for k in ("value", "low", "high"))
     if share:
         return f"{100 * value:.0f} ({100 * low:.0f}-{100 * high:.0f})"
-    return f"{value:.1f} ({low:.1f}{' to ' if low < 0 else '-'}{high:.1f})"
+    return f"{value:z.1f} ({low:.1f}{' to ' if low < 0 else '-'}{high:.1f})"
 
 
 def result_rows(data: ReportData) -> list[list[str]]:
