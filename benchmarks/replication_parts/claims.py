@@ -115,7 +115,8 @@ def _critiques(results: Results) -> Iterator[Claim]:
     whole = difference(first("overall", "revisions"), first("overall", "uncriticised"))
     if gain is not None and whole is not None:
         yield Claim(
-            claim="critiques help a small model to revise (one revision, with its critique against without)",
+            claim="critiques help a small model to revise (one revision, with its critique against an empty one; the "
+            "reviser was trained on revisions that follow a critique)",
             source=f"{BAI}, section 3.5, figure 7",
             result=f"harmless {gain.text(100)} points, gold overall {whole.text(100)} points",
             verdict=verdict(gain),

@@ -19,6 +19,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "verify": policies.verify,
     "prefer": policies.prefer,
     "watched": brakes.watched,
+    "braked": brakes.braked,
     "revisions": supervision.revisions,
     "orders": supervision.orders,
     "red_team": supervision.red_team,
@@ -60,7 +61,9 @@ LOOSE: dict[str, Any] = {
     "kl": {"kind": "fixed", "beta": 0.0},
     "optimizer": {"learning_rate": 3e-4, "schedule": "constant"},
 }
-BRAKE: dict[str, Any] = {"every": 4, "limit": 128, "patience": 2}
+WATCH: dict[str, Any] = {"every": 4, "limit": 128}
+UNLEASHED: dict[str, Any] = {**WATCH, "steps": 60, "kl": {"kind": "fixed", "beta": 0.0}}
+PATIENCE = 2
 FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 
@@ -94,8 +97,9 @@ def methods(seeds: Sequence[int]) -> list[Job]:
 def claims(seeds: Sequence[int]) -> list[Job]:
     """The further jobs of docs/replication.md, the cheapest first, and more for both documents."""
     add = _Adder(seeds)
-    add("brake.loose", "watched", **BRAKE, steps=60, kl={"kind": "fixed", "beta": 0.0})
-    add("brake.demo", "watched", **BRAKE)
+    add("brake.loose", "watched", **UNLEASHED)
+    add("braked", "braked", ("brake.loose",), unbraked="brake.loose", patience=PATIENCE, **UNLEASHED)
+    add("brake.default", "watched", patience=PATIENCE, **WATCH)
     add("orders", "orders")
     add("red_team", "red_team")
     add("revisions", "revisions", rounds=4, critiques=True, count=350)

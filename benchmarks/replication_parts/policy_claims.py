@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from replication_parts.intervals import Estimate, both, difference, estimate, verdict
+from flows.evaluation.length_control import length_controlled
+from replication_parts.intervals import Estimate, Verdict, both, difference, estimate, verdict
 from replication_parts.jobs import Study
 from replication_parts.methods import falls, members
 from replication_parts.results import Claim, Results
-from replication_parts.wins import at_equal_length, compared
+from replication_parts.wins import compared
 
 BAI = "Bai et al. 2022"
 LEE = "Lee et al. 2023"
@@ -23,8 +24,8 @@ def _win_rates(
     seeds = sorted(results.metrics(first).keys() & results.metrics(second).keys())
     rates = []
     for seed in seeds:
-        wins, longer = compared(study, f"{first}-{seed}", f"{second}-{seed}")
-        rates.append(at_equal_length(wins, longer) if equal else fmean(wins))
+        wins, lengths = compared(study, f"{first}-{seed}", f"{second}-{seed}")
+        rates.append(length_controlled(wins, lengths)["value"] if equal else fmean(wins))
     return estimate(rates) if rates else None
 
 
@@ -70,17 +71,25 @@ def ranking(results: Results) -> Iterator[Claim]:
     )
     if top is not None and best is not None:
         steps.append({"accuracy": best, "policy": top})
-    # The claim is that policies need not follow accuracies: it fails when every step up in the one is one in the other.
-    follows = both(*(verdict(step["policy"]) for step in steps))
     told = [f"reward model {s['accuracy'].text(100)}, policy {s['policy'].text(100)}" for s in steps]
     names = ("20% of the labels against 5%", "all against 20%")
     yield Claim(
         claim="a reward model's accuracy does not rank the policies trained on it",
         source=f"{LEE}, appendix on reward model accuracy",
         result="; ".join(f"{name}: {text} points" for name, text in zip(names, told, strict=False)),
-        verdict={"holds": "does not hold", "does not hold": "holds", "cannot tell": "cannot tell"}[follows],
+        verdict=ranked([(step["accuracy"], step["policy"]) for step in steps]),
         estimates={f"{key}_{n}": value for n, step in enumerate(steps) for key, value in step.items()},
     )
+
+
+def ranked(steps: Sequence[tuple[Estimate, Estimate]]) -> Verdict:
+    """Whether policies do not follow accuracies, from the changes of both between neighbours: it holds when they go
+    apart at some step, and does not when they go together at every one."""
+    together = [(verdict(accuracy), verdict(policy)) for accuracy, policy in steps]
+    told = [pair for pair in together if "cannot tell" not in pair]
+    if any(accuracy != policy for accuracy, policy in told):
+        return "holds"
+    return "does not hold" if len(told) == len(steps) else "cannot tell"
 
 
 def direct(results: Results, study: Study) -> Iterator[Claim]:
@@ -121,18 +130,18 @@ def beta(results: Results) -> Iterator[Claim]:
 
 
 def brake(results: Results) -> Iterator[Claim]:
-    kept, fired = (results.estimate("brake.loose", "brake", key) for key in ("kept_to_peak", "fired"))
-    lost = results.each("brake.loose", lambda m: 1 - m["brake"]["end_gold"] / m["brake"]["peak_gold"])
-    if kept is not None and fired is not None:
+    kept, fired = (results.estimate("braked", "brake", key) for key in ("kept_to_peak", "fired"))
+    saved = results.gain("braked", "brake.loose", "gold", "overall")
+    if kept is not None and fired is not None and saved is not None:
         yield Claim(
             claim="the brake keeps a policy within 10% of gold's peak where a run over-optimises (PPO, beta 0)",
             source=OURS,
-            result=f"kept gold is {kept.text(100)}% of the peak, without the brake gold ends "
-            f"{estimate(list(lost.values())).text(100)}% below it; fired in {sum(fired.values):.0f} runs",
+            result=f"on prompts that it never saw its policy has {kept.text(100)}% of the peak, {saved.text(100)} "
+            f"points more than without the brake; it fired in {sum(fired.values):.0f} of {len(fired.values)} runs",
             verdict=verdict(kept, above=0.9),
-            estimates={"kept_to_peak": kept},
+            estimates={"kept_to_peak": kept, "saved": saved},
         )
-    false = results.estimate("brake.demo", "brake", "fired")
+    false = results.estimate("brake.default", "brake", "fired")
     if false is not None:
         yield Claim(
             claim="the brake does not fire in the demo's run",

@@ -18,7 +18,8 @@ from replication_parts.results import Claim, Results, table
 _RULE = """The unit is the seed: a figure is a mean over seeds, as many as the column says, each with a world, samples
 and training of its own, with the 95% interval of Student's t over them in brackets. Variants are compared within a
 seed. A claim *holds* when its whole interval lies on the claimed side, *does not hold* when it lies on the other, and
-else we *cannot tell*: three seeds tell only large and steady effects.
+else we *cannot tell*: three seeds tell only large and steady effects. Neither intervals nor verdicts are corrected for
+the number of claims.
 """
 
 _METHODS = """# What the methods learn

@@ -97,21 +97,14 @@ def test_a_curve_that_falls_from_its_peak():
     assert found["gold_fall"] == pytest.approx(found["gold_peak"] - 0.5)
 
 
-def test_wins_that_come_from_length_vanish_at_equal_length():
-    import numpy as np
-    import statsmodels.api as sm
-    from replication_parts.wins import at_equal_length
+def test_policies_are_ranked_only_where_accuracy_and_gold_go_together():
+    from replication_parts.intervals import estimate
+    from replication_parts.policy_claims import ranked
 
-    rng = np.random.default_rng(0)
-    longer = rng.normal(5.0, 6.0, size=4000)
-    by_length = (rng.random(4000) < 1 / (1 + np.exp(-0.4 * longer))).astype(float)
-    assert by_length.mean() > 0.7
-    assert at_equal_length(list(by_length), list(longer)) == pytest.approx(0.5, abs=0.03)
-    fitted = sm.Logit(by_length, sm.add_constant(longer)).fit(disp=0).params[0]
-    assert at_equal_length(list(by_length), list(longer)) == pytest.approx(
-        1 / (1 + math.exp(-fitted)), abs=1e-4
-    )
-    assert at_equal_length([1.0] * 50, [0.0] * 50) > 0.99
+    up, down, level = estimate([0.1, 0.11, 0.12]), estimate([-0.1, -0.11, -0.12]), estimate([-0.1, 0.0, 0.1])
+    assert ranked([(up, up), (down, down)]) == "does not hold"
+    assert ranked([(up, up), (up, down)]) == "holds"
+    assert ranked([(up, up), (up, level)]) == "cannot tell"
 
 
 def test_documents_say_what_the_rows_say(tmp_path):
