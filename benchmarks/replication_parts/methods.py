@@ -28,12 +28,12 @@ _UNTOUCHED = "on the seeds run after its last change alone"
 
 
 def members(results: Results, variant: str) -> list[str]:
-    """The reward models of a variant that all seeds of its first have, `variant.0` and on."""
+    """The reward models of a variant that every seed of its first has, `variant.0` and on."""
     names = []
     while results.has(f"{variant}.{len(names)}"):
         names.append(f"{variant}.{len(names)}")
     seeds = [set(results.metrics(name)) for name in names]
-    return [name for name, found in zip(names, seeds, strict=True) if found == seeds[0]]
+    return [name for name, found in zip(names, seeds, strict=True) if found >= seeds[0]]
 
 
 def claims(results: Results) -> list[Claim]:
