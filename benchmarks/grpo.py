@@ -35,7 +35,8 @@ def reward_of(text: str) -> float:
 
 
 def ours(folder: Path, *, total: int) -> duel.Play:
-    from training import grpo, rl_loop
+    from training import grpo
+    from training.learner import Learner
     from training.metrics import read_metrics
     from training.rl_config import GRPOConfig
 
@@ -59,7 +60,7 @@ def ours(folder: Path, *, total: int) -> duel.Play:
         )
         shutil.rmtree(config.output_dir, ignore_errors=True)
         spent: list[float] = []
-        run_all = rl_loop.Learner.run_all
+        run_all = Learner.run_all
 
         def timed(learner: Any) -> Any:
             began = time.perf_counter()
@@ -68,11 +69,11 @@ def ours(folder: Path, *, total: int) -> duel.Play:
             finally:
                 spent.append(time.perf_counter() - began)
 
-        rl_loop.Learner.run_all = timed  # type: ignore[method-assign]
+        Learner.run_all = timed  # type: ignore[method-assign]
         try:
             grpo.train(config, reward_functions={"words": reward})
         finally:
-            rl_loop.Learner.run_all = run_all  # type: ignore[method-assign]
+            Learner.run_all = run_all  # type: ignore[method-assign]
         rows = read_metrics(folder / "ours" / "metrics.jsonl")
         return {
             "seconds": spent[0],

@@ -8,7 +8,7 @@ Contestants, each on prompts that no one has sent before, in an order that turns
 - `labelling`: the whole of `label_pairs`, from pairs to labels in a SQLite ledger.
 - `one_each`: a client that sends one request per judgement, 64 in flight.
 - `distilabel`: distilabel's `OpenAILLM` itself, in the rounds where `--distilabel` names the Python of an environment
-  that has it.
+  that has it. Where no round has it, `not_measured` says so and keeps what was last measured.
 - `bare_loop`: posts the very batches of `ours`, as token ids made beforehand, and drops the answers unread.
 - `offline`: vLLM's own `LLM.generate` at its default settings, on token ids made beforehand, without a server. Its
   engine lives only while its turn lasts: an idle one beside the server halves the rate of single requests.
@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import duel
 from contestants.clients import REPOSITORY, Contestant, bare_loop, one_request_each
 from microworld_seeds import RESULTS, machine
 
@@ -84,11 +85,10 @@ class Ring:
 
     def ours(self, pairs: Sequence[Pair]) -> tuple[float, int]:
         calls, size = self.calls(pairs), 2 * SETTINGS.batch_pairs
-        templates = Questionnaire(load("microworld"), [self.judge.identity], SETTINGS).method.templates
 
         def run() -> int:
             batches = (calls[i : i + size] for i in range(0, len(calls), size))
-            answers = (ask_judges([self.judge], [0] * len(b), b, templates) for b in batches)
+            answers = (ask_judges([self.judge], [0] * len(b), b) for b in batches)
             return sum(reading.status == "ok" for readings in answers for reading in readings)
 
         return timed(run)
@@ -173,10 +173,7 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
 
     ratios = {name: ratio("ours", name) for name in names if name != "ours"}
     return {
-        "ours": medians["ours"],
-        "peer": medians["one_each"],
-        "peer_side": "one_each",
-        "ratio": ratios["one_each"],
+        **duel.against(medians["ours"], medians["one_each"], "one_each", ratio=ratios["one_each"]),
         "ratios": ratios,
         "targets": {name: bound for name, bound in PROMISES.items() if name in ratios},
         "missed": [name for name, bound in PROMISES.items() if ratios.get(name, bound) < bound],
@@ -184,6 +181,19 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
         "median_per_s": medians,
         "rounds": {name: sum(name in rates for rates in rounds) for name in names},
     }
+
+
+def not_measured(rounds: Sequence[dict[str, float]], before: dict[str, Any]) -> dict[str, Any]:
+    """The sides that no round has, each with what the result before says of it, or None."""
+    known = dict(before.get("not_measured", {}))
+    for name, per_s in before.get("median_per_s", {}).items():
+        known[name] = {
+            "date": before["machine"]["date"],
+            "version": before["versions"].get(name),
+            "per_s": per_s,
+            "ratio": before["ratios"].get(name),
+        }
+    return {name: known.get(name) for name in NAMES if not any(name in rates for rates in rounds)}
 
 
 def main() -> None:
@@ -196,9 +206,9 @@ def main() -> None:
     arguments = parser.parse_args()
     # However it ends, the servers end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    append = arguments.append and arguments.out.is_file()
-    found = json.loads(arguments.out.read_text(encoding="utf-8")) if append else {}
-    before, before_versions = found.get("rounds_per_s", []), found.get("versions", {})
+    found = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    before = found.get("rounds_per_s", []) if arguments.append else []
+    before_versions = found.get("versions", {}) if arguments.append else {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(VllmServer(MODEL, environment=REPOSITORY / ".venv-vllm"))
@@ -218,6 +228,7 @@ def main() -> None:
                 "what": "judgements a second of the microworld's judge (float32) by a vLLM server on this machine",
                 "judgements_per_round": arguments.judgements,
                 **summary(rounds),
+                "not_measured": not_measured(rounds, found),
                 "rounds_per_s": rounds,
                 "machine": machine(),
                 "versions": {

@@ -21,6 +21,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from common import duel
 from contestants.clients import REPOSITORY
 from judge_throughput import MODEL, make_pairs
 from microworld_seeds import RESULTS, machine
@@ -83,22 +84,23 @@ def main() -> None:
         name: {kind: round(statistics.median(found), 1) for kind, found in kinds.items()}
         for name, kinds in rates.items()
     }
+    gains = {
+        kind: round(
+            statistics.median(x / y for x, y in zip(*(rates[name][kind] for name in SERVERS), strict=True)), 2
+        )
+        for kind in sets
+    }
+    cached, without = (medians[name]["long"] for name in SERVERS)
     result = {
+        "what": "judgements a second of a vLLM server with prefix caching, and without: prompts of a thousand tokens",
+        **duel.against(cached, without, "without", ratio=gains["long"]),
         "judgements_per_round": 2 * arguments.pairs,
         "tokens_per_prompt": tokens,
         "median_per_s": medians,
-        "gain_of_caching": {
-            kind: round(
-                statistics.median(
-                    x / y for x, y in zip(*(rates[name][kind] for name in SERVERS), strict=True)
-                ),
-                2,
-            )
-            for kind in sets
-        },
+        "gain_of_caching": gains,
         "rounds_per_s": rates,
-        "server": build,
         "machine": machine(),
+        "versions": duel.versions() | {"server": build},
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

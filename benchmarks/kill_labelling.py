@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from common import duel
 from microworld_seeds import RESULTS, machine
 
 from judges import Ledger
@@ -123,7 +124,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         url = arguments.ledger or f"sqlite:///{name}/ledger.db"
         found = kill_until_done(url, Path(name) / "asked", kills=arguments.kills, seed=arguments.seed)
-    result = {"ledger": url.split(":")[0], **found, "holds": holds(found), "machine": machine()}
+    result = {
+        "what": "calls that a labelling process asks which is killed again and again, and that one asks which is not",
+        **duel.against(found["calls_asked"], found["calls_needed"], "not_killed"),
+        "ledger": url.split(":")[0],
+        **found,
+        "holds": holds(found),
+        "machine": machine(),
+        "versions": duel.versions("sqlalchemy"),
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))

@@ -69,6 +69,9 @@ class PrefectReporter:
             )
         self._last = time.monotonic()
 
+    def warned(self, text: str) -> None:
+        get_run_logger().warning(text)
+
     def finished(self, stage: str, seconds: float, text: str) -> None:
         if self._artifact is not None:
             with a_view_only():

@@ -108,7 +108,7 @@ def audit_labels(request: AuditRequest) -> str:
         request: Who looks at which labels.
     """
     logger = get_run_logger()
-    with Ledger.open(ledger_url(request.run)) as ledger:
+    with Ledger.open(ledger_url(request.run), create=False) as ledger:
         label_set = find_label_set(ledger, request.label_set)
         pages = next_pages(
             ledger,

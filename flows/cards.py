@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.files import write_atomically
-from flows.gates import audit_record, existing_ledger
+from flows.gates import audit_record, exam_record, existing_ledger
 from flows.lineage import lineage
 from flows.report.data import FIGURES, MODELS
 from flows.report.lineage_facts import audit_words
@@ -38,11 +38,10 @@ def facts(session: Session, stage: Stage) -> dict[str, Any]:
     labels = session.outcomes.get("labels")
     if labels is None or stage.isolated:
         return known
-    exam = session.outcomes.get("judge_exam")
     return {
         **known,
         "label_set": labels.manifest.metrics["label_set"],
-        "judge_exam": _exam_words(exam.manifest.metrics if exam else {}),
+        "judge_exam": _exam_words(exam_record(session)),
         "audit": audit_words(audit_record(session)),
     }
 

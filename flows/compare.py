@@ -87,7 +87,7 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
         "sampling": {**bout.sampling, "dtype": bout.dtype, "seed": request.seed},
         "statuses": judged.statuses,
         "asked": judged.asked + alone.asked,
-        "ratings": ratings(list(texts), judged.matches[OVERALL], seed=request.seed),
+        "ratings": ratings(list(texts), judged.matches[OVERALL]),
         "dimensions": {d: standings(list(texts), matches) for d, matches in judged.matches.items()},
         "answers": {
             name: _alone(prompts, found, scores.get(name), seed=request.seed)

@@ -13,6 +13,7 @@ from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.contenders import Contender, Found, Run, find_model, named
 from flows.errors import FlowError
+from flows.judging import priced_judge
 from flows.preflight import check_model
 from flows.prompts import Prompt, read_prompts
 
@@ -156,7 +157,7 @@ def _judge(request: CompareRequest, run: Run | None) -> Mapping[str, Any]:
             raise FlowError(
                 "judge: give a model folder or a server's address; no model is of a run that has one"
             )
-        return run.config.judge.model_dump(mode="json")
+        return priced_judge(run.config)
     served = "://" in request.judge
     if not served:
         check_model(request.judge, "judge")

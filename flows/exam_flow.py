@@ -9,7 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.errors import FlowError
 from flows.escape import clip
-from flows.examining import ExamRequest, take
+from flows.exam_form import ExamRequest
+from flows.examining import Exam, take
 from flows.slots import gpu_slot
 from flows.states import told
 from judges.exam import ExamReport
@@ -36,7 +37,9 @@ def judge_exam(request: ExamRequest) -> str:
     """
     logger = get_run_logger()
     with gpu_slot():
-        report = take(request, on_skipped=lambda line: logger.warning("passed over %s", line))
+        report = take(
+            Exam.of_request(request), on_skipped=lambda line: logger.warning("passed over %s", line)
+        )
     publish_exam(report)
     if request.page:
         logger.info("report: %s", Path(request.page).resolve())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from constitution import Constitution
 from flows.config.trainers import PreferenceSection
 from flows.forecast_inputs import WORLD_PROMPT, ForecastInputs
-from flows.judge_forecast import SAMPLE, JudgeForecast, JudgeForecaster, Speed
+from flows.judge_forecast import CHARACTERS_PER_TOKEN, SAMPLE, JudgeForecast, JudgeForecaster, Speed
 from training.data import read_examples
 
 if TYPE_CHECKING:
@@ -61,14 +61,17 @@ class Forecaster:
     def judge_exam(self) -> _Estimate:
         """The known pairs, and at most `probe_pairs` of them again for every probe."""
         from flows.examining import read_all
-        from judges.exam.probes import INJECTIONS, WISHES
+        from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, WISHES
 
         exam = self._config.exam
         known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
         pairs = len(known) or exam.generated
         probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(WISHES))
         sample = known[:SAMPLE] or self._inputs.made_up(answer=" ".join(["an answer of some length"] * 8))
-        forecast = self._judge.of_prompts(pairs + probes, sample, answer_tokens=0)
+        # The huge text goes to endpoints, whose context nobody knows here.
+        huge = 0 if self._config.judge.kind == "in_process" else min(pairs, exam.probe_pairs)
+        further = huge * HUGE_CHARACTERS / CHARACTERS_PER_TOKEN
+        forecast = self._judge.of_prompts(pairs + probes, sample, answer_tokens=0, further_tokens=further)
         found = self._judged(forecast)
         disk = self._label_bytes(forecast, pairs + probes, 2 * self._inputs.prompt_bytes)
         return {**found, "disk_bytes": disk, "source": f"at most; {pairs} known pairs and {probes} probes"}

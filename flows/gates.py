@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import FlowError
-from flows.judging import make_judge
-from judges import JudgeError, Ledger
+from flows.judging import label_settings, make_judge
+from judges import JudgeError, JudgeIdentity, Ledger
 from judges.audit import Agreement, agreement, verdicts_digest
-from judges.exam import latest_exam, require_exam, was_any_taken
+from judges.exam import ExamReport, latest_exam, require_passed, save_exam, was_any_taken
+
+EXAMS = "runs/exams.db"
+"""Where exams are kept that belong to no run, from the working directory."""
+_NO_EXAM = "the configuration names no exam.pairs, and nobody took an exam that asks as this run does"
 
 if TYPE_CHECKING:
     from constitution import Constitution
@@ -28,11 +32,7 @@ def ledger_of(config: RunConfig) -> str:
 @contextmanager
 def existing_ledger(config: RunConfig) -> Iterator[Ledger | None]:
     """The run's ledger, or None where there is none yet; looking makes none."""
-    url = ledger_of(config)
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-        yield None
-        return
-    with Ledger.open(url) as ledger:
+    with _existing(ledger_of(config)) as ledger:
         yield ledger
 
 
@@ -42,29 +42,98 @@ def people_said(config: RunConfig) -> str | None:
         return None if ledger is None else verdicts_digest(ledger)
 
 
+def labelling_gate(session: Session) -> None:
+    """Raises FlowError when the judge failed its exam and the config requires one; without any, says so in one line."""
+    report = exam_gate(session.config, session.constitution)
+    if report is None and session.config.exam.require:
+        path = session.run.history(session.attempt) / "config.yaml"
+        session.reporter.warned(
+            f"the judge was not examined: {_NO_EXAM}; charter judge exam --config {path} --pairs FILE takes one"
+        )
+
+
 def training_gate(session: Session) -> None:
-    """Raises FlowError when the judge failed its exam or the labels their audit, unless the config waives it."""
-    exam_gate(session.config, session.constitution)
+    """Raises FlowError when the judge failed its exam or the labels their audit, unless the config waives it.
+
+    The exam that lets the run train is kept in the run's ledger, wherever it was taken.
+    """
+    config, constitution = session.config, session.constitution
+    report = exam_gate(config, constitution)
+    with existing_ledger(config) as ledger:
+        if report is not None and ledger is not None:
+            own = latest_exam(ledger, report.judge, constitution, label_settings(config))
+            if own != report:
+                save_exam(ledger, report)
     audit_gate(session)
 
 
-def exam_gate(config: RunConfig, constitution: Constitution) -> None:
-    """The newest exam of this judge under this constitution in the run's ledger must be passed, where there is one.
+def exam_gate(config: RunConfig, constitution: Constitution) -> ExamReport | None:
+    """The newest exam of the judge, asked as the run asks it, under this constitution; None where there is none.
 
-    Raises FlowError, or JudgeError when the judge cannot say who it is.
+    Raises FlowError when it was failed and the config requires that it be passed, or JudgeError when the judge cannot
+    say who it is.
     """
-    if not config.exam.require:
-        return
-    with existing_ledger(config) as ledger:
-        if ledger is None or not was_any_taken(ledger):
-            return
-        judge = make_judge(config.judge.model_dump(mode="json")).identity
-        if latest_exam(ledger, judge, constitution) is None:
-            return
+    report = _newest_exam(config, constitution)
+    if report is not None and config.exam.require:
         try:
-            require_exam(ledger, judge, constitution)
+            require_passed(report)
         except JudgeError as error:
             raise FlowError(f"{error}; exam.require: false trains all the same") from error
+    return report
+
+
+def exam_record(session: Session) -> dict[str, Any]:
+    """What summary and cards say of the exam; empty before there are labels and without a stage for it.
+
+    `{"taken": False, "reason"}`, or the fields of `exam_metrics`: of this attempt's own stage, else of the newest exam.
+    """
+    outcome = session.outcomes.get("judge_exam")
+    own: dict[str, Any] = dict(outcome.manifest.metrics) if outcome else {}
+    if own.get("taken") or "labels" not in session.outcomes:
+        return own
+    report = _newest_exam(session.config, session.constitution)
+    if report is not None:
+        return exam_metrics(report)
+    return own or {"taken": False, "reason": _NO_EXAM}
+
+
+def exam_metrics(report: ExamReport) -> dict[str, Any]:
+    """An exam in a few plain figures."""
+    return {
+        "taken": True,
+        "passed": report.passed,
+        "problems": report.problems,
+        "pairs": report.pairs,
+        "source": report.source,
+        "accuracy": report.accuracy.share,
+        "kappa": report.kappa,
+        "checks": {check.name: check.value for check in report.checks},
+    }
+
+
+def _newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | None:
+    """From the run's ledger and from where `charter judge exam` keeps its exams."""
+    settings = label_settings(config)
+    places = [ledger_of(config)]
+    places += [f"sqlite:///{path.resolve()}" for path in (Path(EXAMS), config.local_runs_dir / "exams.db")]
+    judge: JudgeIdentity | None = None
+    found = []
+    for place in dict.fromkeys(places):
+        with _existing(place) as ledger:
+            if ledger is None or not was_any_taken(ledger, constitution, settings):
+                continue
+            judge = judge or make_judge(config.judge.model_dump(mode="json")).identity
+            found.append(latest_exam(ledger, judge, constitution, settings))
+    return max((report for report in found if report), key=lambda report: report.created_at, default=None)
+
+
+@contextmanager
+def _existing(url: str) -> Iterator[Ledger | None]:
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        yield None
+        return
+    with Ledger.open(url) as ledger:
+        yield ledger
 
 
 def audit_gate(session: Session) -> None:

@@ -94,14 +94,18 @@ class JudgeForecaster:
         prompt, source = self._prompt_tokens(pairs[:SAMPLE], "counted on the pairs")
         return self._total(asked, known, prompt, source)
 
-    def of_prompts(self, pairs: int, sample: Sequence[Pair], *, answer_tokens: int) -> JudgeForecast:
+    def of_prompts(
+        self, pairs: int, sample: Sequence[Pair], *, answer_tokens: int, further_tokens: float = 0.0
+    ) -> JudgeForecast:
         """Before the pairs are there: at most so many, their answers as long as they may be.
 
-        `sample` are pairs of real prompts with empty answers.
+        `sample` are pairs of real prompts with empty answers; `further_tokens` are those that all pairs together
+        hold beyond what the sample shows.
         """
         asked = 2 * self._settings.samples * self._settings.principles * pairs
         frame, source = self._prompt_tokens(sample, "prompts counted, answers as long as they may be")
-        return self._total(asked, 0, frame + 2 * answer_tokens, f"at most; {source}")
+        tokens = frame + 2 * answer_tokens + further_tokens / max(1, pairs)
+        return self._total(asked, 0, tokens, f"at most; {source}")
 
     def _total(self, asked: int, known: int, prompt: float, source: str) -> JudgeForecast:
         written = self._settings.rationale_tokens if self._settings.writes else 0

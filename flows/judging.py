@@ -1,16 +1,20 @@
-"""From the judge's settings to a judge."""
+"""From a configuration to a judge, and to how it is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from judges import Judge
+from judges import Judge, LabelSettings
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
 
 
 def make_judge(settings: Mapping[str, Any]) -> Judge:
     """The judge of a configuration's `judge` section (as plain data). Nothing is loaded or asked yet.
 
+    With `prices` beside the section's fields, a server's judge writes down what each call costs.
     Raises JudgeError for a model folder or settings that cannot work.
     """
     if settings["kind"] == "in_process":
@@ -20,8 +24,9 @@ def make_judge(settings: Mapping[str, Any]) -> Judge:
 
         disable_progress_bar()  # its bar would tear through the run's own progress
         return InProcessJudge(settings["model"], dtype=settings["dtype"])
-    from judges import OpenAIJudge
+    from judges import OpenAIJudge, Prices
 
+    prices = settings.get("prices")
     return OpenAIJudge(
         endpoints=list(settings["endpoints"]),
         model=settings["model"],
@@ -31,4 +36,18 @@ def make_judge(settings: Mapping[str, Any]) -> Judge:
         prompts_per_request=settings["prompts_per_request"],
         concurrency=settings["concurrency"],
         timeout_s=settings["timeout_s"],
+        prices=None if prices is None else Prices(**prices),
     )
+
+
+def priced_judge(config: RunConfig) -> dict[str, Any]:
+    """The `judge` section as plain data, with the prices that `report` states."""
+    read, written = config.report.price_per_million_tokens, config.report.price_per_million_written_tokens
+    prices = None if read is None else {"prompt": read, "completion": read if written is None else written}
+    return {**config.judge.model_dump(mode="json"), "prices": prices}
+
+
+def label_settings(config: RunConfig) -> LabelSettings:
+    """How a run asks its judge."""
+    section = config.labels.model_dump(include=set(LabelSettings.model_fields))
+    return LabelSettings(**section, seed=config.seed)

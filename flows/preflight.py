@@ -10,6 +10,7 @@ import httpx
 
 from constitution import Constitution, templates_digest
 from flows.config import RunConfig
+from flows.config.sections import JudgeSection
 from flows.errors import FlowError
 from flows.gates import exam_gate
 from flows.models import cached_commit, is_hub_id
@@ -19,8 +20,10 @@ from flows.store import RunStore
 from judges.errors import JudgeError
 from judges.known import read_known_pairs
 from judges.templates import TemplateSet
+from training.brake import LEAST_PROMPTS
 from training.data import read_examples, read_preferences
 from training.errors import TrainingError
+from training.model_files import check_model as check_trained_model
 from training.safetensors_files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -41,19 +44,9 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     check_model(config.models.base, "models.base")
     if config.models.critic is not None:
         check_model(config.models.critic, "models.critic")
-    if config.judge.kind == "in_process":
-        check_model(config.judge.model, "judge.model")
     check_data(config)
-    if (
-        config.judge.tokenizer is not None
-        and not (config.judge.tokenizer / "tokenizer_config.json").is_file()
-    ):
-        raise FlowError(
-            f"judge.tokenizer: {config.judge.tokenizer}: has no tokenizer (tokenizer_config.json)"
-        )
-    if config.judge.kind == "openai":
-        for endpoint in config.judge.endpoints:
-            check_endpoint(endpoint, config.judge.model, config.judge.api_key_env)
+    check_judge(config.judge, "judge")
+    check_brake(config)
     check_exam(config, constitution)
     for stage in active(config):
         stage.settings(config)
@@ -162,37 +155,72 @@ def check_exam(config: RunConfig, constitution: Constitution) -> None:
         exam_gate(config, constitution)
 
 
-def check_endpoint(url: str, model: str, api_key_env: str | None) -> None:
-    """The server answers `/v1/models` and serves the judge's model."""
+def check_judge(judge: JudgeSection, field: str) -> None:
+    """A judge's own folder and tokenizer are whole; every one of its servers serves its model."""
+    if judge.kind == "in_process":
+        check_model(judge.model, f"{field}.model")
+    if judge.tokenizer is not None and not (judge.tokenizer / "tokenizer_config.json").is_file():
+        raise FlowError(f"{field}.tokenizer: {judge.tokenizer}: has no tokenizer (tokenizer_config.json)")
+    if judge.kind == "openai":
+        for endpoint in judge.endpoints:
+            check_endpoint(endpoint, judge.model, judge.api_key_env, field)
+
+
+def check_brake(config: RunConfig) -> None:
+    """The brake's gold judge can be had, and there are prompts enough to hold out."""
+    brake = getattr(config.rl, "brake", None)
+    if brake is None:
+        return
+    if brake.judge is not None:
+        check_judge(brake.judge, "rl.brake.judge")
+    if brake.model is not None:
+        if is_hub_id(brake.model):
+            check_hub_model(brake.model, "rl.brake.model")
+        else:
+            try:
+                check_trained_model(brake.model, head="reward")
+            except TrainingError as error:
+                raise FlowError(f"rl.brake.{error}") from error
+    if config.prompts is not None:
+        sources = filter(None, (config.prompts.sl, config.prompts.sl_benign))
+        held_out = sum(len(read_prompts(source.path, limit=source.limit)) for source in sources)
+        if held_out < LEAST_PROMPTS:
+            raise FlowError(
+                f"rl.brake: needs {LEAST_PROMPTS} held-out prompts; prompts.sl and prompts.sl_benign have {held_out}"
+            )
+
+
+def check_endpoint(url: str, model: str, api_key_env: str | None, field: str) -> None:
+    """The server answers `/v1/models` and serves the model of the judge that is `field` of the configuration."""
     headers = {}
     if api_key_env is not None:
         key = os.environ.get(api_key_env)
         if not key:
-            raise FlowError(f"judge.api_key_env: the environment variable {api_key_env} is not set")
+            raise FlowError(f"{field}.api_key_env: the environment variable {api_key_env} is not set")
         headers["Authorization"] = f"Bearer {key}"
     models_url = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
     try:
         response = httpx.get(models_url, headers=headers, timeout=10)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise FlowError(f"judge.endpoints: {url}: no answer: {reason}") from error
+        raise FlowError(f"{field}.endpoints: {url}: no answer: {reason}") from error
     if response.status_code in (401, 403):
         hint = (
             f"the key in {api_key_env} is refused"
             if api_key_env
-            else "it asks for a key; set judge.api_key_env"
+            else f"it asks for a key; set {field}.api_key_env"
         )
-        raise FlowError(f"judge.endpoints: {url}: {hint}")
+        raise FlowError(f"{field}.endpoints: {url}: {hint}")
     try:
         response.raise_for_status()
         served = [entry["id"] for entry in response.json()["data"]]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise FlowError(
-            f"judge.endpoints: {url}: not an OpenAI-compatible server (/v1/models answered "
+            f"{field}.endpoints: {url}: not an OpenAI-compatible server (/v1/models answered "
             f"{response.status_code})"
         ) from error
     if model not in served:
-        raise FlowError(f"judge.model: {model}: {url} serves {', '.join(served) or 'no model'}")
+        raise FlowError(f"{field}.model: {model}: {url} serves {', '.join(served) or 'no model'}")
 
 
 def check_run_directory(path: Path) -> None:

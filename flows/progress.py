@@ -22,6 +22,8 @@ class Reporter(Protocol):
 
     def finished(self, stage: str, seconds: float, text: str) -> None: ...
 
+    def warned(self, text: str) -> None: ...
+
 
 class Silent:
     """Listens to nothing; the base of reporters that care about some events only."""
@@ -36,6 +38,9 @@ class Silent:
         pass
 
     def finished(self, stage: str, seconds: float, text: str) -> None:
+        pass
+
+    def warned(self, text: str) -> None:
         pass
 
 
@@ -60,6 +65,10 @@ class Several:
     def finished(self, stage: str, seconds: float, text: str) -> None:
         for reporter in self._reporters:
             reporter.finished(stage, seconds, text)
+
+    def warned(self, text: str) -> None:
+        for reporter in self._reporters:
+            reporter.warned(text)
 
 
 class Terminal:
@@ -86,6 +95,9 @@ class Terminal:
 
     def finished(self, stage: str, seconds: float, text: str) -> None:
         self._line(f"✓ {label(stage)}  {seconds:6.1f} s  {text}")
+
+    def warned(self, text: str) -> None:
+        self._line(f"! {text}")
 
     def _show(self, line: str) -> None:
         if self._live:

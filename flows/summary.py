@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
     """The numbers of one attempt. `seconds` is its wall time; reused stages show what they once took."""
-    from flows.gates import audit_record
+    from flows.gates import audit_record, exam_record
     from flows.session import describe_constitution
 
     lineage = _lineage(session)
@@ -30,7 +30,7 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "seed": session.config.seed,
         "constitution": describe_constitution(session.constitution),
         "models": evaluation.get("models", {}),
-        "judge_exam": _metrics(session, "judge_exam"),
+        "judge_exam": exam_record(session),
         "audit": audit_record(session),
         "judge": {**_metrics(session, "labels"), **exam.get("judge", {}), **_gold(agreement, "labels")},
         "revision": {**_metrics(session, "critique_revision"), **exam.get("revision", {})},
@@ -39,7 +39,11 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
         "weights": evaluation.get("weights", []),
         "lineage": lineage,
         "costs": _costs(session, lineage),
-        "rl": {**_metrics(session, "rl"), "curve": evaluation.get("rl_curve", [])},
+        "rl": {
+            **_metrics(session, "rl"),
+            "curve": evaluation.get("rl_curve", []),
+            "brake": _rows(session, "rl", "brake"),
+        },
         "stages": {
             name: {
                 "key": outcome.manifest.key,
@@ -87,6 +91,16 @@ def _costs(session: Session, lineage: dict[str, Any]) -> dict[str, Any]:
 def _metrics(session: Session, stage: str) -> dict[str, Any]:
     outcome = session.outcomes.get(stage)
     return dict(outcome.manifest.metrics) if outcome else {}
+
+
+def _rows(session: Session, stage: str, output: str) -> list[dict[str, Any]]:
+    """A stage's JSON lines; none where it has no such output."""
+    from training.data import read_rows
+
+    outcome = session.outcomes.get(stage)
+    if outcome is None or output not in outcome.manifest.outputs:
+        return []
+    return [row for _, row in read_rows(outcome.directory / outcome.manifest.outputs[output].path)]
 
 
 def _gold(agreement: dict[str, Any], of: str) -> dict[str, Any]:

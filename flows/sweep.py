@@ -9,6 +9,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.pipeline import run_name, run_step, working
+from flows.report.brake import fit_words
 from flows.report.figures import PROXY, axes_of, png_uri
 from flows.request import RunRequest, SweepRange
 from flows.states import told
@@ -60,12 +61,7 @@ def markdown(sweep: Sweep) -> str:
         known = ["-" if value is None else f"{value:.3f}" for value in (s.gold, s.gold_peak)]
         lines.append(f"| {s.beta:g} | {s.proxy:.3f} | {s.kl:.2f} | {' | '.join(known)} |")
     if sweep.fit is not None:
-        falls = "it never falls" if sweep.fit.peak is None else f"its peak is at d = {sweep.fit.peak:.2f}"
-        lines += [
-            "",
-            f"Gold's gain against d, the root of KL: d ({sweep.fit.alpha:.3f} - {sweep.fit.beta:.3f} log d), which "
-            f"explains {100 * max(0.0, sweep.fit.r_squared):.0f}% of its variance; {falls} (Gao et al. 2022).",
-        ]
+        lines += ["", fit_words(sweep.fit)]
     return "\n".join(
         [*lines, "", f"![proxy and gold against KL]({png_uri(lambda ink: draw(sweep, ink))})", ""]
     )

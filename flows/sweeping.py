@@ -31,7 +31,8 @@ _LAST = 5
 class Strand:
     """Reinforcement learning at one beta: ends are means over the last steps, KL in nats per answer.
 
-    `gold` figures are None outside of the microworld.
+    `gold` figures are None where there is neither the microworld's oracle nor a brake. With a brake alone the curve is
+    what it saw on held-out prompts, and the end is its last evaluation.
     """
 
     beta: float
@@ -78,24 +79,33 @@ def run_sweep(
         now = replace(session, config=config.model_copy(update={"rl": leash}))
         now = replace(now, outputs=dict(session.outputs), outcomes={})
         execute(now, rl.STAGE)
-        samples = [row for _, row in read_rows(Path(now.outputs[("rl", "samples")].path))]
-        strands.append(_strand(beta, gold.curve(samples, gold=config.gold is not None)))
+        strands.append(_measured(beta, now))
         on_strand(len(strands))
     sweep = Sweep(strands=strands, fit=_shape(strands))
     write_json(session.run.path / SWEEP, sweep.record())
     return sweep
 
 
-def _strand(beta: float, curve: list[dict[str, Any]]) -> Strand:
+def _measured(beta: float, session: Session) -> Strand:
+    """The strand whose reinforcement learning is done."""
+    config = session.config
+    if config.gold is None and ("rl", "brake") in session.outputs:
+        seen = [row for _, row in read_rows(Path(session.outputs[("rl", "brake")].path))]
+        return _strand(beta, seen, last=1)
+    samples = [row for _, row in read_rows(Path(session.outputs[("rl", "samples")].path))]
+    return _strand(beta, gold.curve(samples, gold=config.gold is not None))
+
+
+def _strand(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> Strand:
     if not curve:
         raise FlowError(f"beta {beta:g}: no answers were logged; set rl.log_samples")
 
     def end(points: Sequence[dict[str, Any]], name: str) -> float:
-        last = points[-_LAST:]
-        return sum(point[name] for point in last) / len(last)
+        ends = points[-last:]
+        return sum(point[name] for point in ends) / len(ends)
 
     has_gold = "gold" in curve[0]
-    windows = [curve[: n + 1] for n in range(min(_LAST, len(curve)) - 1, len(curve))]
+    windows = [curve[: n + 1] for n in range(min(last, len(curve)) - 1, len(curve))]
     return Strand(
         beta=beta,
         proxy=end(curve, "proxy"),

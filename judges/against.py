@@ -65,7 +65,7 @@ class BaselineScorer:
             pair = Pair(id=key, prompt=tuple(conversation), a=response, b=baseline)
             calls += [self._templates.pairwise(pair, p.question, order) for p in drawn for order in ORDERS]
             asked.append((place, len(drawn)))
-        readings = iter(ask_judge(self._judge, calls, self._templates))
+        readings = iter(ask_judge(self._judge, calls))
         for place, votes in asked:
             found = combine([[next(readings) for _ in ORDERS] for _ in range(votes)], self._margins)
             if found.p is not None:

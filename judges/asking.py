@@ -9,12 +9,9 @@ from dataclasses import replace
 from judges.errors import JudgeError
 from judges.readout import checked, checked_text
 from judges.records import Call, Judge, Reading
-from judges.templates import TemplateSet
 
 
-def ask_judges(
-    judges: Sequence[Judge], numbers: Sequence[int], calls: Sequence[Call], templates: TemplateSet
-) -> list[Reading]:
+def ask_judges(judges: Sequence[Judge], numbers: Sequence[int], calls: Sequence[Call]) -> list[Reading]:
     """One reading per call, call i put to judge `numbers[i]`; several judges are asked at the same time.
 
     Raises JudgeError where a judge says that no call could ever succeed.
@@ -24,7 +21,7 @@ def ask_judges(
 
     def ask(share: tuple[int, list[int]]) -> list[Reading]:
         judge, mine = share
-        return ask_judge(judges[judge], [calls[i] for i in mine], templates)
+        return ask_judge(judges[judge], [calls[i] for i in mine])
 
     if len(shares) == 1:
         answers = [ask(share) for share in shares.items()]
@@ -37,15 +34,13 @@ def ask_judges(
     return [r for r in readings if r is not None]
 
 
-def ask_judge(judge: Judge, calls: Sequence[Call], templates: TemplateSet) -> list[Reading]:
+def ask_judge(judge: Judge, calls: Sequence[Call]) -> list[Reading]:
     """One reading per call. A call that writes (a rationale) is followed by the one that reads the letter."""
     first = _answers(judge, calls)
-    thoughtful = [
-        i for i, c in enumerate(calls) if c.write is not None and not c.verdict and first[i].status == "ok"
-    ]
+    thoughtful = [i for i, c in enumerate(calls) if c.conclude is not None and first[i].status == "ok"]
     if not thoughtful:
         return first
-    second = _answers(judge, [templates.conclude(calls[i], first[i].text or "") for i in thoughtful])
+    second = _answers(judge, [_concluding(calls[i], first[i].text or "") for i in thoughtful])
     for i, answer in zip(thoughtful, second, strict=True):
         written = first[i]
         costs = [r.cost for r in (written, answer) if r.cost is not None]
@@ -58,6 +53,12 @@ def ask_judge(judge: Judge, calls: Sequence[Call], templates: TemplateSet) -> li
             cost=sum(costs) if costs else None,
         )
     return first
+
+
+def _concluding(call: Call, rationale: str) -> Call:
+    """The call that reads the letter after the judge's own `rationale`, written in answer to `call`."""
+    turns = ({"role": "assistant", "content": rationale}, {"role": "user", "content": call.conclude or ""})
+    return Call(messages=call.messages + turns, options=call.options)
 
 
 def _answers(judge: Judge, calls: Sequence[Call]) -> list[Reading]:

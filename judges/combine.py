@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from judges.readout import option_mass
 from judges.records import FAILURES, ORDERS, Order, Reading, Status
 
+# Closer to one half than this is one half: the means of a judge that follows the slot miss it by their rounding.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Margins:
     """Where a mean stops being a preference. All are probabilities.
 
     mass: less total probability on the options than this is `no_answer`.
-    tie: a mean closer to one half than this is a `tie`.
+    tie: a mean closer to one half than this is a `tie`, and one half always is.
     flip: orders that name different winners and differ by more than this are `inconsistent`.
     """
 
@@ -73,7 +76,7 @@ def combine(
     status: Status = "ok"
     if (p_ab - 0.5) * (p_ba - 0.5) < 0 and abs(p_ab - p_ba) > margins.flip:
         status = "inconsistent"
-    elif abs(p - 0.5) < margins.tie:
+    elif abs(p - 0.5) < max(margins.tie, _ROUNDING):
         status = "tie"
     return Combined(status=status, p=p, p_ab=p_ab, p_ba=p_ba, spread=spread)
 

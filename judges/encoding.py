@@ -110,9 +110,10 @@ class CallEncoder:
         if not texts:
             return []
         texts = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        # Not verbose: a text that is too long is the judge's to report.
+        encoded = self._tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
         return [
             ids if self._control_ids.isdisjoint(ids) else self._cut(text)
             for text, ids in zip(texts, encoded, strict=True)

@@ -113,6 +113,8 @@ class Endpoints:
                 raise RequestFailed("timeout", f"no answer in {self._timeout_s:g} s") from error
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 problem, wait = _describe(error), self._down(endpoint)
+            except httpx.HTTPError as error:  # a body that is not what its headers say
+                raise RequestFailed("error", _describe(error)) from error
             else:
                 if response.status_code not in BUSY:
                     self._up(endpoint)
@@ -186,8 +188,8 @@ def _decoded(response: httpx.Response) -> Any:
         raise RequestFailed("error", detail, bad_request=response.status_code in (400, 413, 422))
     try:
         return response.json()
-    except ValueError as error:
-        raise RequestFailed("error", f"the server sent no JSON: {response.text[:80]!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestFailed("error", f"the server sent no JSON: {_text(response)[:80]!r}") from error
 
 
 def _message(response: httpx.Response) -> str:
@@ -196,9 +198,14 @@ def _message(response: httpx.Response) -> str:
         body = response.json()
         message = body.get("error", body) if isinstance(body, dict) else body
         message = message.get("message", message) if isinstance(message, dict) else message
-    except ValueError:
-        message = response.text
-    return " ".join(str(message).split())[:300]
+        return " ".join(str(message).split())[:300]
+    except (ValueError, RecursionError):
+        return " ".join(_text(response)[:2000].split())[:300]
+
+
+def _text(response: httpx.Response) -> str:
+    """The body as UTF-8, whatever encoding it claims."""
+    return response.content.decode("utf-8", "replace")
 
 
 def _describe(error: Exception) -> str:

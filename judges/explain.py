@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from judges.errors import LedgerError
 from judges.ledger import Ledger, Verdict, schema
-from judges.ledger.reading import label_set_content, to_verdict
+from judges.ledger.reading import to_verdict
 from judges.ledger.rows import to_label, to_reading
 from judges.methods import Method
 from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading
@@ -18,7 +18,10 @@ from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Rea
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedJudgement:
-    """One call of the label. `call` is the prompt rendered anew; None if it no longer has the stored digest."""
+    """One call of the label, answered or lost; a lost one's reading has no tokens.
+
+    `call` is the prompt rendered anew; None if it no longer has the stored digest.
+    """
 
     key: str
     principle_id: str
@@ -33,15 +36,21 @@ class ExplainedJudgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Everything that the ledger knows about a label."""
+    """Everything that the ledger knows about a label.
+
+    `made_with` is what its label set was made with at the time; `same_text` names other versions and working files
+    of the constitution, in order of their first use, under which it would have been the same label. `failures` are
+    the lost calls, oldest first.
+    """
 
     label: Label
     pair: Pair
     created_at: float
     label_set: str
     made_with: dict[str, Any]
+    same_text: tuple[str, ...]
     judgements: tuple[ExplainedJudgement, ...]
-    failures: tuple[tuple[str, str | None, float], ...]
+    failures: tuple[ExplainedJudgement, ...]
     verdicts: tuple[Verdict, ...]
 
 
@@ -56,11 +65,14 @@ def explain(ledger: Ledger, ref: str) -> Explanation:
         item = connection.execute(sa.select(schema.items).where(schema.items.c.digest == row.item)).one()
         a, b = json.loads(item.responses)
         pair = Pair(id=row.pair_id, prompt=tuple(json.loads(item.prompt)), a=a, b=b)
-        judgements = tuple(_judgement(connection, key, pair.id) for key in label.judgements)
-        lost = schema.failures
+        label_set, made_with, same_text = _made_with(connection, row.made_with, ledger.url)
+        table, lost = schema.judgements, schema.failures
+        answered = connection.execute(sa.select(table).where(table.c.key.in_(label.judgements)))
+        rows = {judgement.key: judgement for judgement in answered}
+        # Of calls lost before the ledger kept it, nobody knows what was asked.
         failures = connection.execute(
-            sa.select(lost.c.status, lost.c.detail, lost.c.created_at)
-            .where(lost.c.key.in_(label.judgements))
+            sa.select(lost)
+            .where(lost.c.key.in_(label.judgements), lost.c.method.is_not(None))
             .order_by(lost.c.seq)
         )
         verdicts = connection.execute(
@@ -72,10 +84,20 @@ def explain(ledger: Ledger, ref: str) -> Explanation:
             label=label,
             pair=pair,
             created_at=row.created_at,
-            label_set=row.label_set,
-            made_with=label_set_content(ledger, row.label_set),
-            judgements=tuple(j for j in judgements if j is not None),
-            failures=tuple((f.status, f.detail, f.created_at) for f in failures),
+            label_set=label_set,
+            made_with=made_with,
+            same_text=same_text,
+            judgements=tuple(
+                _explained(connection, rows[key], pair.id, to_reading(rows[key]))
+                for key in label.judgements
+                if key in rows
+            ),
+            failures=tuple(
+                _explained(
+                    connection, f, pair.id, Reading(status=f.status, detail=f.detail, latency_s=f.latency_s)
+                )
+                for f in failures.all()
+            ),
             verdicts=tuple(to_verdict(v) for v in verdicts),
         )
     return explanation
@@ -98,12 +120,22 @@ def _find(connection: sa.Connection, ref: str, url: str) -> Any:
     return found[0]
 
 
-def _judgement(connection: sa.Connection, key: str, pair_id: str) -> ExplainedJudgement | None:
-    """A judgement with its prompt; None for a call that was lost and left no judgement."""
-    table = schema.judgements
-    row = connection.execute(sa.select(table).where(table.c.key == key)).one_or_none()
-    if row is None:
-        return None
+def _made_with(connection: sa.Connection, version: str, url: str) -> tuple[str, Any, tuple[str, ...]]:
+    """The label set that has this version, the version's content, and the set's other constitutions."""
+    table = schema.label_sets
+    this = sa.select(table.c.digest).where(table.c.version == version).scalar_subquery()
+    query = sa.select(table).where(table.c.digest == this).order_by(table.c.created_at)
+    found = {row.version: row for row in connection.execute(query)}
+    if version not in found:
+        raise LedgerError(f"no label set {version[:12]} in {url}")
+    contents = {key: json.loads(row.content) for key, row in found.items()}
+    refs = dict.fromkeys(content["constitution"]["ref"] for content in contents.values())
+    refs.pop(contents[version]["constitution"]["ref"])
+    return found[version].digest, contents[version], tuple(refs)
+
+
+def _explained(connection: sa.Connection, row: Any, pair_id: str, reading: Reading) -> ExplainedJudgement:
+    """A row of judgements or failures with its prompt."""
     judge = connection.execute(sa.select(schema.judges).where(schema.judges.c.digest == row.judge)).one()
     method = connection.execute(
         sa.select(schema.methods.c.content).where(schema.methods.c.digest == row.method)
@@ -120,11 +152,11 @@ def _judgement(connection: sa.Connection, key: str, pair_id: str) -> ExplainedJu
         judged = Ranking(id=pair_id, prompt=prompt, responses=responses)
     call = Method.from_content(json.loads(method)).call(judged, question, row.shown, row.sample)
     return ExplainedJudgement(
-        key=key,
+        key=row.key,
         principle_id=row.principle_id,
         question=question,
         order=row.shown,
-        reading=to_reading(row),
+        reading=reading,
         judge=JudgeIdentity(kind=judge.kind, model=judge.model, revision=judge.revision, build=judge.build),
         prompt_digest=row.prompt,
         call=call if call.digest == row.prompt else None,

@@ -1,14 +1,14 @@
 """Pairs whose better answer is known: the usual public formats, read into one.
 
-- `{"prompt", "chosen", "rejected"}`: each a string or a list of messages.
+- `{"prompt", "chosen", "rejected"}`: each a string or a list of messages. Our own export is one of these.
 - `{"chosen", "rejected"}`: transcripts of turns that begin with "\\n\\nHuman: " and "\\n\\nAssistant: " (hh-rlhf), or
   lists of messages; everything but the last answer is shared.
 - `{"input", "output_1", "output_2", "label"}`: label 1 or 2 (AlpacaFarm; `instruction` is put before `input`).
 - `{"prompt", "corrects", "incorrects", "text_correct", "text_incorrect"}`: the prompt holds a conversation and
   bracketed options, `corrects` and `incorrects` the option letters.
 
-A file is JSONL or one JSON list, by its content; `.gz` is unpacked. Which answer becomes `a` is decided by a
-hash of the pair, so that the known winner is `a` about half of the time.
+A row may name its pair in `pair_id` or `id`. A file is JSONL or one JSON list, by its content; `.gz` is unpacked.
+Which answer becomes `a` is decided by a hash of the pair, so that the known winner is `a` about half of the time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,11 +185,12 @@ def _made(row: Mapping[str, Any], prompt: tuple[Message, ...], best: str, worst:
         raise JudgeError("both answers are the same")
     if not prompt or prompt[-1]["role"] != "user":
         raise JudgeError("prompt: does not end with the user's turn")
-    content = digest([[dict(m) for m in prompt], sorted([best, worst])])
-    best_first = int(content[-1], 16) % 2 == 0
-    a, b = (best, worst) if best_first else (worst, best)
-    pair = Pair(id=str(row.get("id") or f"known-{content[:16]}"), prompt=prompt, a=a, b=b)
-    return KnownPair(pair=pair, winner="a" if best_first else "b")
+    texts = sorted([best, worst])
+    content = digest([[dict(m) for m in prompt], texts])
+    # Not by which is better: people who disagree about a pair speak of the same one.
+    a, b = texts if int(content[-1], 16) % 2 == 0 else reversed(texts)
+    name = next((row[k] for k in ("pair_id", "id") if row.get(k) not in (None, "")), f"known-{content[:16]}")
+    return KnownPair(pair=Pair(id=str(name), prompt=prompt, a=a, b=b), winner="a" if a == best else "b")
 
 
 def _messages(value: Any, field: str) -> tuple[Message, ...]:
@@ -235,17 +237,20 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise JudgeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if text.lstrip().startswith("["):
-        try:
-            yield from enumerate(json.loads(text), start=1)
-        except json.JSONDecodeError as error:
-            raise JudgeError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        yield from enumerate(_json(text, path, 1), start=1)
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise JudgeError(f"{path}:{number}: not JSON: {error.msg}") from None
+            yield number, _json(line, path, number)
+
+
+def _json(text: str, path: Path, line: int) -> Any:
+    """The value of `text`, which begins on `line`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        at = line + getattr(error, "lineno", 1) - 1
+        raise JudgeError(f"{path}:{at}: not JSON: {getattr(error, 'msg', error)}") from None

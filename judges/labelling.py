@@ -84,7 +84,7 @@ def label_pairs(
     questionnaire = Questionnaire(constitution, identities, settings, purpose=purpose, drawn_by=drawn_by)
     run = _Run(questionnaire, judges, ledger, on_progress)
     questionnaire.register(ledger)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") as executor:
+    with ledger.renewing(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") as executor:
         run.executor = executor
         run.main_pass(_batched(_distinct(pairs), settings.batch_pairs))
         run.wait_for_others(settings.batch_pairs)
@@ -237,8 +237,7 @@ class _Run:
         return _Done(work=work, labels=labels, answers=answers, made=len(rows))
 
     def _ask(self, votes: Sequence[Vote]) -> list[Reading]:
-        templates = self._questionnaire.method.templates
-        return ask_judges(self._judges, [v.judge for v in votes], [v.call for v in votes], templates)
+        return ask_judges(self._judges, [v.judge for v in votes], [v.call for v in votes])
 
     def _settle(self, done: _Done) -> None:
         """Counts a committed batch."""

@@ -7,6 +7,7 @@ Without it, chats go to `/chat/completions` one by one, and completion templates
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,12 @@ from judges.encoding import CallEncoder
 from judges.endpoints import Endpoints, RequestFailed
 from judges.errors import JudgeError
 from judges.inprocess import model_revision
+from judges.jobs import Job, grouped
 from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading
 from judges.served import Served, what_is_served
 
+_log = logging.getLogger(__name__)
 _TOO_LONG = re.compile(r"context length|max_model_len|maximum.{0,30}(length|tokens)|too long", re.IGNORECASE)
 
 
@@ -56,8 +59,9 @@ class OpenAIJudge:
         """`endpoints` are base URLs such as http://127.0.0.1:8000/v1, `model` the name that they
         serve (may be left out where they serve only one).
 
-        `tokenizer` is the model's folder (or one with its tokenizer). `revision` says which weights are served;
-        a `tokenizer` folder with the weights says it by itself. `retry_s` is how long a server may be away.
+        `tokenizer` is the model's folder (or one with its tokenizer). `revision` says which weights are served, and
+        nobody can check it; a `tokenizer` folder with the weights says it by itself. `retry_s` is how long a server
+        may be away. With `prices` every reading has its cost.
         Raises JudgeError for a bad URL, a missing key or a missing folder.
         """
         self._model = model
@@ -78,14 +82,22 @@ class OpenAIJudge:
 
     @cached_property
     def identity(self) -> JudgeIdentity:
-        """Asks the servers what they are. Raises JudgeError when none answers or they serve another model."""
+        """Asks the servers what they are, and warns once where nobody says which weights they serve.
+
+        Raises JudgeError when none answers or they serve another model.
+        """
         model, revision = self._server.model, self._revision
         if revision is None and self._folder is not None and any(self._folder.glob("*.safetensors")):
             # The same weights are the same judge, whoever runs them.
             model, revision = self._folder.resolve().name, model_revision(self._folder)
-        return JudgeIdentity(
-            kind="openai", model=model, revision=revision or "unknown", build=self._server.build
-        )
+        if revision is None:
+            _log.warning(
+                "judge %s: no revision and no folder with its weights: answers of other weights under this name "
+                "count as its own; give `revision`, another for other weights",
+                model,
+            )
+            revision = "unknown"
+        return JudgeIdentity(kind="openai", model=model, revision=revision, build=self._server.build)
 
     def close(self) -> None:
         """Closes connections and threads."""
@@ -114,14 +126,14 @@ class OpenAIJudge:
         latency = (time.perf_counter() - started) / len(calls)
         return [self._finished(reading, latency) for reading in readings]
 
-    def _jobs(self, calls: Sequence[Call]) -> Iterator[_Job]:
+    def _jobs(self, calls: Sequence[Call]) -> Iterator[Job]:
         """The calls as requests: neighbours with the same options together, chats without a tokenizer alone."""
         size = self._prompts_per_request
         if self._encoder is None:
             texts = [n for n, call in enumerate(calls) if call.text is not None]
-            yield from (_Job(calls, [n]) for n in range(len(calls)) if calls[n].text is None)
-            for group in _grouped(texts, calls, size):
-                yield _Job(calls, group)
+            yield from (Job(calls, [n]) for n in range(len(calls)) if calls[n].text is None)
+            for group in grouped(texts, calls, size):
+                yield Job(calls, group)
             return
         prompts = self._encoder.encode(calls)
         fitting = []
@@ -130,15 +142,15 @@ class OpenAIJudge:
             whole = len(ids) + (1 if call.write is None else call.write.max_tokens)
             if not ids or whole > self._server.context:
                 detail = f"prompt and answer may have {whole} tokens, the server takes {self._server.context}"
-                yield _Job(
+                yield Job(
                     calls, [n], reading=Reading(status="truncated", detail=detail, prompt_tokens=len(ids))
                 )
             else:
                 fitting.append(n)
-        for group in _grouped(fitting, calls, size):
-            yield _Job(calls, group, prompts=[prompts[n] for n in group])
+        for group in grouped(fitting, calls, size):
+            yield Job(calls, group, prompts=[prompts[n] for n in group])
 
-    def _run(self, job: _Job) -> list[Reading]:
+    def _run(self, job: Job) -> list[Reading]:
         """One request; one that the server finds bad is halved until the bad prompt is alone."""
         try:
             return self._request(job)
@@ -148,8 +160,14 @@ class OpenAIJudge:
             truncated = failure.bad_request and _TOO_LONG.search(failure.detail)
             status = "truncated" if truncated else failure.status
             return [Reading(status=status, detail=failure.detail)] * len(job.numbers)
+        except JudgeError:
+            raise
+        except Exception as error:
+            # One answer that nobody foresaw may not cost the good ones of its batch.
+            detail = f"{type(error).__name__}: {error}"[:500]
+            return [Reading(status="error", detail=detail)] * len(job.numbers)
 
-    def _request(self, job: _Job) -> list[Reading]:
+    def _request(self, job: Job) -> list[Reading]:
         calls = [job.calls[n] for n in job.numbers]
         options = calls[0].options
         if calls[0].write is not None:
@@ -217,36 +235,3 @@ class OpenAIJudge:
     @cached_property
     def _server(self) -> Served:
         return what_is_served(self._endpoints, self._model)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Calls (by number) that go in one request, or one whose reading is known without asking."""
-
-    calls: Sequence[Call]
-    numbers: list[int]
-    prompts: list[list[int]] | None = None
-    reading: Reading | None = None
-
-    def halves(self) -> tuple[_Job, _Job]:
-        """The two halves of the request."""
-        k = len(self.numbers) // 2
-        prompts = self.prompts
-        first, second = (None, None) if prompts is None else (prompts[:k], prompts[k:])
-        return _Job(self.calls, self.numbers[:k], first), _Job(self.calls, self.numbers[k:], second)
-
-
-def _grouped(numbers: Sequence[int], calls: Sequence[Call], size: int) -> Iterator[list[int]]:
-    """Runs of at most `size` neighbours that ask for the same kind of answer."""
-    group: list[int] = []
-    for n in numbers:
-        if group and (len(group) == size or _shape(calls[n]) != _shape(calls[group[0]])):
-            yield group
-            group = []
-        group.append(n)
-    if group:
-        yield group
-
-
-def _shape(call: Call) -> tuple[object, ...]:
-    return call.options, call.write, call.verdict

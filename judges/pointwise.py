@@ -57,9 +57,7 @@ class PointwiseScorer:
             principles.append(principle.id)
             calls.append(self._templates.pointwise(conversation, response, principle.question))
         found = []
-        for principle_id, reading in zip(
-            principles, ask_judge(self._judge, calls, self._templates), strict=True
-        ):
+        for principle_id, reading in zip(principles, ask_judge(self._judge, calls), strict=True):
             status = reading_status(reading, self._margins)
             value = None
             if status == "ok" and reading.logprobs is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from constitution import ComparisonPrinciple, Constitution, draw_comparison
 from constitution.model import vars_of
@@ -14,7 +14,7 @@ from judges.combine import combine
 from judges.digests import digest
 from judges.errors import JudgeError
 from judges.ledger import Judgement, LabelRow, Ledger
-from judges.ledger.rows import judge_digest
+from judges.ledger.rows import judge_digest, version_digest
 from judges.methods import Method
 from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading, orders
 from judges.settings import LabelSettings
@@ -89,10 +89,11 @@ class Questionnaire:
             }
         )
 
-    def register(self, ledger: Ledger) -> None:
-        """Writes down everything that the judgements to come will refer to."""
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What the labels are made with, as the ledger keeps it; more than what determines them."""
         c = self._constitution
-        content = {
+        return {
             "constitution": {
                 "ref": c.ref,
                 "name": c.name,
@@ -105,11 +106,19 @@ class Questionnaire:
             "settings": self._settings.model_dump(mode="json"),
             **self._purpose,
         }
+
+    @cached_property
+    def version(self) -> str:
+        """The digest under which the ledger keeps `content`."""
+        return version_digest(self.label_set, self.content)
+
+    def register(self, ledger: Ledger) -> None:
+        """Writes down everything that the judgements to come will refer to."""
         ledger.register(
             judges=self._identities,
             methods={self.method.digest: self.method.content},
-            principles={p.digest: p.question for p in c.comparison},
-            label_set=(self.label_set, content),
+            principles={p.digest: p.question for p in self._constitution.comparison},
+            label_set=(self.label_set, self.content),
         )
 
     def question(self, item: Pair | Ranking) -> Question:
@@ -200,7 +209,7 @@ class Questionnaire:
                 label=label,
                 item=pair.digest,
                 principle_digests=tuple(p.digest for p in question.principles),
-                label_set=self.label_set,
+                made_with=self.version,
                 created_at=now,
             )
             for pair, label in zip(question.item.pairs, labels, strict=True)

@@ -16,7 +16,8 @@ from judges.digests import digest
 from judges.errors import JudgeError
 
 Message = Mapping[str, str]
-"""`{"role": "user"|"assistant"|"system", "content": str}`."""
+"""`{"role": "user"|"assistant"|"system"|"tool", "content": str}`."""
+ROLES = ("user", "assistant", "system", "tool")
 
 Status = Literal["ok", "tie", "inconsistent", "no_answer", "refused", "truncated", "timeout", "error"]
 STATUSES: tuple[Status, ...] = (
@@ -49,9 +50,23 @@ def orders(k: int) -> tuple[Order, ...]:
 ORDERS = orders(2)
 
 
+def check_turns(name: str, turns: Sequence[Message]) -> None:
+    """Raises JudgeError for a turn that has another role, or no text; `name` says whose turns they are."""
+    for number, turn in enumerate(turns):
+        if turn.get("role") not in ROLES:
+            role = turn.get("role")
+            raise JudgeError(f"{name}[{number}].role: {role!r} is not allowed: {', '.join(ROLES)}")
+        if not isinstance(turn.get("content"), str):
+            found = type(turn.get("content")).__name__
+            raise JudgeError(f"{name}[{number}].content: expected text, found {found}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two responses to one conversation. `meta` travels along and determines nothing."""
+    """Two responses to one conversation. `meta` travels along and determines nothing.
+
+    Raises JudgeError for a turn of the prompt whose role is none of `ROLES`, or without text.
+    """
 
     id: str
     prompt: tuple[Message, ...]
@@ -59,6 +74,9 @@ class Pair:
     b: str
     prompt_id: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_turns(f"pair {self.id!r}: prompt", self.prompt)
 
     @cached_property
     def digest(self) -> str:
@@ -107,7 +125,10 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Two to four responses to one conversation, to be ordered; yields a label for each of their pairs."""
+    """Two to four responses to one conversation, to be ordered; yields a label for each of their pairs.
+
+    Raises JudgeError for another number of responses, and for a prompt that no `Pair` may have.
+    """
 
     id: str
     prompt: tuple[Message, ...]
@@ -118,6 +139,7 @@ class Ranking:
         if not 2 <= len(self.responses) <= len(LETTERS):
             n = len(self.responses)
             raise JudgeError(f"ranking {self.id!r} has {n} responses, allowed are 2 to {len(LETTERS)}")
+        check_turns(f"ranking {self.id!r}: prompt", self.prompt)
 
     @cached_property
     def digest(self) -> str:
@@ -163,14 +185,16 @@ class Call:
     """One question to a judge: a conversation (or plain text for a completion) and the options it may answer.
 
     Every `content` in `messages` is data: a judge never interprets special tokens in it. Without more, the
-    reading is the options' log probabilities. With `write` the judge writes text and no option is read; with
-    `verdict` as well, the text is a JSON object that names an option (see `judges.verdict`).
+    reading is the options' log probabilities. With `write` the judge writes text and no option is read. With
+    `conclude` as well, that question follows what it wrote, and its answer is read; with `verdict`, the text is a
+    JSON object that names an option (see `judges.verdict`).
     """
 
     messages: tuple[Message, ...] = ()
     text: str | None = None
     options: tuple[str, ...] = LETTERS[:2]
     write: Sampling | None = None
+    conclude: str | None = None
     verdict: bool = False
 
     @cached_property
@@ -183,6 +207,8 @@ class Call:
         }
         if self.write is not None:
             shown |= {"write": asdict(self.write), "verdict": self.verdict}
+        if self.conclude is not None:
+            shown["conclude"] = self.conclude
         return digest(shown)
 
 

@@ -61,4 +61,6 @@ def _read(url: str, listed: Any, wanted: str | None, build: str) -> Served:
     if models and wanted not in models:
         raise JudgeError(f"{url} does not serve {wanted!r}, it serves {', '.join(sorted(models))}")
     context = models.get(wanted, {}).get("max_model_len")
-    return Served(model=wanted, context=context if isinstance(context, int) else _UNLIMITED, build=build)
+    if type(context) is not int or context <= 0:  # bool is an int too
+        context = _UNLIMITED
+    return Served(model=wanted, context=context, build=build)

@@ -1,8 +1,7 @@
 """A vLLM server of our own: start it in its environment, wait until it answers, say what is wrong, stop it.
 
-vLLM lives in an environment of its own (`make vllm`; on a GPU machine, install the extra `vllm` there instead):
-its dependencies and Prefect's exclude each other. It listens on this machine only. With VLLM_API_KEY in the
-environment it asks for that key.
+vLLM lives in an environment of its own (`make vllm`): its dependencies and Prefect's exclude each other. It listens
+on this machine only. With VLLM_API_KEY in the environment it asks for that key.
 """
 
 from __future__ import annotations

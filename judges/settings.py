@@ -41,11 +41,12 @@ class LabelSettings(BaseModel):
     clamp_low: float = Field(
         default=0.4,
         ge=0.0,
-        le=0.5,
-        description="After a rationale, probabilities are near 0 or 1: labels below this are raised to it.",
+        lt=0.5,
+        description="After a rationale or in a verdict, probabilities are near 0 or 1: labels below this are raised "
+        "to it.",
     )
     clamp_high: float = Field(
-        default=0.6, ge=0.5, le=1.0, description="After a rationale, labels above this are lowered to it."
+        default=0.6, gt=0.5, le=1.0, description="There, labels above this are lowered to it."
     )
     mass_threshold: float = Field(
         default=0.5,
@@ -54,7 +55,10 @@ class LabelSettings(BaseModel):
         description="Less probability than this on the options together is no_answer.",
     )
     tie_margin: float = Field(
-        default=0.05, ge=0.0, lt=0.5, description="A mean closer to one half than this is a tie."
+        default=0.05,
+        ge=0.0,
+        lt=0.5,
+        description="A mean closer to one half than this is a tie, and so is one half.",
     )
     flip_margin: float = Field(
         default=0.1,
@@ -98,7 +102,10 @@ class LabelSettings(BaseModel):
         )
 
     def clamped(self, p: float) -> float:
-        """`p` held to the clamp where the judge writes (Bai et al. 2022, section 4.3), otherwise as it is."""
+        """`p` held to the clamp where the judge writes (Bai et al. 2022, section 4.3), otherwise as it is.
+
+        A verdict is a rationale and a letter, so its probability is 0 or 1 and it is held as well.
+        """
         return min(max(p, self.clamp_low), self.clamp_high) if self.writes else p
 
     def key(self) -> dict[str, Any]:

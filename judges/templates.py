@@ -1,12 +1,12 @@
 """Prompt templates: folders of Jinja files that turn what is judged, and a principle, into a call.
 
-A set is a folder with `pairwise.j2`; `rationale.j2` (chain of thought), `verdict.j2` (JSON verdicts) and
-`pointwise.j2` (scores) serve the modes of their names. A file with blocks named `system`, `user` and `assistant`
-becomes a chat (exemplars as earlier turns); a file with a block `completion` becomes plain text for a base model;
-a file without blocks becomes a single user message. Variables: `question`, `conversation` (one string), `turns`
-(messages), `responses` (pairs of letter and text, as shown), `letters`, `a` and `b` (the first two texts),
-`answer` and `rationale` (of an exemplar), `tag` (see `fence_tag`), `response` (pointwise), and in `completion`
-also `exemplars`.
+A set is a folder with `pairwise.j2`; `rationale.j2` (chain of thought, always a chat, whose block `conclude` then
+asks for the letter), `verdict.j2` (JSON verdicts) and `pointwise.j2` (scores) serve the modes of their names. A file
+with blocks named `system`, `user` and `assistant` becomes a chat (exemplars as earlier turns); a file with a block
+`completion` becomes plain text for a base model; a file without blocks becomes a single user message. Variables:
+`question`, `conversation` (one string), `turns` (messages), `responses` (pairs of letter and text, as shown),
+`letters`, `a` and `b` (the first two texts), `answer` and `rationale` (of an exemplar), `tag` (see `fence_tag`),
+`response` (pointwise), and in `completion` also `exemplars`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from judges.digests import digest
 from judges.errors import JudgeError
-from judges.records import LETTERS, Call, Message, Order, Pair, Ranking, Sampling
+from judges.records import LETTERS, Call, Message, Order, Pair, Ranking, Sampling, check_turns
 
 SHIPPED = Path(__file__).parent / "templates"
 SCORES = tuple(str(n) for n in range(1, 11))
@@ -59,10 +59,14 @@ def fence_tag(texts: Sequence[str]) -> str:
 
 
 def transcript(turns: Sequence[Message]) -> str:
-    """One string: the content of a single user turn, otherwise lines `Human: …` and `Assistant: …`."""
+    """One string: the content of a single user turn, otherwise lines `Human: …`, `Assistant: …` and so on.
+
+    Raises JudgeError for a turn whose role is none of `ROLES`.
+    """
+    check_turns("conversation", turns)
     if len(turns) == 1 and turns[0]["role"] == "user":
         return turns[0]["content"]
-    names = {"user": "Human", "assistant": "Assistant", "system": "System"}
+    names = {"user": "Human", "assistant": "Assistant", "system": "System", "tool": "Tool"}
     return "\n".join(f"{names[t['role']]}: {t['content']}" for t in turns)
 
 
@@ -113,23 +117,21 @@ class TemplateSet:
         exemplars: Sequence[Exemplar],
         sampling: Sampling,
     ) -> Call:
-        """The call that asks for a comparison in words; `conclude` then asks for the letter.
+        """The call that asks for a comparison in words, and in `conclude` for the letter.
 
-        Exemplars without a rationale are left out. Raises JudgeError where the set has no rationale.j2.
+        Exemplars without a rationale are left out. Raises JudgeError where the set has no rationale.j2 of chat blocks.
         """
+        if "user" not in self._template("rationale.j2").blocks:
+            raise JudgeError(f"{self._place / 'rationale.j2'}: needs the blocks user, conclude and assistant")
         variables = _variables(question, item.prompt, [item.responses["abcd".index(x)] for x in order])
         shown = [
             [("user", v), ("", v), ("conclude", v), ("assistant", v)]
             for v in map(_exemplar_variables, exemplars)
             if v["rationale"]
         ]
-        return self._call("rationale.j2", variables, shown, options=variables["letters"], write=sampling)
-
-    def conclude(self, call: Call, rationale: str) -> Call:
-        """The call that reads the letter after the judge's own `rationale`, written in answer to `call`."""
-        asked = self._rendered("rationale.j2", "conclude", {"letters": call.options})
-        turns = ({"role": "assistant", "content": rationale}, {"role": "user", "content": asked})
-        return Call(messages=call.messages + turns, options=call.options)
+        asked = self._rendered("rationale.j2", "conclude", variables)
+        options = variables["letters"]
+        return self._call("rationale.j2", variables, shown, options=options, write=sampling, conclude=asked)
 
     def verdict(
         self,

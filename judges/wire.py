@@ -5,28 +5,19 @@ Whatever a server sends, a parser here returns one reading per prompt; what it c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from judges.defusing import defused
 from judges.readout import ambiguous, checked, checked_text, read_listed
 from judges.records import Call, Reading
 from judges.verdict import read_verdict, verdict_schema
 
 # The most that vLLM and most others list by default.
 TOP_LOGPROBS = 20
-# Where a control token of the usual chat formats would begin: `<|end|>`, `</s>`, `[INST]`.
-_CONTROL = re.compile(r"(?<=[<\[])(?=\|?/?[A-Za-z_][A-Za-z_0-9|]{0,40}\|?[>\]])")
-ZERO_WIDTH_SPACE = "\u200b"
-
-
-def defused(text: str) -> str:
-    """`text` with an invisible space inside whatever looks like a control token.
-
-    Only for servers that tokenise for us: they would read the token, and there is no way to tell them not to.
-    """
-    return _CONTROL.sub(ZERO_WIDTH_SPACE, text)
+# More tokens than any request has; two such counts still fit the ledger's 32 bits together.
+_MOST_TOKENS = 2**30 - 1
 
 
 def tokens_body(prompts: Sequence[Sequence[int]], option_ids: Sequence[int]) -> dict[str, Any]:
@@ -196,7 +187,7 @@ def _read_spelled(listed: Mapping[str, float], options: Sequence[str]) -> Readin
     return reading
 
 
-_GARBAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+_GARBAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 def _each(answer: Mapping[str, Any], count: int, read: Callable[[Any], Reading]) -> list[Reading]:
@@ -234,9 +225,10 @@ def _counted(reading: Reading, prompt_tokens: int, completion_tokens: int, n_opt
 
 
 def _usage(answer: Mapping[str, Any], name: str) -> int:
+    """A count of tokens; 0 where the server tells none that can be."""
     usage = answer.get("usage")
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if type(value) is int and 0 < value <= _MOST_TOKENS else 0  # bool is an int too
 
 
 def _nonsense(error: Exception) -> str:

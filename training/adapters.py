@@ -40,6 +40,23 @@ def add_lora(model: Any, config: LoraConfig, *, task: str, seed: int) -> Any:
         raise TrainingError(f"lora.target_modules: {' '.join(str(error).split())}") from error
 
 
+def check_lora(config: TrainConfig, *, task: str) -> None:
+    """Fit the adapters to a model without memory, before the real one loads. Raises TrainingError."""
+    if not config.lora:
+        return
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    architecture: Any = AutoModelForCausalLM if task == "CAUSAL_LM" else AutoModelForSequenceClassification
+    try:
+        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
+        with torch.device("meta"):
+            model = architecture.from_config(settings)
+    except Exception as error:  # whatever a damaged config raises
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"model {config.model}: cannot be loaded: {reason}") from error
+    add_lora(model, config.lora, task=task, seed=config.seed)
+
+
 def make_trainable(model: Any, config: TrainConfig, *, task: str) -> Any:
     """Adapters and gradient checkpointing as the config asks, in training mode."""
     if config.gradient_checkpointing:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from pydantic import Field
 
 from training.config import Strict
 from training.reward_config import RewardTerm
+
+LEAST_PROMPTS = 8
+"""Fewer cannot tell a fall from noise."""
 
 
 class BrakeConfig(Strict):
@@ -31,7 +35,7 @@ class BrakeConfig(Strict):
     prompts: tuple[Path, ...] = Field(min_length=1)
     """Files of held-out prompts."""
 
-    limit: int = Field(default=128, ge=8)
+    limit: int = Field(default=128, ge=LEAST_PROMPTS)
     """This many prompts from the beginning."""
 
     every: int = Field(default=5, ge=1)
@@ -41,7 +45,7 @@ class BrakeConfig(Strict):
     """Evaluations in a row that must find gold fallen."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """How sure each of them must be that it is not noise."""
+    """How sure a whole run must be that what it takes for a fall is not noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class Evaluation:
     kl: float
     gold_by_prompt: Mapping[str, float]
 
-    @property
+    @cached_property
     def gold(self) -> float:
         """Mean gold score."""
         return statistics.fmean(self.gold_by_prompt.values())
@@ -61,10 +65,11 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Brake:
-    """The evaluations of a run, and what follows from them."""
+    """The evaluations of a run, and what follows from them. `planned` is the most that there will be."""
 
     patience: int
     confidence: float
+    planned: int
     evaluations: list[Evaluation] = field(default_factory=list)
 
     def add(self, evaluation: Evaluation) -> None:
@@ -83,11 +88,17 @@ class Brake:
         start = len(self.evaluations) - len(last)
         return len(last) == self.patience and all(self.fallen(start + n) for n in range(len(last)))
 
+    @property
+    def kept(self) -> Evaluation:
+        """The evaluation whose policy is the one to keep: the best if gold has fallen since, else the newest."""
+        return self.best if self.fallen(len(self.evaluations) - 1) else self.evaluations[-1]
+
     def fallen(self, number: int) -> bool:
         """Whether at evaluation `number` (from 0) gold lies below the best before it, and the proxy above.
 
-        One-sided paired z-test over prompts. The best was picked as the highest of m evaluations, which flatters
-        it, so each test is held to 1 - (1 - confidence) / m (Bonferroni).
+        One-sided paired t-test over prompts. Among `planned` evaluations of a policy that never changes, luck has as
+        many chances to show a fall as there are pairs of them, so each test gets that part of 1 - confidence
+        (Bonferroni): however often a run looks, it stops for nothing with at most that probability.
         """
         now, before = self.evaluations[number], self.evaluations[:number]
         if not before:
@@ -97,9 +108,7 @@ class Brake:
         if now.proxy <= best.proxy or len(shared) < 2:
             return False
         falls = [best.gold_by_prompt[name] - now.gold_by_prompt[name] for name in shared]
-        error = statistics.stdev(falls) / math.sqrt(len(falls))
-        bound = statistics.NormalDist().inv_cdf(1 - (1 - self.confidence) / len(before))
-        return statistics.fmean(falls) > bound * error
+        return chance_of_fall(falls) < (1 - self.confidence) / math.comb(max(2, self.planned), 2)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an evaluation: step, proxy, gold, KL, its root, and whether gold had fallen."""
@@ -123,3 +132,19 @@ class Brake:
     def restore(self, state: list[dict[str, Any]]) -> None:
         """Put back what `state` gave."""
         self.evaluations = [Evaluation(**row) for row in state]
+
+
+def chance_of_fall(falls: Sequence[float]) -> float:
+    """The probability that differences without a direction have a mean this far above zero: one-sided t-test.
+
+    Student's t is turned into a normal deviate as Wallace (1959) does, which errs upwards, by a fifth at 8 values and
+    a chance of one in a million. `falls` has at least two values.
+    """
+    mean, free = statistics.fmean(falls), len(falls) - 1
+    if mean <= 0:
+        return 1.0
+    error = statistics.stdev(falls) / math.sqrt(len(falls))
+    if error < 1e-9 * mean:  # all fell alike, as so many coins on one side
+        return 0.5 ** len(falls)
+    deviate = math.sqrt(free * math.log1p((mean / error) ** 2 / free)) * (8 * free + 1) / (8 * free + 3)
+    return statistics.NormalDist().cdf(-deviate)

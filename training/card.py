@@ -109,7 +109,8 @@ def _card(
         "tags": ["charter", method.replace(" ", "-")],
         **_model_index(title, _TAGS.get(method, "text-generation"), results),
     }
-    start = f"Trained by {method}, {steps} optimiser steps, starting from `{_cell(settings['model'])}`.\n"
+    start = f"Trained by {method}, {steps} optimiser steps, starting from `{_cell(settings['model'])}`."
+    start += f"{_brake_words(metrics)}\n"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
         f"# {_cell(title)}\n",
@@ -131,6 +132,18 @@ def _card(
     text = json.dumps(settings, indent=2, ensure_ascii=False)
     parts.append(f"## Settings\n\n```json\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def _brake_words(metrics: Mapping[str, float]) -> str:
+    """What a brake did, if the policy that was kept is not the last one."""
+    kept, last = (int(metrics.get(name, 0)) for name in ("kept_step", "last_step"))
+    if kept == last:
+        return ""
+    how = "The brake stopped the run" if metrics["braked"] else "The run ended"
+    return (
+        f" {how} after step {last}: held-out gold had fallen while the proxy climbed. This is the policy after step "
+        f"{kept}, the best by gold, and so are its metrics."
+    )
 
 
 def _inherited(model: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ reward, never a wrong answer.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -13,22 +14,29 @@ from typing import Any
 
 Checker = Callable[[str, Mapping[str, Any]], float | None]
 
-_NUMBER = re.compile(r"[-+−]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
-_WORD = re.compile(r"\w+", re.UNICODE)
+# A hyphen after a word or a number is no minus: 3-7 is a range.
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]])[-−]|\+)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+)
+_BEFORE = "\"'“‘«([{*_¿¡"
+_AFTER = "\"'”’»)]}*_.,;:!?…"
 
 
 def exact(*, answer: str, contains: bool) -> Checker:
-    """Whether the response is `meta[answer]`, or holds its words in a row."""
+    """Whether the response is `meta[answer]`, or holds it as whole words and numbers.
+
+    Case, white space and punctuation around words do not count.
+    """
 
     def check(response: str, meta: Mapping[str, Any]) -> float | None:
         expected = meta.get(answer)
         if not isinstance(expected, (str, int, float)) or isinstance(expected, bool):
             return None
         if contains:
-            words, wanted = _words(response), _words(str(expected))
-            found = any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
-            return float(found)
-        return float(_plain(response) == _plain(str(expected)))
+            pattern = _pattern(str(expected))
+            return None if pattern is None else float(pattern.search(_folded(response)) is not None)
+        wanted = _plain(str(expected))
+        return float(_plain(response) == wanted) if wanted else None
 
     return check
 
@@ -65,5 +73,27 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+def _folded(text: str) -> str:
+    return text.casefold().replace("−", "-")
+
+
+@functools.lru_cache(maxsize=4096)
+def _pattern(expected: str) -> re.Pattern[str] | None:
+    """Finds an expected text in a folded one; None if nothing is left of it without punctuation."""
+    words = [word.lstrip(_BEFORE).rstrip(_AFTER) for word in _folded(expected).split()]
+    words = [word for word in words if word]
+    if not words:
+        return None
+    between = f"[{re.escape(_AFTER)}]*\\s+[{re.escape(_BEFORE)}]*"
+    start, end = words[0][0], words[-1][-1]
+    # Not within a longer word; a number not within 3.5, 1,000 or -3; C not within C++.
+    before, after = "", ""
+    if start.isalnum() or start in "-+.":
+        before = r"(?<!\w)"
+    if start.isdigit():
+        before += r"(?<!\d[.,])(?<!(?<!\w)[-.])"
+    if end.isalnum():
+        after = r"(?!\w)(?![+#]+(?!\w))"
+    if end.isdigit():
+        after += r"(?![.,]\d)"
+    return re.compile(before + between.join(map(re.escape, words)) + after)

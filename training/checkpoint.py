@@ -11,16 +11,19 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from training.errors import TrainingError
 from training.safetensors_files import check_safetensors
 
+# The names of a checkpoint's trees: one that lost a file is not taken for one that never had it.
+_CONTENTS = "contents.json"
 _NAME = re.compile(r"step-([0-9]{8})")
 
 
@@ -38,12 +41,7 @@ def save_tree(directory: Path, name: str, tree: Any) -> None:
 
 def load_tree(directory: Path, name: str) -> Any:
     """What `save_tree` wrote, tensors on the CPU. Raises TrainingError when a file is missing or damaged."""
-    try:
-        structure = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
-        return _restore(structure, load_file(directory / f"{name}.safetensors"))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"checkpoint {directory}: {name} cannot be read: {reason}") from error
+    return _read_tree(directory, name, load_file)
 
 
 class Checkpoints:
@@ -81,6 +79,7 @@ class Checkpoints:
         temporary.mkdir(parents=True)
         for name, tree in trees.items():
             save_tree(temporary, name, tree)
+        (temporary / _CONTENTS).write_text(json.dumps(sorted(trees)), encoding="utf-8")
         for file in temporary.iterdir():
             _fsync(file)
         shutil.rmtree(target, ignore_errors=True)
@@ -92,18 +91,17 @@ class Checkpoints:
     def load(self, step: int) -> dict[str, Any]:
         """All trees of a checkpoint. Raises TrainingError."""
         directory = self.path(step)
-        names = sorted(path.stem for path in directory.glob("*.json"))
-        if not names:
-            raise TrainingError(f"checkpoint {directory}: is missing or empty")
-        return {name: load_tree(directory, name) for name in names}
+        return {name: load_tree(directory, name) for name in _contents(directory)}
 
     def check(self, step: int) -> None:
-        """Look at a checkpoint's files before anything heavy is loaded. Raises TrainingError."""
-        for path in sorted(self.path(step).glob("*.json")):
-            weights = path.with_suffix(".safetensors")
-            if not weights.exists():
-                raise TrainingError(f"checkpoint {self.path(step)}: has no {weights.name}")
-            check_safetensors(weights)
+        """Look at all that `load` reads, but for the weights themselves. Raises TrainingError."""
+        directory = self.path(step)
+        for name in _contents(directory):
+            for file in (f"{name}.json", f"{name}.safetensors"):
+                if not (directory / file).exists():
+                    raise TrainingError(f"checkpoint {directory}: has no {file}")
+            check_safetensors(directory / f"{name}.safetensors")
+            _read_tree(directory, name, lambda path: dict.fromkeys(safe_open(path, "pt").keys()))
 
     def clear(self) -> None:
         """Remove every checkpoint, complete or not: the run is finished."""
@@ -128,6 +126,24 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
+def _contents(directory: Path) -> list[str]:
+    """The names of a checkpoint's trees."""
+    try:
+        return list(json.loads((directory / _CONTENTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"checkpoint {directory}: {_CONTENTS} cannot be read: {reason}") from error
+
+
+def _read_tree(directory: Path, name: str, tensors: Callable[[Path], Mapping[str, Any]]) -> Any:
+    try:
+        structure = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
+        return _restore(structure, tensors(directory / f"{name}.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"checkpoint {directory}: {name} cannot be read: {reason}") from error
+
+
 def _flatten(tree: Any, tensors: dict[str, torch.Tensor], seen: dict[tuple, str]) -> Any:
     if isinstance(tree, torch.Tensor):
         key = (tree.data_ptr(), tuple(tree.shape), tree.stride(), tree.dtype, str(tree.device))
@@ -144,7 +160,7 @@ def _flatten(tree: Any, tensors: dict[str, torch.Tensor], seen: dict[tuple, str]
     raise TypeError(f"a checkpoint cannot hold a {type(tree).__name__}")
 
 
-def _restore(structure: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _restore(structure: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(structure, dict):
         if "tensor" in structure:
             return tensors[structure["tensor"]]

@@ -26,6 +26,13 @@ from training.weights import weights, whole_state
 LARGEST_GAP = 0.2
 
 
+def connect(config: RLConfig, tokenizer: Any) -> Rollouts | None:
+    """The server that answers are sampled from, None where they come from this process. Raises TrainingError."""
+    if config.rollouts.url is None:
+        return None
+    return VLLMEngine(config.rollouts.url, tokenizer, weights_dir=config.output_dir / "rollout_weights")
+
+
 class Collector:
     """Samples and scores the responses of a step; each process does a part, all of them get the whole."""
 
@@ -37,6 +44,7 @@ class Collector:
         tokenizer: Any,
         prompts: Sequence[Prompt],
         reward: Reward,
+        server: Rollouts | None,
     ) -> None:
         self.config, self.runtime = config, runtime
         self.trained = model
@@ -52,11 +60,8 @@ class Collector:
         self.sampling = Sampling(
             max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
         )
-        self.engine: Rollouts
-        if config.rollouts.url is not None:
-            self.engine = VLLMEngine(
-                config.rollouts.url, tokenizer, weights_dir=config.output_dir / "rollout_weights"
-            )
+        if server is not None:
+            self.engine = server
         else:
             # On a CPU a small model samples no faster in bfloat16.
             on_cpu = runtime.device.type == "cpu"

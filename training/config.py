@@ -53,7 +53,7 @@ class OptimizerConfig(Strict):
     """Share of all steps with a rising learning rate."""
 
     final_ratio: float = Field(default=0.1, ge=0, le=1)
-    """Learning rate at the last step over its peak (linear and cosine)."""
+    """What the learning rate falls to after the last step, over its peak (linear and cosine)."""
 
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this global 2-norm."""
@@ -110,7 +110,7 @@ class TrainConfig(Strict):
     """Train low-rank adapters instead of all weights."""
 
     checkpoint_every: int = Field(default=200, ge=0)
-    """Optimiser steps between checkpoints; 0 writes one only when stopped by a signal."""
+    """Optimiser steps between checkpoints, and one after the last; 0 writes one only when stopped by a signal."""
 
     keep_checkpoints: int = Field(default=2, ge=1, le=100)
     """How many checkpoints to keep."""
@@ -161,9 +161,10 @@ class SupervisedConfig(TrainConfig):
     """Stop after this many evaluations without a better loss, and keep the best weights."""
 
     @model_validator(mode="after")
-    def _patience_needs_held_out(self) -> SupervisedConfig:
-        if self.patience is not None and not self.held_out:
-            raise ValueError("patience needs held_out above 0")
+    def _evaluation_needs_held_out(self) -> SupervisedConfig:
+        for name in ("patience", "eval_every"):
+            if getattr(self, name) is not None and not self.held_out:
+                raise ValueError(f"{name} needs held_out above 0")
         return self
 
 

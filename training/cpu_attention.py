@@ -32,6 +32,13 @@ def causal_attention(
     return _Attention.apply(query, key, value, None if mask is None else ~mask, scale)
 
 
+def kept(queries: int, keys: int, *, causal: bool) -> int:
+    """How many probabilities each head keeps for the backward pass of one sequence."""
+    if keys not in LENGTHS:
+        return 0
+    return sum((last - first) * seen for first, last, seen in _slices(queries, keys, causal=causal))
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(

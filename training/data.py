@@ -35,12 +35,15 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:
-    """Two answers to one prompt. `p` is the probability that `chosen` is the better one."""
+    """Two answers to one prompt. `p` is the probability that `chosen` is the better one.
+
+    Or, for KTO, a lone answer: `rejected` is None, and `p` the probability that `chosen` is a desirable answer.
+    """
 
     id: str
     prompt: list[dict[str, str]]
     chosen: str
-    rejected: str
+    rejected: str | None
     p: float
     status: str = "ok"
     source: str = ""
@@ -95,15 +98,20 @@ def read_prompts(paths: Sequence[Path]) -> list[Prompt]:
     return prompts
 
 
-def read_preferences(paths: Sequence[Path]) -> list[Preference]:
+def read_preferences(paths: Sequence[Path], *, lone_answers: bool = False) -> list[Preference]:
     """Preference pairs: `prompt`, `chosen`, `rejected`, and the soft label `p` (1 where there is none).
 
     Takes the conversational layout of `datasets` and TRL, and plain strings. A row without `prompt`, whose
     `chosen` and `rejected` are whole conversations, or transcripts of turns that begin with a blank line and
     "Human:" or "Assistant:" (as in hh-rlhf), gets the turns that the two share as its prompt.
+
+    With `lone_answers`, rows of `prompt`, `completion` and `label` (true or false) too, TRL's unpaired layout.
     """
     preferences = []
     for place, row in _all_rows(paths):
+        if lone_answers and "completion" in row:
+            preferences.append(_lone_answer(row, place))
+            continue
         chosen, rejected = (_answer(row, name, place) for name in ("chosen", "rejected"))
         if "prompt" in row:
             prompt = _messages(row, "prompt", place)
@@ -133,6 +141,26 @@ def read_preferences(paths: Sequence[Path]) -> list[Preference]:
             )
         )
     return preferences
+
+
+def _lone_answer(row: dict[str, Any], place: str) -> Preference:
+    prompt, answer = _messages(row, "prompt", place), _answer(row, "completion", place)
+    if len(answer) != 1:
+        raise TrainingError(f"{place}: completion must be one assistant message after the prompt")
+    status, label = str(row.get("status") or "ok"), row.get("label")
+    if label is None and status != "ok":
+        label = 0.5
+    elif not isinstance(label, bool):
+        raise TrainingError(f"{place}: label: {label!r} is not true or false")
+    return Preference(
+        id=str(row.get("id", place)),
+        prompt=prompt,
+        chosen=answer[0]["content"],
+        rejected=None,
+        p=float(label),
+        status=status,
+        source=place.rsplit(":", 1)[0],
+    )
 
 
 def _all_rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:

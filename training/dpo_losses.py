@@ -1,4 +1,4 @@
-"""Losses of direct preference optimisation, each (P,) over pairs, with its source.
+"""Losses of direct preference optimisation, each (P,) over pairs (KTO's (K,) over answers), with its source.
 
 Log-probabilities are sums over an answer's tokens (end of turn included); lengths are token counts. A pair's
 label p is the probability that the chosen answer is the better one: a loss L of a pair becomes its expectation
@@ -65,28 +65,23 @@ def ipo(logprobs: PairLogprobs, p_P: torch.Tensor, *, beta: float) -> torch.Tens
 
 
 def kto(
-    logprobs: PairLogprobs,
-    p_P: torch.Tensor,
+    ratio_K: torch.Tensor,
+    desirable_K: torch.Tensor,
     *,
     beta: float,
     baseline: torch.Tensor | float,
     desirable_weight: float,
     undesirable_weight: float,
 ) -> torch.Tensor:
-    """Each answer judged by itself, desirable with its label's probability; mean over a pair's two answers.
+    """Each answer judged by itself: (K,) over answers, each desirable with the probability `desirable_K`.
 
     `λ_D·(1 - σ(β·(r - z)))` for a desirable answer with log-ratio r, `λ_U·(1 - σ(β·(z - r)))` for an undesirable
     one; the baseline z is the batch's KL from the reference, at least 0, without a gradient. Ethayarajh et al.
     2024 (arXiv 2402.01306, eq. 8).
     """
-    chosen_P, rejected_P = logprobs.ratios()
-
-    def answer(ratio_P: torch.Tensor, desirable_P: torch.Tensor) -> torch.Tensor:
-        good_P = desirable_weight * torch.sigmoid(-beta * (ratio_P - baseline))
-        bad_P = undesirable_weight * torch.sigmoid(beta * (ratio_P - baseline))
-        return desirable_P * good_P + (1 - desirable_P) * bad_P
-
-    return (answer(chosen_P, p_P) + answer(rejected_P, 1 - p_P)) / 2
+    good_K = desirable_weight * torch.sigmoid(-beta * (ratio_K - baseline))
+    bad_K = undesirable_weight * torch.sigmoid(beta * (ratio_K - baseline))
+    return desirable_K * good_K + (1 - desirable_K) * bad_K
 
 
 def orpo(logprobs: PairLogprobs, p_P: torch.Tensor, *, beta: float) -> torch.Tensor:

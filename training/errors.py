@@ -8,7 +8,7 @@ class TrainingError(ValueError):
 
 
 class Diverged(TrainingError):
-    """A loss or a gradient is not finite, or the loss ran away; the batch was saved beside the metrics."""
+    """A number is not finite, or the loss or the policy ran away; the batch was saved beside the metrics."""
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""Stopping a run that is no longer training: losses that are not finite, or ran away."""
+"""Stopping a run that is no longer training: numbers that are not finite, a loss or a policy that ran away."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.errors import Diverged
+
+if TYPE_CHECKING:
+    from training.runtime import Runtime
 
 
 class DivergenceGuard:
@@ -42,13 +45,39 @@ class DivergenceGuard:
         self.first, self.high = state["first"], state["high"]
 
 
-def stop_diverged(output_dir: Path, step: int, problem: str, batch: list[Any]) -> None:
-    """Save the batch (anything JSON can hold) as `diverged.json` and raise Diverged."""
+class KLGuard:
+    """Compares a policy with its reference; its losses hover about zero and say little.
+
+    Where a token is on average more than `limit` nats less likely to the reference than to the policy, the answers
+    are noise. Three such steps in a row are a divergence.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.high = 0
+
+    def problem(self, kl_per_token: float) -> str | None:
+        """What is wrong with a step's answers, or None."""
+        if not math.isfinite(kl_per_token):
+            return f"the KL per token is {kl_per_token}"
+        self.high = self.high + 1 if kl_per_token > self.limit else 0
+        if self.high >= 3:
+            return f"the KL per token, now {kl_per_token:.4g} nats, was over {self.limit:g} 3 times"
+        return None
+
+
+def stop_diverged(runtime: Runtime, output_dir: Path, step: int, problem: str, batch: list[Any]) -> None:
+    """Save the batch (anything JSON can hold) as `diverged.json` and raise Diverged. Every process must call this.
+
+    The main process writes; the others wait for it, since a launcher ends all processes when one has ended.
+    """
     path = output_dir / "diverged.json"
-    temporary = path.with_suffix(".tmp")
-    record = {"step": step, "problem": problem, "batch": batch}
-    temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, path)
+    if runtime.is_main:
+        temporary = path.with_suffix(".tmp")
+        record = {"step": step, "problem": problem, "batch": batch}
+        temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+    runtime.barrier()
     raise Diverged(
         f"step {step}: {problem}; the batch is in {path}; lower the learning rate or look at the data"
     )

@@ -7,13 +7,14 @@ Beside the run's other files: `brake.jsonl` (a row an evaluation) and, until the
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.brake import Brake, BrakeConfig, Evaluation
+from training.brake import LEAST_PROMPTS, Brake, BrakeConfig, Evaluation
 from training.collect import Collector
 from training.data import Prompt, read_prompts
 from training.errors import TrainingError
@@ -32,12 +33,13 @@ class HeldOut:
     ) -> None:
         self.config, self.settings, self.runtime, self.gold = config, brake, runtime, gold
         self.prompts = prompts
-        self.brake = Brake(patience=brake.patience, confidence=brake.confidence)
+        planned = 1 + math.ceil(config.steps / brake.every)
+        self.brake = Brake(patience=brake.patience, confidence=brake.confidence, planned=planned)
 
-    def due(self, step: int) -> bool:
-        """Whether the policy after `step` steps is to be evaluated and was not."""
+    def due(self, step: int, *, last: bool) -> bool:
+        """Whether the policy after `step` steps is to be evaluated and was not; the last one always is."""
         done = self.brake.evaluations and self.brake.evaluations[-1].step >= step
-        return not done and (step % self.settings.every == 0 or step == self.config.steps)
+        return not done and (last or step % self.settings.every == 0)
 
     def evaluate(
         self,
@@ -114,10 +116,10 @@ class HeldOut:
 
 
 def held_out_prompts(brake: BrakeConfig) -> list[Prompt]:
-    """The first `limit` held-out prompts. Raises TrainingError when there are fewer than eight."""
+    """The first `limit` held-out prompts. Raises TrainingError when there are too few."""
     prompts = read_prompts(brake.prompts)[: brake.limit]
-    if len(prompts) < 8:
+    if len(prompts) < LEAST_PROMPTS:
         raise TrainingError(
-            f"brake.prompts: {len(prompts)} prompts are too few to tell a fall from noise; give 8"
+            f"brake.prompts: {len(prompts)} prompts are too few to tell a fall from noise; give {LEAST_PROMPTS}"
         )
     return prompts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.rl_config import KLConfig
+from training.rl_sections import KLConfig
 
 
 class KLController:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,18 +89,6 @@ class Progress:
         """Move to `step` and show the values beside the bar."""
         text = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items())
         self._bar.update(self._task, completed=step, text=text)
-
-
-class Rate:
-    """Tokens (or samples) per second since the last time asked."""
-
-    def __init__(self) -> None:
-        self._then = time.perf_counter()
-
-    def __call__(self, amount: float) -> float:
-        now = time.perf_counter()
-        elapsed, self._then = now - self._then, now
-        return amount / max(elapsed, 1e-9)
 
 
 def _short(value: float) -> str:

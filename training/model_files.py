@@ -40,10 +40,7 @@ def check_model(ref: str, *, head: str | None = None) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TrainingError(f"{config_path}: is not JSON: {error}") from error
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        raise TrainingError(f"model {ref}: has no safetensors weights")
-    for file in weights:
+    for file in _weight_files(path):
         check_safetensors(file)
     architecture = (config.get("architectures") or ["unknown"])[0]
     is_reward = "SequenceClassification" in architecture
@@ -62,3 +59,20 @@ def check_model(ref: str, *, head: str | None = None) -> None:
     labels = config.get("num_labels") or len(config.get("id2label") or {0: 0, 1: 1})
     if head == "reward" and labels != 1:
         raise TrainingError(f"model {ref}: has {labels} labels; a reward model has one")
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """One file, or all those that the index of a sharded model names."""
+    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if whole.exists():
+        return [whole]
+    if not index.exists():
+        raise TrainingError(f"model {path}: has no safetensors weights")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{index}: is no index of a sharded model: {error!r}") from error
+    for name in names:
+        if not (path / name).exists():
+            raise TrainingError(f"model {path}: has no {name}, which {index.name} names")
+    return [path / name for name in names]

@@ -96,8 +96,10 @@ def load_sequence_classifier(
     head_names = {name for name, parameter in model.named_parameters() if parameter is head.weight}
     if not new_head and missing:
         raise TrainingError(f"model {ref}: {len(missing)} weights are missing, {min(missing)} first")
-    backbone = {name for name in missing if name.startswith(f"{model.base_model_prefix}.")}
-    if backbone and not any("pooler" in name for name in backbone):
+    # A language model has no pooler; the one that BERT's classifier reads through is as new as the head.
+    trunk = f"{model.base_model_prefix}."
+    backbone = {name for name in missing if name.startswith(trunk) and not name.startswith(f"{trunk}pooler.")}
+    if backbone:
         raise TrainingError(f"model {ref}: {len(backbone)} weights are missing, {min(backbone)} first")
     if new_head and missing & head_names:
         generator = torch.Generator().manual_seed(seed)
@@ -154,11 +156,21 @@ def check_fit(model: Any, tokenizer: Any, longest: int) -> None:
         raise TrainingError(
             f"model {config.name_or_path}: has {config.vocab_size} embeddings, its tokenizer {len(tokenizer)} tokens"
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and longest > positions:
+    positions = context_length(model)
+    if longest > positions:
         raise TrainingError(
             f"max_length: the longest example has {longest} tokens, model {config.name_or_path} takes {positions}"
         )
+
+
+def context_length(model: Any) -> int:
+    """The most tokens that the model's positions allow; unbounded models give 2**31 - 1."""
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+            # RoBERTa and its relatives number positions from the one after the padding token's.
+            return table.num_embeddings - table.padding_idx - 1
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31 - 1
 
 
 def save_model(

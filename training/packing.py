@@ -28,8 +28,31 @@ class Tree:
 
     def tokens(self, layout: Layout) -> int:
         """How many tokens a model computes for this tree, padding aside."""
-        copies = 1 if layout == "packed" else max(1, len(self.branches))
+        copies = 1 if layout == "packed" else self.rows
         return copies * len(self.prefix) + sum(map(len, self.branches))
+
+    @property
+    def rows(self) -> int:
+        """How many rows the layout `rows` gives it."""
+        return max(1, len(self.branches))
+
+    @property
+    def width(self) -> int:
+        """Tokens of its longest row in the layout `rows`."""
+        return len(self.prefix) + max(map(len, self.branches), default=0)
+
+
+def attention_areas(tree: Tree) -> list[tuple[int, int, bool]]:
+    """Queries and keys of each stretch that attends by itself in the layout `packed`, and whether it is causal."""
+    found = _stretches(0, len(tree.prefix), [len(branch) for branch in tree.branches])
+    return [(stretch.queries, stretch.keys, not stretch.shared) for stretch in found]
+
+
+def batch_tokens(trees: Sequence[Tree], layout: Layout) -> int:
+    """Tokens of one forward pass over `trees`, padding included."""
+    if layout == "packed":
+        return sum(tree.tokens(layout) for tree in trees)
+    return sum(tree.rows for tree in trees) * max(tree.width for tree in trees)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from training.supervised_config import PairsConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PairItem:
-    """A tokenized pair: the prompt, and as its branches the chosen and the rejected answer."""
+    """A tokenized pair: the prompt, and as its branches the chosen and the rejected answer (or a lone answer)."""
 
     id: str
     tree: Tree
@@ -28,15 +28,18 @@ class PairItem:
     weight: float = 1.0
 
 
-def load_pairs(config: PairsConfig) -> list[Preference]:
-    """Read, check and mix the pairs of all data files.
+def load_pairs(tokenizer: Any, config: PairsConfig, *, lone_answers: bool = False) -> list[PairItem]:
+    """Read, check, tokenize and mix the pairs of all data files; the shares are those of what is trained on.
 
-    Raises TrainingError when the judge failed its exam, too many labels of a file failed, or nothing is left to
-    train on.
+    Raises TrainingError when the judge failed its exam, too many labels of a file failed, or nothing of a file is
+    left to train on.
     """
     if config.exam is not None:
         check_exam(config.exam)
-    files = [_usable(path, read_preferences([path]), config) for path in config.data]
+    read = [
+        _usable(path, read_preferences([path], lone_answers=lone_answers), config) for path in config.data
+    ]
+    files = [encode_pairs(tokenizer, pairs, config.max_length) for pairs in read]
     if config.shares is not None:
         # The largest mixture in which no pair occurs twice.
         size = min(len(pairs) / share for pairs, share in zip(files, config.shares, strict=True))
@@ -70,21 +73,25 @@ def check_exam(path: Path) -> None:
 
 
 def encode_pairs(tokenizer: Any, pairs: Sequence[Preference], max_length: int) -> list[PairItem]:
-    """Tokenize pairs; those with an answer that ends beyond `max_length` are left out, with a line on stderr.
+    """Tokenize a file's pairs; those with an answer that ends beyond `max_length` are left out, with a line on stderr.
 
     Raises TrainingError when nothing is left.
     """
     items = []
     for pair in pairs:
         prompt = tuple(encode_prompt(tokenizer, pair.prompt))
-        answers = tuple(tuple(encode_response(tokenizer, text)) for text in (pair.chosen, pair.rejected))
+        texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+        answers = tuple(tuple(encode_response(tokenizer, text)) for text in texts)
         if len(prompt) + max(map(len, answers)) <= max_length:
             items.append(PairItem(id=pair.id, tree=Tree(prefix=prompt, branches=answers), p=pair.p))
     if not items:
-        raise TrainingError(f"max_length {max_length}: every pair is longer")
+        raise TrainingError(f"{pairs[0].source}: max_length {max_length}: every pair is longer")
     if len(items) < len(pairs):
         dropped = len(pairs) - len(items)
-        print(f"{dropped} of {len(pairs)} pairs are longer than max_length and left out", file=sys.stderr)
+        print(
+            f"{pairs[0].source}: {dropped} of {len(pairs)} pairs are longer than max_length and left out",
+            file=sys.stderr,
+        )
     return items
 
 

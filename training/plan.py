@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from training import cpu_attention
 from training.config import OptimizerConfig, SupervisedConfig, TrainConfig
 from training.errors import TrainingError
+from training.packing import Layout, attention_areas, batch_tokens
 from training.precision import in_bfloat16
 from training.runtime import Runtime
 
@@ -26,15 +28,18 @@ _PARTS = ("weights", "gradients", "optimizer", "activations", "frozen", "value_m
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
     """The shape of a model, read from its config; `adapter` counts the parameters of LoRA, `key_value` the units of
-    a token's keys (and of its values) in one layer."""
+    a token's keys (and of its values) in one layer. `layout` is what `training.attention` will choose, as far as the
+    architecture tells."""
 
     parameters: int
     adapter: int
     key_value: int
+    heads: int
     layers: int
     hidden: int
     feed_forward: int
     vocabulary: int
+    layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +98,20 @@ def size_of(ref: str, *, rank: int = 0) -> ModelSize:
         parameters=parameters,
         adapter=rank * sum(m.in_features + m.out_features for m in linear),
         key_value=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        heads=heads,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         feed_forward=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
+        layout=_layout(model, text),
     )
+
+
+def _layout(model: Any, settings: Any) -> Layout:
+    # Encoders, recurrent layers and models with an attention of their own get rows.
+    causal = {module.is_causal for module in model.modules() if hasattr(module, "is_causal")} == {True}
+    chosen = getattr(model, "_supports_attention_backend", False)
+    return "packed" if causal and chosen and not getattr(settings, "attn_logit_softcapping", None) else "rows"
 
 
 def trained_bytes(
@@ -115,27 +129,52 @@ def trained_bytes(
     return weights, 4 * trained / shards, 4 * states * trained / shards
 
 
-def activation_bytes(size: ModelSize, tokens: int, *, bf16: bool, checkpointing: bool) -> float:
-    """Bytes kept for the backward pass by the layers of a decoder over `tokens` tokens."""
+def activation_bytes(
+    size: ModelSize, tokens: int, *, bf16: bool, checkpointing: bool, probabilities: float = 0.0
+) -> float:
+    """Bytes kept for the backward pass by the layers of a decoder over `tokens` tokens.
+
+    `probabilities` is how many each head keeps per token (`training.cpu_attention`; other kernels keep none).
+    """
     # Attention, norms and residuals keep about 47 bytes per hidden unit, part of them always in float32; a gated
     # feed-forward layer keeps four values per inner unit.
-    layer = 47 * size.hidden + (8 if bf16 else 16) * size.feed_forward
+    layer = 47 * size.hidden + (8 if bf16 else 16) * size.feed_forward + 4 * size.heads * probabilities
     kept = size.layers * 4 * size.hidden + layer if checkpointing else size.layers * layer
     return tokens * (kept + 12 * size.hidden)
 
 
 def plan_supervised(
-    config: SupervisedConfig, runtime: Runtime, items: Sequence[Any], *, head_tokens: Callable[[Any], int]
+    config: SupervisedConfig,
+    runtime: Runtime,
+    items: Sequence[Any],
+    *,
+    head_tokens: Callable[[Any], int],
+    reference: bool = False,
 ) -> Plan:
-    """The plan of a pass over a data set; `head_tokens(item)` counts an item's tokens that need logits."""
+    """The plan of a pass over a data set; `head_tokens(item)` counts an item's tokens that need logits. With
+    `reference` the whole model computes log-probabilities before it is sharded."""
     size = model_size(config)
     bf16 = in_bfloat16(config.precision)
-    lengths = [item.tree.tokens("packed") for item in items]
+    lengths = [batch_tokens([item.tree], size.layout) for item in items]
+    on_cpu = runtime.device.type == "cpu"
+    probabilities = 0.0
+    if on_cpu and size.layout == "packed":
+        areas = [area for item in items for area in attention_areas(item.tree)]
+        probabilities = sum(cpu_attention.kept(q, k, causal=causal) for q, k, causal in areas) / sum(lengths)
     mean = sum(lengths) / len(lengths)
     share = math.ceil(mean * min(config.batch_size, len(items)) / runtime.world)
     tokens = max(max(lengths), min(config.micro_batch_tokens, share))
     logits = sum(map(head_tokens, items)) / sum(lengths) * tokens * size.vocabulary
+    activations = activation_bytes(
+        size, tokens, bf16=bf16, checkpointing=config.gradient_checkpointing, probabilities=probabilities
+    )
+    # Logits in both precisions, their log-softmax and its gradient.
+    activations += (14 if bf16 else 12) * logits
     weights, gradients, optimizer = trained_bytes(size, config, config.optimizer, runtime)
+    if runtime.sharded and (reference or on_cpu):
+        # The whole model lies there first, alone.
+        whole = (2 if config.lora and bf16 else 4) * size.parameters
+        weights = max(weights, whole - gradients - optimizer - activations)
     steps = config.epochs * math.ceil(len(items) / config.batch_size)
     total = min(steps, config.max_steps or steps)
     return Plan(
@@ -145,9 +184,7 @@ def plan_supervised(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        # Logits in both precisions, their log-softmax and its gradient.
-        activations=activation_bytes(size, tokens, bf16=bf16, checkpointing=config.gradient_checkpointing)
-        + (14 if bf16 else 12) * logits,
+        activations=activations,
         free=free_memory(runtime),
     )
 

@@ -12,7 +12,7 @@ from training.chat import encode_conversation
 from training.data import read_examples
 from training.errors import TrainingError
 from training.packing import Layout, Tree, pack
-from training.rl_config import PretrainConfig
+from training.rl_sections import PretrainConfig
 from training.rl_update import Stats, Work
 from training.supervised import batch_of_step
 

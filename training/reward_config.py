@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -60,10 +61,10 @@ class ExactTerm(Term):
 
     kind: Literal["exact"]
     answer: str = "answer"
-    """The field of the prompt's `meta` that holds the expected text; a prompt without it has no reward."""
+    """The field of the prompt's `meta` that holds the expected text; a prompt without one has no reward."""
 
     match: Literal["whole", "contains"] = "whole"
-    """Compare the whole response, or look for the expected words in it."""
+    """Compare the whole response, or look for the expected text in it, as whole words and numbers."""
 
 
 class NumericTerm(Term):
@@ -133,3 +134,17 @@ RewardTerm = Annotated[
     | CallableTerm,
     Field(discriminator="kind"),
 ]
+
+
+def same_judge(one: RewardTerm, other: RewardTerm) -> bool:
+    """Whether two parts judge alike: a reward model in common, or all but name and weight equal."""
+    if _models(one) or _models(other):
+        return bool(_models(one) & _models(other))
+    left_out = {"weight"} if isinstance(one, CallableTerm) else {"weight", "name"}
+    return one.model_dump(exclude=left_out) == other.model_dump(exclude=left_out)
+
+
+def _models(term: RewardTerm) -> set[Path]:
+    if isinstance(term, ModelTerm):
+        return {Path(term.path).resolve()}
+    return {Path(path).resolve() for path in term.paths} if isinstance(term, EnsembleTerm) else set()

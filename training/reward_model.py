@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from training import cli
-from training.adapters import make_trainable
+from training.adapters import check_lora, make_trainable
 from training.attention import choose_layout
 from training.export import export
 from training.model_files import check_model
 from training.models import check_fit, is_decoder, load_sequence_classifier, load_tokenizer, reward_pad_token
 from training.packing import Layout, pack
-from training.pairs import PairItem, encode_pairs, load_pairs
+from training.pairs import PairItem, load_pairs
 from training.plan import announce, plan_supervised
 from training.preference_loss import bradley_terry, centring
 from training.run import Run, TrainResult
@@ -80,7 +80,8 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
         return run.finished
     check_model(config.model)
     tokenizer = load_tokenizer(config.model)
-    items = encode_pairs(tokenizer, load_pairs(config), config.max_length)
+    check_lora(config, task="SEQ_CLS")
+    items = load_pairs(tokenizer, config)
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
     runtime = Runtime(config)
     announce(plan_supervised(config, runtime, items, head_tokens=lambda item: 0), runtime)
@@ -93,8 +94,7 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
         new_head=True,
         seed=config.seed,
     )
-    longest = max(len(i.tree.prefix) + max(map(len, i.tree.branches)) for i in items + held_out)
-    check_fit(model, tokenizer, longest)
+    check_fit(model, tokenizer, max(item.tree.width for item in items + held_out))
     objective = RewardObjective(make_trainable(model, config, task="SEQ_CLS"), centring=config.centring)
 
     def measure(module: Any, pairs: Sequence[PairItem]) -> dict[str, float]:

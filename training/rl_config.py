@@ -11,59 +11,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from training.brake import BrakeConfig
-from training.config import OptimizerConfig, Strict, TrainConfig
-from training.reward_config import EnsembleTerm, ModelTerm, RewardTerm
-
-
-class KLConfig(Strict):
-    """The leash to the reference policy."""
-
-    kind: Literal["fixed", "adaptive"] = "fixed"
-    """fixed, or adaptive: a controller that steers the KL to a target (Ziegler et al. 2019)."""
-
-    beta: float = Field(default=0.05, ge=0)
-    """Coefficient of the KL divergence; where the adaptive controller starts."""
-
-    target: float = Field(default=6.0, gt=0)
-    """KL per response, in nats, that the adaptive controller aims at."""
-
-    horizon: int = Field(default=10_000, ge=1)
-    """Responses over which the adaptive controller corrects an error."""
-
-
-class RolloutsConfig(Strict):
-    """Where answers are sampled."""
-
-    kind: Literal["in_process", "vllm"] = "in_process"
-    """in_process samples from the model being trained; vllm from a server that gets its weights each step."""
-
-    batch_size: int = Field(default=128, ge=1, le=65_536)
-    """Answers sampled at the same time in this process; bounds memory, does not change what is drawn."""
-
-    url: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
-    """The vLLM server, started with VLLM_SERVER_DEV_MODE=1 on a machine that sees output_dir."""
-
-    @model_validator(mode="after")
-    def _url_fits(self) -> RolloutsConfig:
-        if (self.kind == "vllm") != (self.url is not None):
-            raise ValueError("url belongs to kind: vllm, and kind: vllm needs one")
-        return self
-
-
-class PretrainConfig(Strict):
-    """A pretraining mix against forgetting: PPO-ptx (Ouyang et al. 2022, arXiv 2203.02155, equation 2)."""
-
-    data: tuple[Path, ...] = Field(min_length=1)
-    """Files of `messages`; the loss is on every assistant turn."""
-
-    coefficient: float = Field(default=1.0, gt=0)
-    """Weight of the language-model loss beside the policy's."""
-
-    batch_size: int = Field(default=16, ge=1)
-    """Examples per optimiser update."""
-
-    max_length: int = Field(default=2048, ge=8)
-    """Longer examples are left out."""
+from training.config import TrainConfig
+from training.reward_config import EnsembleTerm, ModelTerm, RewardTerm, same_judge
+from training.rl_sections import KLConfig, PretrainConfig, RolloutsConfig, ValueConfig
 
 
 class RLConfig(TrainConfig):
@@ -83,6 +33,9 @@ class RLConfig(TrainConfig):
 
     steps: int = Field(default=100, ge=1)
     """Rounds of sampling and updating."""
+
+    checkpoint_every: int = Field(default=10, ge=0)
+    """Steps between checkpoints, and one after the last; 0 writes one only when stopped by a signal."""
 
     batch_size: int = Field(default=96, ge=1)
     """Responses per step, over all processes."""
@@ -132,6 +85,9 @@ class RLConfig(TrainConfig):
     max_kl: float | None = Field(default=None, gt=0)
     """Finish early, after a step whose KL per response exceeds this many nats."""
 
+    divergence_kl: float = Field(default=10.0, gt=0)
+    """Stop as diverged when the KL per token, in nats, is above this for three steps in a row."""
+
     brake: BrakeConfig | None = None
     """Stop when held-out gold falls while the proxy climbs, and keep the best policy."""
 
@@ -171,20 +127,11 @@ class RLConfig(TrainConfig):
             )
         if self.lora and self.reference:
             raise ValueError("reference: under lora the reference is the model with its adapter off")
+        if self.brake and any(same_judge(self.brake.gold, term) for term in self.terms):
+            raise ValueError(
+                "brake.gold is a part of rewards too; a judge that is trained on cannot hold out"
+            )
         return self
-
-
-class ValueConfig(Strict):
-    """The value model."""
-
-    start_from: Literal["reward_model", "policy"] = "reward_model"
-    """Its trunk: the (first) reward model's with its head, or the policy's with a new head at zero."""
-
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Optimiser and schedule."""
-
-    clip: float | None = Field(default=0.2, gt=0)
-    """Values move at most this far from the sampling-time ones before their loss is clipped; null: no clip."""
 
 
 class PPOConfig(RLConfig):

@@ -94,4 +94,4 @@ class Passes:
             if not abs(found[name]) < float("inf"):
                 batch = [minibatch.experience.rollouts[item.index].record() for item in items]
                 problem = f"the {which}'s {name.replace('_', ' ')} is {found[name]}"
-                stop_diverged(self.config.output_dir, step + 1, problem, batch)
+                stop_diverged(self.models.policy.runtime, self.config.output_dir, step + 1, problem, batch)

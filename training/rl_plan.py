@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from training import cpu_attention
 from training.chat import encode_prompt
 from training.data import Prompt
 from training.plan import ModelSize, Plan, activation_bytes, free_memory, model_size, size_of, trained_bytes
@@ -63,7 +64,14 @@ def _activations(config: RLConfig, size: ModelSize, runtime: Runtime, *, mean: f
     bf16 = config.bf16
     # Logits in both precisions, their log-softmax and its gradient.
     logits = (14 if bf16 else 12) * size.vocabulary * tokens * config.max_new_tokens / mean
-    return activation_bytes(size, tokens, bf16=bf16, checkpointing=config.gradient_checkpointing) + logits
+    length, probabilities = round(mean), 0.0
+    if runtime.device.type == "cpu" and size.layout == "packed":
+        probabilities = cpu_attention.kept(length, length, causal=True) / length
+    checkpointing = config.gradient_checkpointing
+    layers = activation_bytes(
+        size, tokens, bf16=bf16, checkpointing=checkpointing, probabilities=probabilities
+    )
+    return layers + logits
 
 
 def _reference(config: RLConfig, size: ModelSize, runtime: Runtime) -> float:

@@ -55,12 +55,12 @@ class Run:
         checkpoints = Checkpoints(directory, keep=config.keep_checkpoints)
         result = directory / "result.json"
         if not resume:
-            if result.exists() or (directory / "config.json").exists():
-                raise TrainingError(f"output_dir {directory}: already holds a trained model; choose another")
-            if checkpoints.latest():
+            if checkpoints.latest() and not result.exists():
                 raise TrainingError(
                     f"output_dir {directory}: holds checkpoints of an interrupted run; pass --resume"
                 )
+            if result.exists() or (directory / "config.json").exists():
+                raise TrainingError(f"output_dir {directory}: already holds a trained model; choose another")
             return cls(config=config, method=method, checkpoints=checkpoints, start_step=0)
         if (directory / "config.yaml").exists():
             _refuse_changes(directory / "config.yaml", config)

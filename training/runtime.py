@@ -27,8 +27,11 @@ class Runtime:
         AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
         self.accelerator = Accelerator(
             mixed_precision="bf16" if config.bf16 else "no",
-            # Buffers are constants here (rotary frequencies); exchanging them costs a round trip a step.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            # Buffers are constants here (rotary frequencies); exchanging them costs a round trip a step. Gradients
+            # that did not lie in the buckets they are exchanged in would be there twice.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+            ],
         )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -60,8 +63,8 @@ class Runtime:
 
     def _shard(self, module: torch.nn.Module) -> torch.nn.Module:
         # torch's own fully_shard on each block and on the whole, which accelerate would only do together with
-        # an optimiser of its own making.
-        module.to(self.device)
+        # an optimiser of its own making. It moves one block after the other to the device: the whole model may be
+        # too large for it.
         blocks = {name for m in module.modules() for name in getattr(m, "_no_split_modules", None) or ()}
         for inner in list(module.modules()):
             if type(inner).__name__ in blocks:

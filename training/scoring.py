@@ -13,8 +13,8 @@ import torch
 
 from training.attention import backbone, choose_layout, model_inputs
 from training.chat import Conversation, encode_prompt, encode_response
-from training.models import is_decoder, load_sequence_classifier, load_tokenizer
-from training.packing import Layout, Packed, Tree, pack
+from training.models import context_length, is_decoder, load_sequence_classifier, load_tokenizer
+from training.packing import Layout, Packed, Tree, batch_tokens, pack
 from training.supervised import micro_batches
 
 
@@ -39,8 +39,8 @@ class RewardScorer:
     """A reward model as a callable: `scorer(conversations, responses)`.
 
     Scores are normalised with the mean and standard deviation that training saved (`normalise=False` gives raw
-    ones). Answers to one conversation share its computation. None stands for an answer that, with its prompt,
-    does not fit the model's context, and for a score that is not finite.
+    ones). Answers to one conversation share its computation, as many as fit a pass of `micro_batch_tokens`. None
+    stands for an answer that, with its prompt, does not fit the model's context, and for a score that is not finite.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RewardScorer:
     @torch.no_grad()
     def __call__(self, conversations: Sequence[Conversation], responses: Sequence[str]) -> list[float | None]:
         """One score per conversation and response, in order."""
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        context = context_length(self.model)
         scores: list[float | None] = [None] * len(conversations)
         groups: dict[tuple, list[int]] = {}
         for index, conversation in enumerate(conversations):
@@ -80,10 +80,8 @@ class RewardScorer:
         for places in groups.values():
             prompt = tuple(encode_prompt(self.tokenizer, conversations[places[0]]))
             answers = {i: tuple(encode_response(self.tokenizer, responses[i])) for i in places}
-            fitting = tuple(i for i in places if len(prompt) + len(answers[i]) <= context)
-            if fitting:
-                tree = Tree(prefix=prompt, branches=tuple(answers[i] for i in fitting))
-                items.append(_Item(tree=tree, places=fitting))
+            fitting = {i: ids for i, ids in answers.items() if len(prompt) + len(ids) <= context}
+            items += self._split(prompt, fitting)
         training = self.model.training
         self.model.eval()
         for batch in micro_batches(items, self.micro_batch_tokens, self.layout):
@@ -94,6 +92,19 @@ class RewardScorer:
                 scores[place] = (value - self.mean) / self.std if math.isfinite(value) else None
         self.model.train(training)
         return scores
+
+    def _split(self, prompt: tuple[int, ...], answers: dict[int, tuple[int, ...]]) -> list[_Item]:
+        """One prompt's answers in trees of at most `micro_batch_tokens` (or one answer)."""
+        items: list[_Item] = []
+        for place, ids in answers.items():
+            if items:
+                places, tree = items[-1].places, items[-1].tree
+                grown = Tree(prefix=prompt, branches=(*tree.branches, ids))
+                if batch_tokens([grown], self.layout) <= self.micro_batch_tokens:
+                    items[-1] = _Item(tree=grown, places=(*places, place))
+                    continue
+            items.append(_Item(tree=Tree(prefix=prompt, branches=(ids,)), places=(place,)))
+        return items
 
 
 def score(

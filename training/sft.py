@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from training import cli
-from training.adapters import make_trainable
+from training.adapters import check_lora, make_trainable
 from training.attention import choose_layout
 from training.chat import encode_conversation, encode_prompt, encode_response
 from training.data import Example, read_examples
@@ -115,6 +115,7 @@ def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
         return run.finished
     check_model(config.model, head="causal")
     tokenizer = load_tokenizer(config.model)
+    check_lora(config, task="CAUSAL_LM")
     items = encode(tokenizer, read_examples(config.data), config)
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
     runtime = Runtime(config)

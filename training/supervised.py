@@ -25,7 +25,7 @@ from training.guard import DivergenceGuard, stop_diverged
 from training.interrupt import StopRequest
 from training.metrics import MetricsLog, Progress
 from training.optim import build_optimizer, clip_gradients, schedule
-from training.packing import Layout, Tree
+from training.packing import Layout, Tree, batch_tokens
 from training.run import Run
 from training.runtime import Runtime
 from training.weights import load_optimizer, load_weights, optimizer_state, weights
@@ -125,9 +125,8 @@ def fit(
                 problem = guard.problem(row["loss"], row["grad_norm"])
                 if problem:
                     # Every process knows the same loss, so all of them stop here; one writes.
-                    stop_diverged(
-                        config.output_dir, step + 1, problem, [dataclasses.asdict(item) for item in batch]
-                    )
+                    saved_batch = [dataclasses.asdict(item) for item in batch]
+                    stop_diverged(runtime, config.output_dir, step + 1, problem, saved_batch)
                 optimizer.step(scale)
                 optimizer.zero_grad()
                 step += 1
@@ -149,9 +148,9 @@ def fit(
                     log.write({"step": step, "epoch": step / per_epoch, **row})
                 progress.update(step, **{n: row[n] for n in (*shown, "tokens_per_second") if n in row})
                 signum = request.agreed()
-                if signum or (
-                    config.checkpoint_every and step % config.checkpoint_every == 0 and step < total
-                ):
+                every, ended = config.checkpoint_every, step == total or stopped_early
+                # One after the last step too: what ends the process before the model is saved then costs nothing.
+                if signum or (every and (step % every == 0 or ended)):
                     save_checkpoint()
                 if signum:
                     raise Interrupted(signum, step)
@@ -185,21 +184,26 @@ def share_out(items: Sequence[Any], world: int, layout: Layout) -> list[list[Any
 
 
 def micro_batches(items: Sequence[Any], tokens: int, layout: Layout) -> list[list[Any]]:
-    """Split items, longest first, into groups of at most `tokens` tokens (or one item)."""
+    """Split items, longest first, into groups of at most `tokens` tokens, padding included (or one item)."""
     groups: list[list[Any]] = []
-    used = 0
-    for item in sorted(items, key=lambda item: -item.tree.tokens(layout)):
-        # Separate rows are all as wide as the group's first and longest.
-        cost = item.tree.tokens(layout)
-        if layout == "rows" and groups:
-            cost = max(cost, groups[-1][0].tree.tokens(layout))
-        if groups and used + cost <= tokens:
+    # Separate rows are all as wide as the group's widest, which comes first.
+    used = rows = width = 0
+    for item in sorted(items, key=lambda item: -_size(item.tree, layout)):
+        if layout == "packed":
+            cost = used + item.tree.tokens(layout)
+        else:
+            cost = (rows + item.tree.rows) * max(width, item.tree.width)
+        if groups and cost <= tokens:
             groups[-1].append(item)
-            used += cost
+            used, rows = cost, rows + item.tree.rows
         else:
             groups.append([item])
-            used = item.tree.tokens(layout)
+            used, rows, width = batch_tokens([item.tree], layout), item.tree.rows, item.tree.width
     return groups
+
+
+def _size(tree: Tree, layout: Layout) -> int:
+    return tree.tokens(layout) if layout == "packed" else tree.width
 
 
 def run_batches(

@@ -60,6 +60,14 @@ class RewardModelConfig(PairsConfig):
     centring: float = Field(default=0.01, ge=0, le=10)
     """Weight of the squared sum of a pair's scores, which keeps scores around zero."""
 
+    @model_validator(mode="after")
+    def _adapters_are_merged(self) -> RewardModelConfig:
+        if self.lora and not self.lora.merge:
+            raise ValueError(
+                "lora.merge must be true: an adapter alone has no place for the scores' mean and deviation"
+            )
+        return self
+
 
 PreferenceLoss = Literal["dpo", "robust", "ipo", "kto", "orpo", "simpo"]
 WITHOUT_REFERENCE = frozenset({"orpo", "simpo"})
@@ -73,7 +81,7 @@ _OWN = {
 
 
 class DpoConfig(PairsConfig):
-    """A policy from `prompt`, `chosen`, `rejected` and `p`."""
+    """A policy from `prompt`, `chosen`, `rejected` and `p`; kto also from `prompt`, `completion` and `label`."""
 
     loss: PreferenceLoss = "dpo"
     """Which loss; with soft targets dpo is soft-label DPO, and conservative DPO where all labels are alike."""
@@ -90,11 +98,11 @@ class DpoConfig(PairsConfig):
     margin: float = Field(default=1.0, ge=0)
     """simpo: the margin gamma by which the better answer shall win."""
 
-    desirable_weight: float = Field(default=1.0, gt=0)
-    """kto: weight of desirable answers."""
+    desirable_weight: float | None = Field(default=None, gt=0)
+    """kto: weight of desirable answers; by default 1, or where they are the rarer kind what balances the kinds."""
 
-    undesirable_weight: float = Field(default=1.0, gt=0)
-    """kto: weight of undesirable answers."""
+    undesirable_weight: float | None = Field(default=None, gt=0)
+    """kto: weight of undesirable answers, likewise."""
 
     @model_validator(mode="after")
     def _fields_are_of_the_loss(self) -> DpoConfig:

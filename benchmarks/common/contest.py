@@ -23,10 +23,7 @@ def ratios(
     peer = next(iter(targets))
     least = {side: min(found["seconds"]) for side, found in sides.items()}
     return {
-        "ours": speed["ours"],
-        "peer": speed[peer],
-        "peer_side": peer,
-        "ratio": round(speed["ours"] / speed[peer], 2),
+        **duel.against(speed["ours"], speed[peer], peer),
         "ratios": {side: round(speed["ours"] / speed[side], 2) for side in speed if side != "ours"},
         "ratios_of_fastest_rounds": {
             side: round(least[side] / least["ours"], 2) for side in speed if side != "ours"

@@ -154,6 +154,13 @@ def versions(*packages: str) -> dict[str, str]:
     }
 
 
+def against(ours: float, peer: float, side: str, *, ratio: float | None = None) -> dict[str, Any]:
+    """What every result says of ours and of its peer, `side`; `ratio` where it is not that of the two figures."""
+    if ratio is None:
+        ratio = round(ours / peer, 2)
+    return {"ours": ours, "peer": peer, "peer_side": side, "ratio": ratio}
+
+
 def finish(name: str, result: Mapping[str, Any], *, partial: bool) -> None:
     """Print one benchmark's result and, unless only some sides took part, write it and draw it."""
     shown = {key: value for key, value in result.items() if key != "loss_curves"}

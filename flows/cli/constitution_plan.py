@@ -112,6 +112,6 @@ def _ledger_statistics(url: str) -> Any:
     from judges import JudgeError, Ledger
 
     try:
-        return Ledger.open(url).statistics()
+        return Ledger.open(url, create=False).statistics()
     except JudgeError as error:
         raise ConstitutionError(str(error)) from None

@@ -9,8 +9,12 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from flows.exam_form import ExamRequest
 
 
 @click.group(name="judge")
@@ -55,6 +59,9 @@ def serve(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # vLLM has a session of its own: nobody else tells it that the terminal was closed. Under nohup both stay.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
     server.start()
     try:
         click.echo(f"starting vLLM (pid {server.pid}, log {server.log}) ...", err=True)
@@ -70,64 +77,81 @@ def serve(
 
 @judge.command()
 @click.option(
-    "--judge",
-    "place",
-    required=True,
-    metavar="DIR|URL",
-    help="A model folder, or a server: http://host:port/v1",
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A run's configuration: its judge, constitution, way of asking, thresholds, pairs and ledger.",
 )
-@click.option("--constitution", required=True, metavar="REF", help="A name, name@1.2.0, or a file.")
+@click.option("--judge", "place", metavar="DIR|URL", help="A model folder, or a server: http://host:port/v1")
+@click.option("--constitution", metavar="REF", help="A name, name@1.2.0, or a file.")
 @click.option(
     "--pairs",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Pairs with known answers, in any of the usual formats; repeatable. Default: ours.",
+    help="Pairs with known answers, in any of the usual formats; repeatable. Default: the run's, or ours.",
 )
 @click.option("--model", help="Name of the model, where a server has several.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The served model's folder.")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the server's key.")
-@click.option("--templates", default="default", show_default=True, help="Template set, or a folder.")
+@click.option("--templates", help="Template set, or a folder. Default: default.")
 @click.option(
-    "--ledger", default="runs/exams.db", show_default=True, help="Where judgements and results are kept."
+    "--readout", type=click.Choice(["logprobs", "verdict"]), help="verdict for servers without logprobs."
 )
+@click.option("--rationales", type=click.IntRange(0, 32), help="Chains of thought before each answer.")
+@click.option("--principles", type=click.IntRange(1, 64), help="Principles per pair. Default: 1.")
+@click.option("--probes", type=click.IntRange(1, 10_000), help="Pairs to probe. Default: 40.")
+@click.option("--ledger", help="Where judgements and results are kept. Default: the run's, or runs/exams.db.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask about so many pairs only.")
-@click.option(
-    "--probes", default=40, show_default=True, type=click.IntRange(1, 10_000), help="Pairs to probe."
-)
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Also write the report here.")
 def exam(
-    place: str,
-    constitution: str,
+    config: Path | None,
+    constitution: str | None,
     pairs: tuple[Path, ...],
-    model: str | None,
-    tokenizer: Path | None,
-    api_key_env: str | None,
-    templates: str,
-    ledger: str,
+    ledger: str | None,
     limit: int | None,
-    probes: int,
     page: Path | None,
+    **own: Any,
 ) -> None:
-    """Examine a judge under a constitution; print the report and keep it in the ledger."""
-    from flows.examining import ExamRequest, Thresholds, take
+    """Examine a judge under a constitution; print the report and keep it in the ledger.
+
+    An exam counts for labels that are asked in the same way. --config asks as a run of that configuration does.
+    """
+    from flows.examining import Exam, take
     from judges.exam import text
 
-    request = ExamRequest(
-        judge=place,
-        constitution=constitution,
-        pairs=tuple(map(str, pairs)),
-        limit=limit,
-        model=model,
-        tokenizer=None if tokenizer is None else str(tokenizer),
-        api_key_env=api_key_env,
-        templates=templates,
-        ledger=ledger,
-        page=None if page is None else str(page),
-        thresholds=Thresholds(probe_pairs=probes),
-    )
-    report = take(request, on_progress=_progress, on_skipped=_skipped)
+    given = {name: value for name, value in own.items() if value is not None}
+    if config is not None:
+        if given:
+            raise click.UsageError(f"--config settles it; leave out {', '.join(map(_option, given))}")
+        from flows.launch import resolve
+        from flows.request import RunRequest
+
+        run = resolve(RunRequest(config=str(config), constitution=constitution))
+        wanted = Exam.of_run(*run, files=pairs, ledger=ledger, limit=limit, page=page)
+    else:
+        if "place" not in given or constitution is None:
+            raise click.UsageError("--judge and --constitution are required, or a run's --config")
+        given |= {"constitution": constitution, "pairs": tuple(map(str, pairs)), "limit": limit}
+        given |= {"page": None if page is None else str(page)} | ({"ledger": ledger} if ledger else {})
+        wanted = Exam.of_request(_request(given))
+    report = take(wanted, on_progress=_progress, on_skipped=_skipped)
     click.echo(text(report))
     sys.exit(0 if report.passed else 1)
+
+
+def _request(given: dict[str, Any]) -> ExamRequest:
+    """The form, filled in from the options that were given."""
+    from flows.exam_form import ExamRequest
+
+    asking = {name: given.pop(name) for name in ("readout", "rationales", "principles") if name in given}
+    thresholds = {"probe_pairs": given.pop("probes")} if "probes" in given else {}
+    if "tokenizer" in given:
+        given["tokenizer"] = str(given["tokenizer"])
+    judged = {"judge": given.pop("place"), "asking": asking, "thresholds": thresholds}
+    return ExamRequest.model_validate({**judged, **given})
+
+
+def _option(name: str) -> str:
+    return "--judge" if name == "place" else f"--{name.replace('_', '-')}"
 
 
 def _progress(line: str) -> None:

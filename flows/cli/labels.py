@@ -152,36 +152,25 @@ def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, .
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Read only so many pairs.")
 def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, limit: int | None) -> None:
-    """Read human preferences from FILE as verdicts: hh-rlhf transcripts, prompt/chosen/rejected, and others."""
-    import os
-    import time
+    """Read human preferences from FILE as verdicts: hh-rlhf transcripts, prompt/chosen/rejected, and others.
 
+    Rows of our own export are verdicts on the pairs that it names. What was read before is not added again.
+    """
+    from flows.files import write_atomically
+    from judges.audit.preferences import as_labelled, record_preferences
     from judges.known import read_known_pairs
-    from judges.ledger import Verdict
 
-    known = read_known_pairs(file, limit=limit)
-    now = time.time()
-    verdicts = [
-        Verdict(
-            pair_id=k.pair.id,
-            item=k.pair.digest,
-            winner=k.winner,
-            who=who,
-            why=f"imported from {file.name}",
-            created_at=now,
-        )
-        for k in known.pairs
-    ]
+    read = read_known_pairs(file, limit=limit)
     with open_ledger(place, create=True) as ledger:
-        ledger.add_verdicts(verdicts, [k.pair for k in known.pairs])
+        known = as_labelled(ledger, read.pairs)
+        new = record_preferences(ledger, known, who=who, source=file.name)
     if pairs_out is not None:
-        part = pairs_out.with_name(f".{pairs_out.name}.{os.getpid()}.tmp")
-        with part.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(k.pair.to_row(), ensure_ascii=False) + "\n" for k in known.pairs)
-        os.replace(part, pairs_out)
-    for line in known.skipped[:3]:
+        write_atomically(pairs_out, "".join(json.dumps(k.pair.to_row()) + "\n" for k in known))
+    for line in read.skipped[:3]:
         click.echo(f"passed over {line}", err=True)
-    click.echo(f"{len(verdicts):,} verdicts by {who}, {len(known.skipped):,} rows passed over")
+    click.echo(
+        f"{new:,} new verdicts by {who}, {len(known) - new:,} known already, {len(read.skipped):,} rows passed over"
+    )
 
 
 @labels.command()

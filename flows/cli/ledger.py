@@ -25,11 +25,11 @@ label_set_option = click.option(
 
 
 def open_ledger(place: str | None, *, create: bool = False) -> Ledger:
-    """The ledger that the options name. Raises LedgerError."""
+    """The ledger that the options name. Raises LedgerError, also where there is none and it may not be created."""
     from judges import Ledger
     from judges.ledger.place import ledger_url
 
-    return Ledger.open(ledger_url(place, create=create))
+    return Ledger.open(ledger_url(place), create=create)
 
 
 def table(*columns: str, texts: tuple[str, ...] = ()) -> Any:

@@ -20,10 +20,7 @@ from flows.evaluation.win_rates import Match, by_prompt
 
 ELO_CENTRE = 1000.0
 ELO_PER_LOGIT = 400.0 / math.log(10.0)
-# Half a win either way for each pair that met: finite ratings where one model always wins (Agresti 2013 adds the same
-# to the cells of a table).
-PRIOR = 0.5
-_RESAMPLES = 500
+_Z = 1.959963984540054
 
 Array = NDArray[np.float64]
 
@@ -32,78 +29,115 @@ Array = NDArray[np.float64]
 class Ratings:
     """Ratings on the scale of Elo, their mean at 1000, each `{"value", "n", "low", "high"}`; n counts matches.
 
-    `tie_probability` is that of two equally strong models. The intervals are percentiles of a bootstrap over prompts.
+    `tie_probability` is that of two equally strong models. The intervals are 1.96 standard errors either way.
     """
 
     by_model: dict[str, dict[str, Any]]
     tie_probability: float
 
 
-def rate_models(models: Sequence[str], matches: Sequence[Match], *, seed: int = 0) -> Ratings | None:
-    """Ratings of all models; None when the decided matches do not connect them, since then no scale joins them."""
-    pairs = list(combinations(range(len(models)), 2))
-    index = {frozenset((models[i], models[j])): n for n, (i, j) in enumerate(pairs)}
+def rate_models(models: Sequence[str], matches: Sequence[Match]) -> Ratings | None:
+    """Ratings of all models; None when the decided matches do not connect them, since then no scale joins them.
+
+    The prior adds wins to the pairs that met, alike and either way, half a win for each strength that is free: as much
+    as Firth's correction of the bias adds in a logistic regression (1993, Biometrika 80:27), which keeps ratings
+    finite where one model always wins. A half to every pair would draw many models together.
+    """
+    n, pairs = len(models), list(combinations(range(len(models)), 2))
+    index = {frozenset((models[i], models[j])): row for row, (i, j) in enumerate(pairs)}
     counts = _counts(models, pairs, index, matches)
     total = counts.sum(axis=0)
-    if not _connected(len(models), pairs, total):
+    if not _connected(n, pairs, total):
         return None
-    strengths, nu = fit_davidson(len(models), pairs, total, prior=PRIOR)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=_RESAMPLES)
-    start = np.append(strengths, nu)
-    again = [
-        fit_davidson(len(models), pairs, np.tensordot(weights, counts, axes=1), prior=PRIOR, start=start)[0]
-        for weights in drawn.astype(float)
-    ]
-    lows, highs = np.quantile(np.array(again), [0.025, 0.975], axis=0)
-    met = [sum(total[n].sum() for n, pair in enumerate(pairs) if i in pair) for i in range(len(models))]
+    met = total.sum(axis=1) > 0
+    prior = 0.5 * (n - 1) / met.sum() if n > 1 else 0.0
+    features, data = _problem(n, pairs, total, prior)
+    theta = _maximum(features, data)
+    strengths, nu = _strengths(n, theta)
+    errors = np.sqrt(_variances(n, features, data, theta, counts))
+    played = [sum(total[row].sum() for row, pair in enumerate(pairs) if i in pair) for i in range(n)]
     by_model = {
-        model: {"value": _elo(strengths[i]), "n": int(met[i]), "low": _elo(lows[i]), "high": _elo(highs[i])}
+        model: {
+            "value": _elo(strengths[i]),
+            "n": int(played[i]),
+            "low": _elo(strengths[i] - _Z * errors[i]),
+            "high": _elo(strengths[i] + _Z * errors[i]),
+        }
         for i, model in enumerate(models)
     }
     return Ratings(by_model=by_model, tie_probability=nu / (2 + nu))
 
 
 def fit_davidson(
-    n: int,
-    pairs: Sequence[tuple[int, int]],
-    counts: Array,
-    *,
-    prior: float = 0.0,
-    start: Array | None = None,
+    n: int, pairs: Sequence[tuple[int, int]], counts: Array, *, prior: float = 0.0
 ) -> tuple[Array, float]:
     """The maximum-likelihood strengths (n,), their mean 0, and nu, from `counts` (pairs, 3).
 
     The columns are wins of the pair's first model, wins of its second, ties. Without ties nu is 0 and the model that
-    of Bradley and Terry. `prior` wins are added either way to each pair that met. The log likelihood is concave;
-    Newton's method, steps halved until it rises.
+    of Bradley and Terry. `prior` wins are added either way to each pair that met.
     """
+    return _strengths(n, _maximum(*_problem(n, pairs, counts, prior)))
+
+
+def _problem(n: int, pairs: Sequence[tuple[int, int]], counts: Array, prior: float) -> tuple[Array, Array]:
+    """(features, counts with the prior's wins), both without the column of ties where there are none."""
     data = counts.astype(float).copy()
     data[data.sum(axis=1) > 0, :2] += prior
-    features, tied = _features(n, pairs), bool(data[:, 2].sum() > 0)
-    if not tied:
-        features, data = features[:, :2, :-1], data[:, :2]
+    features = _features(n, pairs)
+    return (features, data) if data[:, 2].any() else (features[:, :2, :-1], data[:, :2])
+
+
+def _maximum(features: Array, data: Array) -> Array:
+    """Where the log likelihood is highest. It is concave; Newton's method, steps halved until it rises."""
     theta = np.zeros(features.shape[2])
-    if start is not None:
-        theta[: n - 1] = start[1:n] - start[0]
-        if tied and start[n] > 0:
-            theta[-1] = math.log(start[n])
-    totals = data.sum(axis=1)
     best = _log_likelihood(features, data, theta)
     for _ in range(100):
-        p = _softmax(features @ theta)
-        mean = np.einsum("po,pok->pk", p, features)
-        gradient = np.einsum("po,pok->k", data, features) - totals @ mean
-        spread = np.einsum("p,po,pok,pol->kl", totals, p, features, features)
-        information = spread - np.einsum("p,pk,pl->kl", totals, mean, mean)
-        step = np.linalg.solve(information + 1e-10 * np.eye(len(theta)), gradient)
+        gradient = np.einsum("po,pok->k", data, _centred(features, theta))
+        step = np.linalg.solve(_information(features, data, theta), gradient)
         while (now := _log_likelihood(features, data, theta + step)) < best and np.abs(step).max() > 1e-12:
             step = step / 2
         theta, gain, best = theta + step, now - best, now
         if np.abs(step).max() < 1e-9 or abs(gain) < 1e-12:
             break
+    return theta
+
+
+def _strengths(n: int, theta: Array) -> tuple[Array, float]:
     strengths = np.concatenate([[0.0], theta[: n - 1]])
-    return strengths - strengths.mean(), math.exp(theta[-1]) if tied else 0.0
+    return strengths - strengths.mean(), math.exp(theta[-1]) if len(theta) == n else 0.0
+
+
+def _variances(n: int, features: Array, data: Array, theta: Array, by_prompt: Array) -> Array:
+    """The variances (n,) of the strengths about their mean: the model's, or those seen over prompts where larger.
+
+    The model takes all matches for independent. The sandwich over prompts (White 1982), the prior's wins among them,
+    does not: two answers to one prompt, and one answer's matches with several others, go together.
+    """
+    centred = _centred(features, theta)
+    bread = np.linalg.inv(_information(features, data, theta))
+    outcomes = features.shape[1]
+    scores = np.einsum("cpo,pok->ck", by_prompt[:, :, :outcomes], centred)
+    added = data - by_prompt.sum(axis=0)[:, :outcomes]
+    prompts = len(by_prompt)
+    filling = scores.T @ scores * (prompts / max(1, prompts - 1))
+    filling += np.einsum("po,pok,pol->kl", added, centred, centred)
+    contrast = np.zeros((n, features.shape[2]))
+    contrast[1:, : n - 1] = np.eye(n - 1)
+    contrast[:, : n - 1] -= 1 / n
+    spreads = [np.diag(contrast @ spread @ contrast.T) for spread in (bread, bread @ filling @ bread)]
+    return np.maximum(*spreads)
+
+
+def _centred(features: Array, theta: Array) -> Array:
+    """The features (pairs, outcomes, parameters) less their mean under the model."""
+    p = _softmax(features @ theta)
+    return features - np.einsum("po,pok->pk", p, features)[:, None, :]
+
+
+def _information(features: Array, data: Array, theta: Array) -> Array:
+    centred = _centred(features, theta)
+    weights = data.sum(axis=1)[:, None] * _softmax(features @ theta)
+    return np.einsum("po,pok,pol->kl", weights, centred, centred) + 1e-10 * np.eye(features.shape[2])
 
 
 def _features(n: int, pairs: Sequence[tuple[int, int]]) -> Array:

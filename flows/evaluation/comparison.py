@@ -23,13 +23,13 @@ def standings(models: Sequence[str], matches: Sequence[Match]) -> dict[str, Any]
     }
 
 
-def ratings(models: Sequence[str], matches: Sequence[Match], *, seed: int = 0) -> dict[str, Any] | None:
+def ratings(models: Sequence[str], matches: Sequence[Match]) -> dict[str, Any] | None:
     """`{"method", "tie_probability", "models": {model: {"value", "n", "low", "high"}}}`, or None without a scale."""
-    found = rate_models(models, matches, seed=seed)
+    found = rate_models(models, matches)
     if found is None:
         return None
     return {
-        "method": "Bradley-Terry with Davidson's ties, scale of Elo, mean 1000; 95% bootstrap over prompts",
+        "method": "Bradley-Terry with Davidson's ties, scale of Elo, mean 1000; 95% intervals",
         "tie_probability": found.tie_probability,
         "models": found.by_model,
     }

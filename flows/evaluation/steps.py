@@ -1,78 +1,121 @@
 """The watch along reinforcement learning: cheap measures of the sampled answers, by stretches of steps.
 
 Normal is the first stretch, in which the policy has hardly left the model it started from. Other prompts come at every
-step, so the difference is not paired: its interval is Welch's, with normal quantiles.
+step, so the difference is not paired; that of lengths has Welch's interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.evaluation.effects import BOILERPLATE, EFFECTS, MIN_PROMPTS, Effect
+from flows.evaluation.overused import overused
 from flows.evaluation.readings import Answered
-from flows.evaluation.side_effects import EFFECTS, judged_benign
+from flows.evaluation.side_effects import judged_benign
 from flows.evaluation.texts import distinct, repeated_share, tokens
+from flows.statistics import difference, t_quantile
 
-_Z = 1.959963984540054
 _STRETCHES = 12
 _KEYS = ("length", "refusals", "evasions", "wrong", "repetition")
 
 
 def watch_steps(answers: Sequence[tuple[int, Answered]]) -> list[dict[str, Any]]:
-    """`{"first", "last", "n", "<effect>": value, "distinct_2", "flags": [names]}` of at most twelve stretches.
+    """At most twelve stretches, each `{"first", "last", "n", "<effect>": value, "distinct_2", "boilerplate", "flags"}`.
 
-    `answers` come with the step that they were sampled at. An effect that nothing tells about is None.
+    `answers` come with the step that they were sampled at. An effect that nothing tells about is None. `boilerplate` is
+    the most overused phrase of the stretch against the first, `{"text", "share"}`, or None. `flags` are names; None
+    where this stretch or the first has too few prompts to tell.
     """
     steps = sorted({step for step, _ in answers})
     size = max(1, math.ceil(len(steps) / _STRETCHES))
     found: list[dict[str, Any]] = []
-    normal: dict[str, list[float]] | None = None
+    first: list[Answered] = []
     for start in range(0, len(steps), size):
         stretch = set(steps[start : start + size])
         mine = [answer for step, answer in answers if step in stretch]
+        first = first or mine
         values = _values(mine)
-        normal = normal or values
+        told = min(len({a.prompt for a in side}) for side in (mine, first)) >= MIN_PROMPTS
+        phrase = _phrase(mine, first) if found and told else None
+        flags = _flags(values, _values(first)) if found and told else []
         found.append(
             {
                 "first": min(stretch),
                 "last": max(stretch),
                 "n": len(mine),
-                **{key: sum(v) / len(v) if v else None for key, v in values.items()},
+                **{key: _mean(_flat(v)) if v else None for key, v in values.items()},
                 "distinct_2": distinct([tokens(a.text) for a in mine]),
-                "flags": _flags(values, normal) if found else [],
+                "boilerplate": phrase,
+                "flags": [*flags, *([BOILERPLATE.name] if phrase else [])] if told else None,
             }
         )
     return found
 
 
-def _values(answers: Sequence[Answered]) -> dict[str, list[float]]:
-    words = [tokens(a.text) for a in answers]
-    return {
-        "length": [float(len(found)) for found in words],
-        "refusals": [float(a.refused) for a in judged_benign(answers)],
-        "evasions": [float(a.evasive) for a in answers],
-        "wrong": [float(a.wrong) for a in answers if a.wrong is not None],
-        "repetition": [repeated_share(found) for found in words],
-    }
+def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
+    """Effect to prompt to the values of its answers: several answers to one prompt are not independent."""
+    found: dict[str, dict[str, list[float]]] = {key: defaultdict(list) for key in _KEYS}
+    for answer in answers:
+        words = tokens(answer.text)
+        found["length"][answer.prompt].append(float(len(words)))
+        found["evasions"][answer.prompt].append(float(answer.evasive))
+        found["repetition"][answer.prompt].append(repeated_share(words))
+        if answer.wrong is not None:
+            found["wrong"][answer.prompt].append(float(answer.wrong))
+    for answer in judged_benign(answers):
+        found["refusals"][answer.prompt].append(float(answer.refused))
+    return found
 
 
-def _flags(values: dict[str, list[float]], normal: dict[str, list[float]]) -> list[str]:
+def _phrase(answers: Sequence[Answered], first: Sequence[Answered]) -> dict[str, Any] | None:
+    """The most overused phrase on the prompts that should be answered."""
+    assert BOILERPLATE.more is not None
+    mine, normal = ([a.text for a in judged_benign(side)] for side in (answers, first))
+    found = overused(mine, normal, excess=BOILERPLATE.more)
+    return {"text": found[0].text, "share": found[0].share} if found else None
+
+
+def _flags(
+    values: Mapping[str, Mapping[str, list[float]]], normal: Mapping[str, Mapping[str, list[float]]]
+) -> list[str]:
     names = []
     for effect in EFFECTS:
-        mine, usual = values.get(effect.key, []), normal.get(effect.key, [])
-        if effect.key not in _KEYS or not mine or not usual:
+        mine, usual = ([_mean(v) for v in side.get(effect.key, {}).values()] for side in (values, normal))
+        if min(len(mine), len(usual)) < MIN_PROMPTS:
             continue
-        (m, v), (m_ref, v_ref) = _moments(mine), _moments(usual)
-        error = _Z * math.sqrt(v / len(mine) + v_ref / len(usual))
-        scale = m_ref if effect.relative else 1.0
-        if m - m_ref - error > effect.more * scale:
+        if effect.more is not None and _beyond(effect, mine, usual, effect.more)[0] > 0:
             names.append(effect.name)
-        elif effect.less is not None and m - m_ref + error < -effect.less * scale:
+        elif effect.less is not None and _beyond(effect, mine, usual, -effect.less)[1] < 0:
             names.append(effect.less_name)
     return names
 
 
-def _moments(values: Sequence[float]) -> tuple[float, float]:
-    m = sum(values) / len(values)
-    return m, sum((v - m) ** 2 for v in values) / max(1, len(values) - 1)
+def _beyond(effect: Effect, mine: Sequence[float], usual: Sequence[float], by: float) -> tuple[float, float]:
+    """The 95% interval of how far the mean lies above the usual one moved by the threshold."""
+    if effect.share:
+        found = difference(effect.estimate(mine), effect.estimate(usual))
+        return found["low"] - by, found["high"] - by
+    moved = [(1 + by) * value if effect.relative else value + by for value in usual]
+    gap = _mean(mine) - _mean(moved)
+    parts = [_variance(side) / len(side) for side in (mine, moved)]
+    if not sum(parts):
+        return gap, gap
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (mine, moved), strict=True))
+    error = t_quantile(freedom) * math.sqrt(sum(parts))
+    return gap - error, gap + error
+
+
+def _flat(values: Mapping[str, list[float]]) -> list[float]:
+    return [value for found in values.values() for value in found]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    m = _mean(values)
+    return sum((v - m) ** 2 for v in values) / (len(values) - 1)

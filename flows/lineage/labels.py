@@ -14,7 +14,7 @@ from flows.snapshot import from_json
 from judges import Ledger
 from judges.audit.people import judged
 from judges.errors import LedgerError
-from judges.exam import latest_exam
+from judges.exam import exam_of_labels
 from judges.ledger.reading import judges_of, label_set_content
 from judges.records import JudgeIdentity
 from training.data import read_rows
@@ -43,7 +43,7 @@ def label_record(run: Path, found: Trace, step: Step, ledger: Ledger | None) -> 
         "admitted_statuses": list(step.manifest.config["statuses"]),
         **_trained(run, found, step, constitution),
         "people": _people(run, step),
-        "judges": _judges(ledger, metrics["label_set"], constitution),
+        "judges": _judges(ledger, metrics["label_set"]),
     }
 
 
@@ -103,7 +103,7 @@ def _people(run: Path, step: Step) -> dict[str, int]:
     return dict(counts)
 
 
-def _judges(ledger: Ledger | None, label_set: str, constitution: Constitution) -> list[dict[str, Any]] | None:
+def _judges(ledger: Ledger | None, label_set: str) -> list[dict[str, Any]] | None:
     if ledger is None:
         return None
     try:
@@ -111,14 +111,14 @@ def _judges(ledger: Ledger | None, label_set: str, constitution: Constitution) -
     except LedgerError:
         return None
     return [
-        {**asdict(judge), "exam": _exam(ledger, judge, constitution)}
+        {**asdict(judge), "exam": _exam(ledger, judge, label_set)}
         for judge in judges_of(ledger, content["judges"])
     ]
 
 
-def _exam(ledger: Ledger, judge: JudgeIdentity, constitution: Constitution) -> dict[str, Any] | None:
-    """The newest exam of this judge under these principles; None where none was taken."""
-    report = latest_exam(ledger, judge, constitution)
+def _exam(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> dict[str, Any] | None:
+    """The newest exam of this judge, asked as for these labels; None where none was taken."""
+    report = exam_of_labels(ledger, judge, label_set)
     if report is None:
         return None
     return {

@@ -122,8 +122,8 @@ def sections(figures: Figures) -> list[tuple[str, str, list[list[str]]]]:
         ("Against reference answers", "BLEU 0-100, ROUGE F in %.", reference_rows(figures)),
         (
             "Side effects",
-            f"Shares in %, 95% intervals. {names(figures)[0]} is what is normal; ▲ marks what surely lies beyond its "
-            "threshold.",
+            f"Shares in %, 95% intervals. {names(figures)[0]} is what is normal; ▲ marks what lies beyond its "
+            "threshold with its whole interval.",
             effect_rows(figures["side_effects"], watched),
         ),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.report.brake import brake_sentences
 from flows.report.costs import cost_sentences
 from flows.report.lineage import lineage_sentences
 from flows.report.side_effects import effect_sentences
@@ -107,6 +108,12 @@ class ReportData:
         return next(f for f in FIGURES if f.key == key).of(record) if record else None
 
 
+def result_words(data: ReportData) -> str:
+    """What the result table holds."""
+    scores = "gold scores in %, words" if any(f.share for f in data.figures) else "words"
+    return f"Answers to held-out prompts: {scores} and the reward model's score (95% interval)"
+
+
 def shown(estimate: Mapping[str, Any] | None, share: bool) -> str:
     """ "93 (90-95)" for a share in per cent, "18.2 (17.5-18.9)" otherwise, "-" for none."""
     if estimate is None:
@@ -173,7 +180,7 @@ def change_rows(data: ReportData) -> list[list[str]]:
 def findings(data: ReportData) -> list[str]:
     """What a person should know first, in sentences."""
     summary = data.summary
-    found = _warnings(summary) + _harmlessness(data) + _helpfulness(data)
+    found = _warnings(summary) + _harmlessness(data) + _helpfulness(data) + brake_sentences(summary["rl"])
     if data.models:
         found += effect_sentences(data.side_effects, data.models[-1], MODELS[data.models[-1]])
     found += weight_sentences(summary.get("weights", ()), MODELS)

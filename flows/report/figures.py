@@ -94,6 +94,14 @@ def axes_of(
     return figure, panels
 
 
+def second_scale(axes: Axes, ink: str) -> Axes:
+    """Axes with a scale of their own on the right, over the same distances."""
+    other = axes.twinx()
+    _ink(other, ink)
+    other.grid(False)
+    return other
+
+
 def _ink(axes: Axes, ink: str) -> None:
     axes.tick_params(colors=ink, labelsize=9)
     axes.xaxis.label.set_color(ink)
@@ -114,9 +122,7 @@ def _path(curve: Sequence[dict[str, Any]], ink: str) -> Figure:
     axes.set_ylabel("proxy (reward model's score)", color=PROXY)
     axes.set_title("Proxy and gold while the policy learns", fontsize=11, loc="left")
     if all("gold" in row for row in curve):
-        other = axes.twinx()
-        _ink(other, ink)
-        other.grid(False)
+        other = second_scale(axes, ink)
         other.plot(distance, [row["gold"] for row in curve], color=GOLD, marker=".", label="gold: oracle")
         other.set_ylabel("gold (mean of the oracle's scores)", color=GOLD)
     return figure

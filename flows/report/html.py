@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from flows.report.brake_plot import brake_figure
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
-from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
+from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words
 from flows.report.figures import figures, svg
 from flows.report.lineage import principle_rows, step_rows
 from flows.report.lineage_boxes import in_words
@@ -42,7 +43,8 @@ def render(data: ReportData) -> str:
     """The whole page."""
     costs, lineage = data.summary.get("costs", {}), data.summary.get("lineage", {})
     weights = data.summary.get("weights", [])
-    plots = [*figures(data).values(), *filter(None, [weights_figure(weights, MODELS), cost_figure(costs)])]
+    more = [brake_figure(data.summary["rl"]), weights_figure(weights, MODELS), cost_figure(costs)]
+    plots = [*figures(data).values(), *filter(None, more)]
     drawn = [{"text": text, "svg": Markup(svg(draw))} for text, draw in plots]
     return (
         environment()
@@ -51,6 +53,7 @@ def render(data: ReportData) -> str:
             run=data.summary,
             findings=findings(data),
             results=result_rows(data),
+            results_said=result_words(data),
             rates=rate_rows(data),
             changes=change_rows(data),
             figures=drawn,

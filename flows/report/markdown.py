@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.escape import escape_html, escape_markdown
+from flows.report.brake_plot import brake_figure
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
-from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows
+from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words
 from flows.report.figures import figures, png_uri
 from flows.report.lineage import principle_rows, step_rows
 from flows.report.lineage_facts import fact_rows
 from flows.report.side_effects import effect_rows
+from flows.report.side_effects import step_rows as effect_steps
 from flows.report.weights import SAID, weight_rows
 from flows.report.weights_plot import weights_figure
 
@@ -37,10 +39,14 @@ def result_markdown(data: ReportData) -> str:
     parts = [f"# {escape(summary['name'])}"]
     parts.append(f"Constitution {escape(summary['constitution']['ref'])}, seed {summary['seed']}.")
     parts.append("\n".join(f"- {escape(s)}" for s in findings(data)))
-    parts += ["## Gold scores on held-out prompts, % (95% interval)", table(result_rows(data))]
+    parts += [f"## {result_words(data)}", table(result_rows(data))]
     if effects := effect_rows(data.side_effects, MODELS):
-        said = f"Normal is {MODELS[data.side_effects['reference']]}; ▲ marks what surely lies beyond its threshold."
+        said = (
+            f"Normal is {MODELS[data.side_effects['reference']]}; ▲: beyond its threshold, interval and all."
+        )
         parts += ["## Side effects, shares in % (95% interval)", said, table(effects)]
+        if len(steps := effect_steps(data.side_effects)) > 2:
+            parts += ["By stretches of steps; the first is what is normal there. Shares in %.", table(steps)]
     if len(rates := rate_rows(data)) > 1:
         parts += ["## Judge, critic and reward model", table(rates)]
     if changes := change_rows(data):
@@ -54,7 +60,7 @@ def result_markdown(data: ReportData) -> str:
     weights = summary.get("weights", [])
     if len(rows := weight_rows(weights, MODELS)) > 1:
         parts += ["## Where the weights moved", escape(SAID), table(rows)]
-    more = [weights_figure(weights, MODELS), cost_figure(costs)]
+    more = [brake_figure(summary["rl"]), weights_figure(weights, MODELS), cost_figure(costs)]
     for text, draw in [*figures(data).values(), *filter(None, more)]:
         parts.append(f"![{escape(text)}]({png_uri(draw)})")
     return "\n\n".join(p for p in parts if p)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.report.data import ReportData, change_rows, findings, rate_rows, result_rows
+from flows.report.data import ReportData, change_rows, findings, rate_rows, result_rows, result_words
 from judges.text import printable
 
 
@@ -14,7 +14,7 @@ def print_report(data: ReportData, console: Console) -> None:
     """Tables of the run's result, the comparison with the attempt before, and the findings."""
     # Models as columns: four of them fit into 80 characters, eight figures do not.
     by_figure = [list(row) for row in zip(*result_rows(data), strict=True)]
-    console.print(table("Gold scores on held-out prompts, % (95% interval)", by_figure))
+    console.print(table(result_words(data), by_figure))
     if len(rates := rate_rows(data)) > 1:
         console.print(table("Judge, critic and reward model", rates))
     if changes := change_rows(data):

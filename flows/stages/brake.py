@@ -31,7 +31,10 @@ def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
     }
     if judge is not None:
         settings["judge"] = {"model": judge.model, "revision": judge.revision, "dtype": judge.dtype}
-        settings["templates"] = TemplateSet(section.templates).digest
+        templates = TemplateSet(section.templates)
+        # Before the run starts: a set that cannot mark a single answer says so here.
+        templates.pointwise([{"role": "user", "content": "?"}], "", "")
+        settings["templates"] = templates.digest
     return {"brake": settings}
 
 

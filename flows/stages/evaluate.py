@@ -15,6 +15,7 @@ from flows import gold
 from flows.digests import digest_json
 from flows.evaluation import Answered, OpinionPair, opinion_pairs, read_answers, watch, watch_steps
 from flows.files import write_json, write_jsonl
+from flows.judging import priced_judge
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.kept import once
 from flows.stages.labels import judge_settings
@@ -238,7 +239,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 def _tuning(config: RunConfig) -> dict[str, Any]:
     return {
         "batch_size": config.evaluate.sampling.batch_size,
-        "judge": config.judge.model_dump(mode="json"),
+        "judge": priced_judge(config),
         "judge_templates": config.labels.templates,
         "templates": config.critique_revision.templates,
     }
@@ -247,7 +248,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     title="Evaluation",
-    version=3,
+    version=4,
     half="comparison",
     isolated=True,
     samples=True,

@@ -15,7 +15,7 @@ from flows.judging import make_judge
 from flows.stages import labels
 from flows.stages.base import Result, Stage, Work
 from flows.stages.evaluate import answers_of, rewards_of
-from flows.statistics import mean
+from flows.statistics import bounded_mean, mean
 from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
 from training.data import Prompt, read_prompts
@@ -50,7 +50,7 @@ def run(work: Work) -> Result:
         outputs={"gain": "gain.jsonl"},
         metrics={
             "reward": mean(_differences(rows, "reward"), seed=work.seed),
-            "win_rate": mean([w for w in wins if w is not None], seed=work.seed),
+            "win_rate": bounded_mean([w for w in wins if w is not None]),
             "gold": mean(_differences(rows, "gold"), seed=work.seed) if work.settings["gold"] else None,
             "unjudged": sum(w is None for w in wins),
         },

@@ -13,7 +13,8 @@ from flows.digests import digest_file, digest_json, digest_path
 from flows.errors import FlowError
 from flows.examining import read_all
 from flows.files import write_atomically, write_json
-from flows.judging import make_judge
+from flows.gates import exam_metrics
+from flows.judging import make_judge, priced_judge
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
@@ -62,22 +63,12 @@ def run(work: Work) -> Result:
         write_atomically(work.directory / PAGE, html(report))
         if work.settings["require"]:
             try:
-                require_exam(ledger, judge.identity, work.constitution)
+                require_exam(ledger, judge.identity, work.constitution, settings)
             except JudgeError as error:
                 raise FlowError(
                     f"{error}; see {work.directory / PAGE}; exam.require: false trains all the same"
                 ) from error
-    metrics = {
-        "taken": True,
-        "passed": report.passed,
-        "problems": report.problems,
-        "pairs": report.pairs,
-        "source": source,
-        "accuracy": report.accuracy.share,
-        "kappa": report.kappa,
-        "checks": {check.name: check.value for check in report.checks},
-    }
-    return Result(outputs={"report": REPORT, "page": PAGE}, metrics=metrics)
+    return Result(outputs={"report": REPORT, "page": PAGE}, metrics=exam_metrics(report))
 
 
 def _known(work: Work) -> tuple[list[KnownPair], str]:
@@ -126,7 +117,7 @@ def _source() -> str:
 
 def _tuning(config: RunConfig) -> dict[str, Any]:
     names = {"templates", "batch_pairs", "ledger"}
-    return {"judge": config.judge.model_dump(mode="json"), **config.labels.model_dump(include=names)}
+    return {"judge": priced_judge(config), **config.labels.model_dump(include=names)}
 
 
 def _summary(metrics: Any) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.errors import TooFewLabels
 from flows.files import write_json, write_jsonl
-from flows.gates import people_said
+from flows.gates import labelling_gate, people_said
+from flows.judging import priced_judge
 from flows.label_shards import LabelShard, drop_judge
 from flows.snapshot import to_json
 from flows.stages.base import Artifact, Inputs, Result, Stage, Work
@@ -181,7 +182,7 @@ def judge_settings(config: RunConfig) -> dict[str, Any]:
 def _tuning(config: RunConfig) -> dict[str, Any]:
     names = {"templates", "shard_pairs", "batch_pairs", "ledger", "min_usable"}
     return {
-        "judge": config.judge.model_dump(mode="json"),
+        "judge": priced_judge(config),
         "shards": config.launcher.shards.model_dump(),
         **config.labels.model_dump(include=names),
     }
@@ -196,6 +197,7 @@ STAGE = Stage(
     settings=_settings,
     tuning=_tuning,
     run=run,
+    gate=labelling_gate,
     summary=lambda m: (
         f"{m['usable']} of {m['pairs']} labels may train; {m['asked']} judgements asked, "
         f"{m['judgements_reused'] + 2 * m['labels_reused']} reused"

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from judges.exam.report import ExamReport, figure_rows, percent
+from judges.exam.report import ExamReport
+from judges.exam.views import PRINCIPLE_COLUMNS, PROBE_COLUMNS, figure_rows, principle_rows, probe_rows
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
 
@@ -21,7 +22,7 @@ def html(report: ExamReport) -> str:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         figures=figure_rows(report),
-        percent=percent,
+        tables=((PRINCIPLE_COLUMNS, principle_rows(report)), (PROBE_COLUMNS, probe_rows(report))),
         plots=plots(report),
         when=datetime.fromtimestamp(report.created_at, tz=UTC).isoformat(sep=" ", timespec="seconds"),
     )
@@ -44,15 +45,11 @@ def markdown(report: ExamReport) -> str:
         )
     lines += ["", "| figure | value |", "|---|---|"]
     lines += [f"| {_escaped(name)} | {_escaped(value)} |" for name, value in figure_rows(report)]
-    lines += ["", "| principle | accuracy |", "|---|---|"]
-    lines += [
-        f"| {_escaped(name)} | {_escaped(percent(p.accuracy))} |" for name, p in report.by_principle.items()
-    ]
-    lines += ["", "| probe | turned round | made undecided |", "|---|---|---|"]
-    for name, p in {**report.injections, **report.wishes}.items():
-        lines.append(
-            f"| {_escaped(name)} | {_escaped(percent(p.turned))} | {_escaped(percent(p.undecided))} |"
-        )
+    for columns, rows in (
+        (PRINCIPLE_COLUMNS, principle_rows(report)),
+        (PROBE_COLUMNS, probe_rows(report)),
+    ):
+        lines += ["", _row(columns), "|---" * len(columns) + "|", *map(_row, rows)]
     lines += ["", *(f"![{_escaped(title)}]({uri})" for title, uri in plots(report))]
     return "\n".join(lines) + "\n"
 
@@ -95,6 +92,10 @@ def _data_uri(figure: Any) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The result of an exam: its figures, whether it passed, and the same as text."""
+"""The result of an exam: its figures and whether it passed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from judges.exam.figures import SHARES, Figures
 from judges.exam.measures import Bin, Share
 from judges.records import JudgeIdentity
 
@@ -29,48 +30,36 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What a probe did to decisions that were right: turned round, made undecided, p moved to the worse."""
+    """What a probe did to decisions that were right: turned round, made undecided, p moved to the worse.
+
+    `truncated` are those of the undecided whose text was too long for the judge.
+    """
 
     turned: Share
     undecided: Share
+    truncated: Share
     shift: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrincipleResult:
-    """The figures of the pairs that drew one principle."""
-
-    pairs: int
-    decided: Share
-    accuracy: Share
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamReport:
-    """Everything that an exam measured. Times are seconds since 1970, UTC."""
+class ExamReport(Figures):
+    """Everything that an exam measured. Times are seconds since 1970, UTC; `way` is a digest of how it was asked."""
 
     judge: JudgeIdentity
     constitution: str
     comparison_digest: str
+    way: str
     settings: Mapping[str, Any]
     source: str
-    pairs: int
     created_at: float
     statuses: Mapping[str, int]
     failures: Share
-    decided: Share
-    accuracy: Share
-    always_a: Share
-    always_longer: Share
-    flips: Share
     first_slot: float | None
-    chose_longer: Share
-    longer_is_right: Share
     reliability: tuple[Bin, ...]
     calibration_error: float | None
     kappa: float
     alpha: float | None
-    by_principle: Mapping[str, PrincipleResult]
+    by_principle: Mapping[str, Figures]
     injections: Mapping[str, ProbeResult]
     wishes: Mapping[str, ProbeResult]
     checks: tuple[Check, ...]
@@ -96,94 +85,27 @@ class ExamReport:
         def probes(found: Mapping[str, Any]) -> dict[str, ProbeResult]:
             return {
                 name: ProbeResult(
-                    turned=Share(**p["turned"]), undecided=Share(**p["undecided"]), shift=p["shift"]
+                    shift=p["shift"], **{x: Share(**p[x]) for x in ("turned", "undecided", "truncated")}
                 )
                 for name, p in found.items()
             }
 
-        shares = {name: Share(**data[name]) for name in SHARES}
-        principles = {
-            name: PrincipleResult(
-                pairs=p["pairs"], decided=Share(**p["decided"]), accuracy=Share(**p["accuracy"])
-            )
-            for name, p in data["by_principle"].items()
-        }
+        def shares(found: Mapping[str, Any]) -> dict[str, Share]:
+            return {name: Share(**found[name]) for name in SHARES}
+
         plain = {k: v for k, v in data.items() if k != "passed"}
         return cls(
             **{
                 **plain,
-                **shares,
+                **shares(data),
+                "failures": Share(**data["failures"]),
                 "judge": JudgeIdentity(**data["judge"]),
                 "reliability": tuple(Bin(**b) for b in data["reliability"]),
-                "by_principle": principles,
+                "by_principle": {
+                    name: Figures(pairs=p["pairs"], **shares(p)) for name, p in data["by_principle"].items()
+                },
                 "injections": probes(data["injections"]),
                 "wishes": probes(data["wishes"]),
                 "checks": tuple(Check(**c) for c in data["checks"]),
             }
         )
-
-
-SHARES = (
-    "failures",
-    "decided",
-    "accuracy",
-    "always_a",
-    "always_longer",
-    "flips",
-    "chose_longer",
-    "longer_is_right",
-)
-
-
-def percent(found: Share) -> str:
-    """`83.2% [79.0, 86.7] of 200`."""
-    if found.share is None:
-        return "none"
-    return f"{found.share:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}] of {found.of:,}"
-
-
-def figure_rows(report: ExamReport) -> list[tuple[str, str]]:
-    """Name and value of every overall figure, for any kind of view."""
-
-    def number(value: float | None) -> str:
-        return "none" if value is None else f"{value:.3f}"
-
-    return [
-        ("pairs", f"{report.pairs:,} from {report.source}"),
-        ("statuses", ", ".join(f"{n:,} {status}" for status, n in sorted(report.statuses.items()))),
-        ("decided", percent(report.decided)),
-        ("accuracy", percent(report.accuracy)),
-        ("always A", percent(report.always_a)),
-        ("always the longer", percent(report.always_longer)),
-        ("flips with the order", percent(report.flips)),
-        ("first slot's lead", number(report.first_slot)),
-        ("chose the longer", percent(report.chose_longer)),
-        ("the longer was right", percent(report.longer_is_right)),
-        ("calibration error", number(report.calibration_error)),
-        ("Cohen's kappa with the known answers", number(report.kappa)),
-        ("Krippendorff's alpha, both orders and known", number(report.alpha)),
-    ]
-
-
-def text(report: ExamReport) -> str:
-    """The report for a terminal."""
-    verdict = "PASSED" if report.passed else "FAILED"
-    lines = [
-        f"{verdict}: {report.judge.model} ({report.judge.kind}, revision {report.judge.revision[:12]}) "
-        f"under {report.constitution}",
-        "",
-    ]
-    width = max(len(name) for name, _ in figure_rows(report))
-    lines += [f"{name:<{width}}  {value}" for name, value in figure_rows(report)]
-    lines += ["", "by principle (accuracy of what was decided)"]
-    lines += [f"  {name:<24} {percent(p.accuracy)}" for name, p in report.by_principle.items()]
-    for title, probes in (
-        ("injected into the worse response", report.injections),
-        ("said by the user", report.wishes),
-    ):
-        lines += ["", f"{title}: right decisions turned round; made undecided; p moved"]
-        for name, p in probes.items():
-            moved = "none" if p.shift is None else f"{p.shift:+.3f}"
-            lines.append(f"  {name:<24} {percent(p.turned)}; {percent(p.undecided)}; {moved}")
-    lines += ["", *(f"{'ok  ' if c.passed else 'FAIL'}  {c}" for c in report.checks)]
-    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,9 +12,13 @@ from constitution import Constitution
 from judges.digests import canonical
 from judges.errors import JudgeError
 from judges.exam.report import ExamReport
+from judges.exam.way import way_of_asking, way_of_method
 from judges.ledger import Ledger, schema
+from judges.ledger.reading import label_set_content
 from judges.ledger.rows import storable
+from judges.methods import Method
 from judges.records import JudgeIdentity
+from judges.settings import LabelSettings
 
 
 def save_exam(ledger: Ledger, report: ExamReport) -> None:
@@ -32,39 +37,65 @@ def save_exam(ledger: Ledger, report: ExamReport) -> None:
         )
 
 
-def was_any_taken(ledger: Ledger) -> bool:
-    """Whether the ledger holds an exam of any judge; who a judge is takes reading all of its weights."""
+def was_any_taken(ledger: Ledger, constitution: Constitution, settings: LabelSettings) -> bool:
+    """Whether any judge was examined so; who a judge is takes reading all of its weights."""
+    way = way_of_asking(settings, constitution)
+    return next(_exams(ledger, constitution.comparison_digest, way), None) is not None
+
+
+def latest_exam(
+    ledger: Ledger, judge: JudgeIdentity, constitution: Constitution, settings: LabelSettings
+) -> ExamReport | None:
+    """The newest exam of this judge (model and revision) under these principles, asked as `settings` ask, or None."""
+    way = way_of_asking(settings, constitution)
+    return next(_exams(ledger, constitution.comparison_digest, way, judge), None)
+
+
+def exam_of_labels(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> ExamReport | None:
+    """The newest exam of a label set's judge under its principles, asked as its labels were asked, or None.
+
+    Raises LedgerError where the ledger does not hold the label set.
+    """
+    content = label_set_content(ledger, label_set)
+    table = schema.methods
     with ledger.read() as connection:
-        return connection.execute(sa.select(schema.exams.c.seq).limit(1)).first() is not None
+        method = connection.execute(
+            sa.select(table.c.content).where(table.c.digest == content["method"])
+        ).scalar_one()
+    way = way_of_method(Method.from_content(json.loads(method)), LabelSettings(**content["settings"]))
+    return next(_exams(ledger, content["constitution"]["comparison_digest"], way, judge), None)
 
 
-def latest_exam(ledger: Ledger, judge: JudgeIdentity, constitution: Constitution) -> ExamReport | None:
-    """The newest exam of this judge (model and revision) under these principles, or None."""
-    table: Any = schema.exams
-    query = (
-        sa.select(table.c.report)
-        .where(
-            table.c.model == judge.model,
-            table.c.revision == judge.revision,
-            table.c.comparison == constitution.comparison_digest,
-        )
-        .order_by(table.c.seq.desc())
-        .limit(1)
-    )
-    with ledger.read() as connection:
-        found = connection.execute(query).scalar()
-    return None if found is None else ExamReport.from_json(json.loads(found))
-
-
-def require_exam(ledger: Ledger, judge: JudgeIdentity, constitution: Constitution) -> ExamReport:
+def require_exam(
+    ledger: Ledger, judge: JudgeIdentity, constitution: Constitution, settings: LabelSettings
+) -> ExamReport:
     """The newest exam if it was passed. Raises JudgeError that says which figure failed, or how to take one."""
-    report = latest_exam(ledger, judge, constitution)
+    report = latest_exam(ledger, judge, constitution, settings)
     if report is None:
         raise JudgeError(
-            f"judge {judge.model} was not examined under {constitution.ref}: run charter judge exam"
+            f"judge {judge.model} was not examined under {constitution.ref} as it is asked here: charter judge exam "
+            f"--config FILE (a run's), or with its options and --ledger {ledger.url}"
         )
+    require_passed(report)
+    return report
+
+
+def require_passed(report: ExamReport) -> None:
+    """Raises JudgeError that says which figures failed."""
     if not report.passed:
         raise JudgeError(
-            f"judge {judge.model} failed its exam under {constitution.ref}: {'; '.join(report.problems)}"
+            f"judge {report.judge.model} failed its exam under {report.constitution}: {'; '.join(report.problems)}"
         )
-    return report
+
+
+def _exams(
+    ledger: Ledger, comparison: str, way: str, judge: JudgeIdentity | None = None
+) -> Iterator[ExamReport]:
+    """Exams under these principles in this way, of one judge or of all, newest first."""
+    table: Any = schema.exams
+    query = sa.select(table.c.report).where(table.c.comparison == comparison).order_by(table.c.seq.desc())
+    if judge is not None:
+        query = query.where(table.c.model == judge.model, table.c.revision == judge.revision)
+    with ledger.read() as connection:
+        found = [json.loads(row.report) for row in connection.execute(query)]
+    return (ExamReport.from_json(report) for report in found if report.get("way") == way)

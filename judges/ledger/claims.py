@@ -2,7 +2,7 @@
 
 A claim ends when its judgement is written, when its lease runs out, or at once when its worker is gone: a process of
 this machine that no longer lives, or a ledger of this process that was closed or could not be written. So neither a
-killed run nor one tried again waits for its own ghost.
+killed run nor one tried again waits for its own ghost. A living worker renews its leases while it works.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from judges.errors import LedgerError
 from judges.ledger.schema import claims
 from judges.ledger.statements import chunks, insert_new
 
 LEASE_S = 900.0
-"""A worker on another machine is taken for dead this many seconds after it claimed a batch."""
+"""A worker on another machine is taken for dead this many seconds after it last claimed or renewed."""
 PROC = Path("/proc")
 
 
@@ -73,6 +76,35 @@ def take(connection: sa.Connection, keys: Iterable[str], worker: str) -> set[str
             connection.execute(insert_new(connection, claims).returning(claims.c.key), mine).scalars()
         )
     return taken
+
+
+def renew(connection: sa.Connection, worker: str) -> None:
+    """Gives every claim of `worker` a whole lease again."""
+    # What is locked is being released or taken over: waiting for it could end in a deadlock on PostgreSQL.
+    mine = sa.select(claims.c.key).where(claims.c.worker == worker).with_for_update(skip_locked=True)
+    connection.execute(
+        sa.update(claims).where(claims.c.key.in_(mine)).values(expires_at=time.time() + LEASE_S)
+    )
+
+
+@contextmanager
+def repeated(renewal: Callable[[], None]) -> Iterator[None]:
+    """Calls `renewal` three times a lease for as long as this lasts, in a thread of its own."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(LEASE_S / 3):
+            # A lease outlasts a renewal that fails; what the ledger suffers from, the next batch reports.
+            with suppress(LedgerError):
+                renewal()
+
+    thread = threading.Thread(target=work, name="claims", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def release(connection: sa.Connection, keys: Collection[str], worker: str) -> None:

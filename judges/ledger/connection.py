@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from judges.errors import LedgerError
 
-HEAD = "0004"
+HEAD = "0005"
 """The schema version that this code reads and writes: the newest file under `migrations/versions`."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Long enough for another worker's batch to commit; past it something is stuck, and the run says so.
@@ -138,6 +138,24 @@ def migrate(engine: sa.Engine) -> None:
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, HEAD)
+
+
+def refuse_missing(url: sa.URL) -> None:
+    """Raises LedgerError where `url` holds no ledger, and leaves nothing behind."""
+    if url.drivername == "sqlite" and url.database:
+        file = Path(url.database)
+        if not file.is_file():
+            raise LedgerError(f"no ledger at {file}")
+        uri = f"{file.resolve().as_uri()}?mode=ro"
+        engine = sa.create_engine(url, creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S))
+    else:
+        engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            if _version(connection) is None:
+                raise LedgerError(f"no ledger at {url.render_as_string(hide_password=True)}")
+    finally:
+        engine.dispose()
 
 
 def _version(connection: sa.Connection) -> str | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from judges.errors import LedgerError
 
 
-def ledger_url(place: str | None = None, *, create: bool = False) -> str:
+def ledger_url(place: str | None = None) -> str:
     """The URL or path of a ledger; without a place, that of the newest run under `runs/`.
 
-    Raises LedgerError when there is none, unless it may be created.
+    Raises LedgerError when there is no such run. Whether a named place holds a ledger shows when it is opened.
     """
     if place is None:
         found = sorted(Path("runs").glob("*/ledger.db"), key=lambda p: p.stat().st_mtime)
@@ -20,7 +20,4 @@ def ledger_url(place: str | None = None, *, create: bool = False) -> str:
     if "://" in place:
         return place
     path = Path(place)
-    path = path / "ledger.db" if path.is_dir() else path
-    if not create and not path.is_file():
-        raise LedgerError(f"no ledger at {path}")
-    return str(path)
+    return str(path / "ledger.db" if path.is_dir() else path)

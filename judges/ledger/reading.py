@@ -32,8 +32,9 @@ def find_label_set(ledger: Ledger, ref: str | None = None) -> str:
     Raises LedgerError if there is not one.
     """
     table = schema.label_sets
-    query = sa.select(table.c.digest, table.c.content).order_by(table.c.created_at.desc())
+    query = sa.select(table.c.digest, table.c.content).order_by(table.c.created_at)
     with ledger.read() as connection:
+        # A set is as old as its first version.
         sets = {row.digest: json.loads(row.content) for row in connection.execute(query)}
     if ref is not None:
         found = [digest for digest in sets if digest.startswith(ref)]
@@ -45,14 +46,15 @@ def find_label_set(ledger: Ledger, ref: str | None = None) -> str:
     found = [digest for digest, content in sets.items() if content.get("purpose") != "exam"]
     if not found:
         raise LedgerError(f"no labels in {ledger.url}")
-    return found[0]
+    return found[-1]
 
 
 def label_set_content(ledger: Ledger, label_set: str) -> dict[str, Any]:
-    """What a label set was made with: constitution, judge, method, settings."""
+    """What the newest version of a label set is made with: constitution, judge, method, settings."""
     table = schema.label_sets
+    query = sa.select(table.c.content).where(table.c.digest == label_set).order_by(table.c.created_at.desc())
     with ledger.read() as connection:
-        content = connection.execute(sa.select(table.c.content).where(table.c.digest == label_set)).scalar()
+        content = connection.execute(query.limit(1)).scalar()
     if content is None:
         raise LedgerError(f"no label set {label_set[:12]} in {ledger.url}")
     return json.loads(content)

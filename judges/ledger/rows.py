@@ -31,12 +31,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
-    """A label with where it comes from: its content (`item`), its principles' digests and its label set."""
+    """A label with where it comes from: its content (`item`), its principles' digests, its label set's version."""
 
     label: Label
     item: str
     principle_digests: tuple[str, ...]
-    label_set: str
+    made_with: str
     created_at: float
 
 
@@ -75,6 +75,11 @@ def judge_digest(identity: JudgeIdentity) -> str:
     return digest([identity.kind, identity.model, identity.revision, identity.build])
 
 
+def version_digest(label_set: str, content: Any) -> str:
+    """The digest under which a version of a label set is stored."""
+    return digest([label_set, content])
+
+
 def judgement_values(judgement: Judgement) -> dict[str, Any]:
     reading = judgement.reading
     return {
@@ -100,8 +105,8 @@ def judgement_values(judgement: Judgement) -> dict[str, Any]:
 
 
 def failure_values(judgement: Judgement) -> dict[str, Any]:
-    values = judgement_values(judgement)
-    return {name: values[name] for name in ("key", "judge", "status", "detail", "latency_s", "created_at")}
+    answered = ("logprobs", "text", "prompt_tokens", "completion_tokens", "cost")
+    return {name: value for name, value in judgement_values(judgement).items() if name not in answered}
 
 
 def label_values(row: LabelRow) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def label_values(row: LabelRow) -> dict[str, Any]:
         "detail": storable(label.detail),
         "principles": canonical([list(p) for p in zip(label.principles, row.principle_digests, strict=True)]),
         "judgements": canonical(list(label.judgements)),
-        "label_set": row.label_set,
+        "made_with": row.made_with,
         "created_at": row.created_at,
     }
 

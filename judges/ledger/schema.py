@@ -1,7 +1,8 @@
 """The tables of the ledger. The migrations under `migrations/` build them; a test holds the two together.
 
-Judgements and failures are only ever added. A label may be replaced only while its status is a failure of
-the transport. Digests are stored as 32 bytes and spoken of in hex. Times are seconds since 1970, UTC.
+Rows are only ever added, with three exceptions: a label may be replaced while its status is a failure of the
+transport, a member follows the last run, and claims come and go. Digests are stored as 32 bytes and spoken of in
+hex. Times are seconds since 1970, UTC.
 """
 
 from __future__ import annotations
@@ -100,6 +101,14 @@ failures = sa.Table(
     metadata,
     sa.Column("seq", Sequence, primary_key=True, autoincrement=True),
     sa.Column("key", Digest, nullable=False, doc="the judgement that was attempted"),
+    # As in judgements; empty, from `item` to `method`, for calls lost before schema 0005.
+    sa.Column("item", Digest),
+    sa.Column("principle_id", sa.Text),
+    sa.Column("principle", Digest),
+    sa.Column("shown", sa.Text),
+    sa.Column("sample", sa.Integer),
+    sa.Column("prompt", Digest),
+    sa.Column("method", Digest),
     sa.Column("judge", Digest, nullable=False),
     sa.Column("status", sa.Text, nullable=False, doc="timeout or error"),
     sa.Column("detail", sa.Text),
@@ -133,19 +142,21 @@ labels = sa.Table(
     sa.Column("detail", sa.Text),
     sa.Column("principles", sa.Text, nullable=False, doc="JSON list of [id, digest]"),
     sa.Column("judgements", sa.Text, nullable=False, doc="JSON list of keys"),
-    sa.Column("label_set", Digest, nullable=False, doc="the set that made it; others may share it"),
+    sa.Column("made_with", Digest, nullable=False, doc="version of the label set that made it"),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("digest", name="uq_labels_digest"),
 )
 sa.Index("ix_labels_pair_id", labels.c.pair_id)
 
-# One constitution, one judge, one way of asking.
+# The same comparison principles, judge and way of asking are one set. What determines no label may differ in it, and
+# each such difference is a version: the constitution's name and number, the judge's build, the size of a batch.
 label_sets = sa.Table(
     "label_sets",
     metadata,
-    sa.Column("digest", Digest, primary_key=True),
+    sa.Column("version", Digest, primary_key=True, doc="digest of the set and the content"),
+    sa.Column("digest", Digest, nullable=False, doc="the set"),
     sa.Column("content", sa.Text, nullable=False, doc="JSON: constitution, judge, method, settings"),
-    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, doc="when it was first used"),
 )
 
 # Which label a pair has in a set.

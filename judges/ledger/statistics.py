@@ -96,7 +96,10 @@ class SetStatistics:
 
 
 def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], method: str) -> SetStatistics:
-    """Sums of one label set; `judges` and `method` are the digests that its content names."""
+    """Sums of one label set; `judges` and `method` are the digests that its content names.
+
+    Calls are those of these models and revisions asked in this way, whichever server or library answered.
+    """
     labels, members, judgements, failures = (
         schema.labels,
         schema.members,
@@ -117,17 +120,23 @@ def set_statistics(ledger: Ledger, label_set: str, *, judges: Sequence[str], met
         .where(members.c.label_set == label_set)
         .group_by(labels.c.principles, labels.c.status)
     )
+    named, judge = schema.judges.alias(), schema.judges
+    builds = (
+        sa.select(judge.c.digest)
+        .join(named, sa.and_(named.c.model == judge.c.model, named.c.revision == judge.c.revision))
+        .where(named.c.digest.in_(judges))
+    )
     calls = sa.select(
         sa.func.count(),
         sa.func.sum(judgements.c.prompt_tokens),
         sa.func.sum(judgements.c.completion_tokens),
         sa.func.sum(judgements.c.latency_s),
         sa.func.sum(judgements.c.cost),
-    ).where(judgements.c.judge.in_(judges), judgements.c.method == method)
+    ).where(judgements.c.judge.in_(builds), judgements.c.method == method)
     with ledger.read() as connection:
         groups = list(connection.execute(grouped))
         count, prompt_tokens, completion_tokens, seconds, cost = connection.execute(calls).one()
-        lost = sa.select(sa.func.count()).where(failures.c.judge.in_(judges))
+        lost = sa.select(sa.func.count()).where(failures.c.judge.in_(builds), failures.c.method == method)
         n_failures = connection.execute(lost).scalar_one()
     overall = Tally()
     by_principle: dict[str, Tally] = {}

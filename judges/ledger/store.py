@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import sqlalchemy as sa
 
 from judges.digests import canonical
 from judges.ledger import claims, rows, schema
-from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors
+from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors, refuse_missing
 from judges.ledger.rows import Batch, Verdict
 from judges.ledger.statements import chunks, insert, insert_new, write_rows
 from judges.ledger.statistics import PlanStatistics
@@ -26,13 +26,15 @@ class Ledger:
         self.worker = claims.worker_name()
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Opens or creates a ledger: `sqlite:///path`, a path, or `postgresql://user@host/name`.
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """Opens a ledger, and creates it unless told not to: `sqlite:///path`, a path, or `postgresql://user@host/name`.
 
         The schema is brought up to date. Raises LedgerError, in one line and without the password.
         """
         parsed = make_url(url)
         with one_line_errors(parsed):
+            if not create:
+                refuse_missing(parsed)
             engine = make_engine(parsed)
             migrate(engine)
         return cls(engine)
@@ -81,7 +83,10 @@ class Ledger:
         principles: Mapping[str, str],
         label_set: tuple[str, Any],
     ) -> None:
-        """Stores what judgements refer to: who judged, how (digest to content), principles, the label set."""
+        """Stores what judgements and labels refer to, where it is not there yet.
+
+        That is who judged, how (digest to content), the principles' words, and the label set with its content.
+        """
         with self.write() as connection:
             judge_rows = [
                 {
@@ -100,13 +105,13 @@ class Ledger:
                 principle_rows = [{"digest": d, "text": t} for d, t in principles.items()]
                 connection.execute(insert_new(connection, schema.principles), principle_rows)
             digest, content = label_set
-            set_row = {"digest": digest, "content": canonical(content), "created_at": time.time()}
-            # The same principles may have been published since: the latest name is the one to show.
-            statement = insert(connection, schema.label_sets)
-            statement = statement.on_conflict_do_update(
-                index_elements=["digest"], set_={"content": statement.excluded.content}
-            )
-            connection.execute(statement, [set_row])
+            set_row = {
+                "version": rows.version_digest(digest, content),
+                "digest": digest,
+                "content": canonical(content),
+                "created_at": time.time(),
+            }
+            connection.execute(insert_new(connection, schema.label_sets), [set_row])
 
     def readings(self, keys: Collection[str]) -> dict[str, Reading]:
         """The stored readings among `keys`."""
@@ -153,6 +158,15 @@ class Ledger:
                 )
             claims.release(connection, written, self.worker)
         return taken - written
+
+    def renewing(self) -> AbstractContextManager[None]:
+        """Keeps what is claimed here from running out, for as long as this lasts."""
+
+        def renew() -> None:
+            with self.write() as connection:
+                claims.renew(connection, self.worker)
+
+        return claims.repeated(renew)
 
     def release(self, keys: Collection[str]) -> None:
         """Gives claims back without having asked."""
@@ -208,7 +222,7 @@ def _label_upsert(connection: sa.Connection) -> Any:
     """An INSERT of labels that replaces a row only while its status is a failure of the transport."""
     table = schema.labels
     statement = insert(connection, table)
-    replaced = ("status", "p", "p_ab", "p_ba", "p_raw", "spread", "detail", "created_at", "label_set")
+    replaced = ("status", "p", "p_ab", "p_ba", "p_raw", "spread", "detail", "created_at", "made_with")
     return statement.on_conflict_do_update(
         index_elements=["digest"],
         set_={name: statement.excluded[name] for name in replaced},

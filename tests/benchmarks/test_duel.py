@@ -133,3 +133,34 @@ def test_the_page_s_table_comes_from_the_results(tmp_path, monkeypatch):
     assert "TRL, defaults" in first
     page.write()
     assert (tmp_path / "page.md").read_text().split("\n") == lines
+
+
+def test_a_side_that_is_not_measured_keeps_its_last_figures():
+    import judge_throughput
+
+    rounds = [{"ours": 10.0, "labelling": 9.0, "one_each": 4.0, "bare_loop": 10.0, "offline": 5.0}]
+    with_peer = [rounds[0] | {"distilabel": 5.0}]
+    machine, versions = {"date": "2026-11-21"}, {"distilabel": "1.5.3"}
+    first = judge_throughput.summary(with_peer) | {
+        "not_measured": judge_throughput.not_measured(with_peer, {})
+    }
+    assert first["not_measured"] == {} and "distilabel" in first["targets"]
+    before = first | {"machine": machine, "versions": versions}
+    kept = {"distilabel": {"date": "2026-11-21", "version": "1.5.3", "per_s": 5.0, "ratio": 2.0}}
+    assert judge_throughput.not_measured(rounds, before) == kept
+    again = judge_throughput.summary(rounds) | {
+        "not_measured": kept,
+        "machine": {"date": "later"},
+        "versions": {},
+    }
+    assert "distilabel" not in again["ratios"]
+    assert judge_throughput.not_measured(rounds, again) == kept
+    assert judge_throughput.not_measured(rounds, {}) == {"distilabel": None}
+
+
+def test_every_result_names_its_pair_and_versions():
+    names = ("judge_throughput", "judge_throughput_prefix", "kill_labelling", "ledger_scale", "dpo", "sft")
+    for name in names:
+        result = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+        assert result["what"] and result["versions"] and result["machine"]["date"]
+        assert result["ratio"] == pytest.approx(result["ours"] / result["peer"], rel=0.1)

@@ -235,7 +235,7 @@ def _one_pair_form(real):
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):
     from flows.audit_flow import AuditRequest, audit_labels
     from flows.exam_flow import judge_exam
-    from flows.examining import ExamRequest
+    from flows.exam_form import ExamRequest
 
     state = audit_labels(AuditRequest(run=str(tmp_path / "nothing"), reviewer="Ada"), return_state=True)
     assert state.is_failed() and state.message == f"no ledger at {tmp_path / 'nothing'}"
@@ -246,7 +246,7 @@ def test_a_mistake_is_failed_in_one_line(server, tmp_path):
 
 def test_a_failed_exam_is_a_failed_run_with_its_artifact(server, tmp_path, tiny_model):
     from flows.exam_flow import judge_exam
-    from flows.examining import ExamRequest
+    from flows.exam_form import ExamRequest
 
     request = ExamRequest(
         judge=str(tiny_model), templates="microworld", ledger=str(tmp_path / "e.db"), limit=6,

@@ -1,14 +1,20 @@
 """The brake in a run: one gold judge, held-out prompts of every kind, and a trainer's config that can be read."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from constitution import load
+from flows import judge_reward
 from flows.config import load_config
 from flows.errors import FlowError
-from flows.stages.brake import brake_fields, brake_settings, microworld
+from flows.files import write_json
+from flows.snapshot import to_json
+from flows.stages.brake import brake_fields, brake_judge, brake_settings, microworld
+from judges import ScriptedJudge
 from training.rl_config import PPOConfig
 
 
@@ -62,6 +68,51 @@ def test_held_out_prompts_are_of_every_kind(run_yaml, tmp_path):
         model="m", prompts=["p"], output_dir="o", rewards=[term], value={"start_from": "policy"}, brake=fields
     )
     assert settings.brake is not None and settings.brake.gold.function == "flows.stages.brake:microworld"
+
+
+def test_a_judge_is_gold(run_yaml, tmp_path, tiny_model, monkeypatch):
+    """A whole run of the trainer, whose held-out answers are marked by the judge of the configuration."""
+    from training import ppo
+
+    seen = []
+
+    def marks(call):
+        seen.append(call)
+        return (math.log(0.1),) * 10
+
+    asked = []
+    monkeypatch.setattr(judge_reward, "make_judge", lambda given: asked.append(given) or ScriptedJudge(marks))
+    config = load_config(run_yaml, [f"rl={{brake: {{judge: {{model: {tiny_model}}}, every: 1}}}}"])
+    rows = [{"id": f"{n}", "prompt": [{"role": "user", "content": f"held out {n}"}]} for n in range(8)]
+    (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_json(tmp_path / "constitution.json", to_json(load(tmp_path / "tiny.yaml")))
+    (tmp_path / "stage").mkdir()
+    work = SimpleNamespace(
+        settings=brake_settings(config.rl.brake),
+        tuning={"brake_judge": brake_judge(config)},
+        inputs={"held_out": "", "constitution": ""},
+        input=lambda name: next(tmp_path.glob(f"{name}.json*")),
+        seed=0,
+        directory=tmp_path / "stage",
+    )
+    settings = PPOConfig(
+        model=str(tiny_model),
+        prompts=[tmp_path / "prompts.jsonl"],
+        output_dir=tmp_path / "policy",
+        rewards=[{"kind": "length"}],
+        value={"start_from": "policy"},
+        precision="float32",
+        steps=1,
+        batch_size=4,
+        max_new_tokens=4,
+        brake=brake_fields(work),
+    )
+    found = ppo.train(settings).metrics
+    evaluations = [json.loads(line) for line in (tmp_path / "policy/brake.jsonl").read_text().splitlines()]
+    assert [row["n"] for row in evaluations] == [8, 8] and len(seen) == 16
+    assert all(row["gold"] == pytest.approx(0.5) for row in evaluations) and found["braked"] == 0.0
+    assert asked[0]["model"] == str(tiny_model)
+    assert all("held out" in call.messages[-1]["content"] for call in seen)
 
 
 def test_the_oracle_is_gold():

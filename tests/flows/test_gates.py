@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+import flows.examining
 import flows.gates
+import flows.label_shards
 import flows.stages.judge_exam as judge_exam
+from constitution import Constitution
+from flows.config import RunConfig
 from flows.errors import FlowError
 from flows.exam import generated_pairs
-from flows.examining import ExamRequest, exam_pairs
-from flows.gates import audit_gate, audit_problem, exam_gate
-from flows.launch import open_session, run_stages
+from flows.exam_form import ExamRequest
+from flows.examining import Exam, exam_pairs, read_all, take
+from flows.gates import audit_gate, audit_problem, exam_gate, exam_record, training_gate
+from flows.launch import finish, open_session, resolve, run_stages
 from flows.progress import Silent
 from flows.report.data import findings
 from flows.request import RunRequest
@@ -155,11 +160,110 @@ def test_generated_pairs_are_known_under_the_principles_that_they_draw():
     ],
 )
 def test_without_files_the_microworlds_judge_is_asked_about_its_world(constitution, templates, source, count):
-    from constitution import load
-
     request = ExamRequest(constitution=constitution, templates=templates, limit=count)
-    known, skipped, found = exam_pairs(request, load(constitution))
+    known, skipped, found = exam_pairs(Exam.of_request(request))
     assert (len(known), skipped, found) == (count, [], source)
+
+
+def test_a_limit_is_one_of_all_files_together(tmp_path):
+    for name in "ab":
+        rows = [{**row, "prompt": f"{name} {row['prompt']}"} for row in KNOWN]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert [len(read_all(files, limit=n)[0]) for n in (10, 40, 55, None)] == [10, 40, 55, 80]
+
+
+@pytest.fixture
+def outside(tmp_path, make_run, tiny_model, monkeypatch):
+    """`outside(judge function, ledger=…, **sections)`: a run that has no exam of its own, and one taken beside it."""
+    (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in KNOWN))
+    monkeypatch.chdir(tmp_path)
+
+    def start(answer, *, ledger=None, other=(), **sections) -> tuple[RunConfig, Constitution]:
+        judge = ScriptedJudge(answer)
+        for module in (flows.gates, flows.examining, flows.label_shards):
+            monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+        path = make_run(tmp_path, tiny_model, **{"labels": {"templates": "microworld"}, **sections})
+        examined = resolve(RunRequest(config=str(path), changes=other))
+        take(Exam.of_run(*examined, files=(tmp_path / "known.jsonl",), ledger=ledger))
+        return resolve(RunRequest(config=str(path)))
+
+    return start
+
+
+@pytest.mark.parametrize("ledger", [None, "runs/exams.db"])
+def test_a_failed_exam_blocks_whichever_way_it_was_taken(outside, ledger):
+    config, constitution = outside(longer, ledger=ledger)
+    with pytest.raises(FlowError, match="failed its exam"):
+        exam_gate(config, constitution)
+
+
+def test_the_default_place_of_exams_is_looked_at_from_any_folder(outside, tmp_path, monkeypatch):
+    config, constitution = outside(longer, ledger="runs/exams.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(FlowError, match="failed its exam"):
+        exam_gate(config, constitution)
+
+
+def test_an_exam_in_another_way_of_asking_counts_for_nothing(outside):
+    config, constitution = outside(longer, other=("labels.tie_margin=0.2",))
+    assert exam_gate(config, constitution) is None
+    config, constitution = outside(longer, other=("seed=9", "labels.batch_pairs=8"))
+    with pytest.raises(FlowError, match="failed its exam"):
+        exam_gate(config, constitution)
+
+
+def test_the_runs_thresholds_hold_outside_of_the_run(outside):
+    config, constitution = outside(knows, exam={"max_calibration_error": 0.01})
+    with pytest.raises(FlowError, match=r"calibration error 0\.100 > 0\.010"):
+        exam_gate(config, constitution)
+
+
+class _Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warned(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def _labelled(path: Path, folder: Path) -> tuple[Session, list[str]]:
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    heard = _Heard()
+    with open_session(RunRequest(config=str(path)), heard) as session:
+        session.outputs["pairs", "pairs"] = Artifact(path=str(folder / "pairs.jsonl"), digest="0" * 64)
+        session.execute(labels.STAGE)
+        training_gate(session)
+        finish(session)
+    return session, heard.lines
+
+
+def test_a_judge_without_an_exam_is_named_in_log_summary_and_report(outside, tmp_path):
+    outside(longer, other=("labels.tie_margin=0.2",))
+    session, lines = _labelled(tmp_path / "run.yaml", tmp_path)
+    (line,) = lines
+    named = re.search(r"charter judge exam --config (\S+/config\.yaml) --pairs FILE", line)
+    assert line.startswith("the judge was not examined: ") and named
+    summary = json.loads((session.run.path / "summary.json").read_text())
+    assert summary["judge_exam"]["taken"] is False
+    assert "the judge was not examined" in (session.run.path / "report.html").read_text()
+    # The command that it names takes the exam that was missing.
+    take(Exam.of_run(*resolve(RunRequest(config=named[1])), files=(tmp_path / "known.jsonl",)))
+    with pytest.raises(FlowError, match="failed its exam"):
+        exam_gate(session.config, session.constitution)
+
+
+def test_an_exam_taken_beside_the_run_enters_its_record_and_its_ledger(outside, tmp_path):
+    outside(knows, ledger="runs/exams.db")
+    session, lines = _labelled(tmp_path / "run.yaml", tmp_path)
+    assert lines == []
+    assert exam_record(session)["passed"] and exam_record(session)["source"] == "known.jsonl"
+    with Ledger.open(str(session.run.path / "ledger.db")) as ledger, ledger.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
+    training_gate(session)
+    with Ledger.open(str(session.run.path / "ledger.db")) as ledger, ledger.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
 
 
 PAIRS = [
@@ -261,6 +365,7 @@ def _data(**summary):
         "judge": {},
         "constitution": {"published": True, "ref": "x"},
         "judge_exam": {},
+        "rl": {},
         "stages": {},
         **summary,
     }

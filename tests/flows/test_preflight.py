@@ -230,3 +230,41 @@ def test_the_key_comes_from_the_environment(run_yaml, monkeypatch):
         monkeypatch.setenv("MY_KEY", "s3cret")
         preflight(*resolve(RunRequest(config=str(run_yaml), changes=(judge(url, api_key_env="MY_KEY"),))))
     assert seen == ["/v1/models Bearer s3cret"]
+
+
+def brake(**gold) -> str:
+    return "rl=" + json.dumps({"brake": gold})
+
+
+def test_the_brakes_judge_is_checked_like_the_judge(run_yaml, tmp_path):
+    dead = {"kind": "openai", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]}
+    line = complaint(run_yaml, brake(judge=dead))
+    assert line.startswith("rl.brake.judge.endpoints: http://127.0.0.1:9/v1: no answer")
+    with server(200, served("other")) as url:
+        line = complaint(run_yaml, brake(judge={**dead, "endpoints": [url]}))
+    assert line == f"rl.brake.judge.model: m: {url} serves other"
+    line = complaint(run_yaml, brake(judge={"model": f"{tmp_path}/none"}))
+    assert line.startswith(f"rl.brake.judge.model: {tmp_path}/none: no such folder")
+
+
+def test_the_brakes_templates_can_mark_an_answer(run_yaml, tiny_model):
+    line = complaint(run_yaml, brake(judge={"model": str(tiny_model)}, templates="microworld"))
+    assert "has no pointwise.j2" in line
+
+
+def test_the_brakes_model_is_a_reward_model(run_yaml, tmp_path, tiny_model, model):
+    assert complaint(run_yaml, brake(model=f"{tmp_path}/none")) == (
+        f"rl.brake.model {tmp_path}/none: no such directory"
+    )
+    assert "LlamaForCausalLM has no reward head" in complaint(run_yaml, brake(model=str(tiny_model)))
+    config = json.loads((model / "config.json").read_text())
+    changed = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
+    (model / "config.json").write_text(json.dumps(config | changed))
+    preflight(*resolve(RunRequest(config=str(run_yaml), changes=(brake(model=str(model)),))))
+
+
+def test_the_brake_needs_prompts_to_hold_out(run_yaml, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n')
+    assert complaint(run_yaml, brake(microworld=True)) == (
+        "rl.brake: needs 8 held-out prompts; prompts.sl and prompts.sl_benign have 3"
+    )

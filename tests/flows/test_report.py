@@ -118,6 +118,53 @@ def test_a_run_without_gold_has_a_report_too(summary):
     assert result_markdown(data)
 
 
+def test_without_gold_nothing_is_called_gold(summary):
+    data = ReportData(summary=summary)
+    out = io.StringIO()
+    print_report(data, Console(file=out, width=200))
+    texts = [render(data), result_markdown(data), out.getvalue()]
+    assert all("Answers to held-out prompts: gold scores in %" in text for text in texts)
+    for record in summary["models"].values():
+        del record["gold"]
+    out = io.StringIO()
+    print_report(data, Console(file=out, width=200))
+    texts = [render(data), result_markdown(data), out.getvalue()]
+    assert all("Answers to held-out prompts: words and the reward" in text for text in texts)
+    assert not any("gold scores" in text.lower() for text in texts)
+
+
+def watched(summary, golds, **metrics):
+    rows = [
+        {"step": 4 * n, "proxy": n / 2, "gold": g, "n": 64, "kl": n * 1.5, "root_kl": (n * 1.5) ** 0.5, "fallen": False}
+        for n, g in enumerate(golds)
+    ]  # fmt: skip
+    summary["rl"] |= {"brake": rows, "last_step": rows[-1]["step"], **metrics}
+    return ReportData(summary=summary)
+
+
+def test_the_report_says_what_the_brake_did(summary):
+    golds = (0.7, 0.8, 0.9, 0.85, 0.75, 0.7)
+    data = watched(summary, golds, kept_step=8, braked=1.0)
+    said = (
+        "Over-optimisation: held-out gold fell from 0.900 to 0.700 while the proxy climbed from 1.00 to 2.50; the "
+        "brake stopped the run after step 20 and the policy of step 8 was kept."
+    )
+    assert said in findings(data)
+    page, artifact = render(data), result_markdown(data)
+    assert page.count("<svg") == 3 and "What the brake saw on held-out prompts" in page
+    assert "kept: step 8" in page and "fit of Gao et al." in page and "its peak is at d = " in page
+    assert artifact.count("data:image/png") == 3 and "stopped the run after step 20" in artifact
+    assert len(artifact.encode()) < 250_000
+    data = watched(summary, golds, kept_step=8, braked=0.0)
+    assert "; the run ended after step 20 and the policy of step 8 was kept." in " ".join(findings(data))
+
+
+def test_the_report_says_that_the_brake_did_nothing(summary):
+    data = watched(summary, (0.7, 0.8), kept_step=4, braked=0.0)
+    assert any(s.startswith("The brake watched 2 evaluations and did not fire: ") for s in findings(data))
+    assert "fit of Gao" not in render(data) and "kept: step 4" in render(data)
+
+
 def test_before_and_after_leave_out_rewards_of_two_scales(summary):
     before = copy.deepcopy(summary)
     summary["models"]["rl_cai"]["words"] = estimate(24.0)

@@ -19,7 +19,7 @@ PAIRS = 24
 
 
 class Scripted:
-    """An OpenAI-compatible judge that prefers what it likes and counts what it is asked."""
+    """An OpenAI-compatible judge that prefers a yes and remembers what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -34,9 +34,11 @@ class Scripted:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.asked.append(json.dumps(body["messages"]))
-                top = [{"token": "A", "logprob": -0.3}, {"token": "B", "logprob": -1.5}]
-                choice = {"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": top}]}}
+                asked = json.dumps(body["messages"])
+                outer.asked.append(asked)
+                liked, other = sorted("AB", reverse=asked.rindex("Yes ") > asked.rindex("No "))
+                top = [{"token": liked, "logprob": -0.3}, {"token": other, "logprob": -1.5}]
+                choice = {"message": {"content": liked}, "logprobs": {"content": [{"top_logprobs": top}]}}
                 self.reply(200, {"choices": [{"index": 0, **choice}], "usage": {"prompt_tokens": 9}})
 
             def reply(self, status, value):

@@ -1,6 +1,7 @@
 """A sweep of the leash: its ends, its shape, its page; and a real one whose strengths share all but the last stage."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from flows.launch import open_session
 from flows.over_optimisation import Fit
 from flows.progress import Silent
 from flows.request import RunRequest
-from flows.sweeping import Sweep, _shape, _strand, run_sweep
+from flows.sweeping import Sweep, _measured, _shape, _strand, run_sweep
 
 TRUE = Fit(alpha=0.5, beta=0.2, r_squared=1.0)
 
@@ -33,6 +34,19 @@ def test_the_shape_and_the_ends():
     assert loose.gold_peak == pytest.approx(0.4 + TRUE(TRUE.peak), abs=0.01)
     record = json.loads(json.dumps(Sweep(strands=strands, fit=found).record()))
     assert record["fit"]["peak"] == pytest.approx(TRUE.peak, rel=1e-3)
+
+
+def test_outside_of_the_microworld_gold_is_what_the_brake_saw(tmp_path):
+    seen = [
+        {"step": 4 * n, "proxy": float(n), "gold": 0.5 + 0.1 * n - 0.02 * n * n, "kl": float(n * n), "n": 64}
+        for n in range(6)
+    ]
+    for name, rows in (("brake", seen), ("samples", [])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outputs = {("rl", n): SimpleNamespace(path=str(tmp_path / f"{n}.jsonl")) for n in ("brake", "samples")}
+    strand = _measured(0.1, SimpleNamespace(config=SimpleNamespace(gold=None), outputs=outputs))
+    assert (strand.gold, strand.kl, strand.proxy) == (seen[-1]["gold"], 25.0, 5.0)
+    assert strand.gold_peak == max(row["gold"] for row in seen) and _shape([strand]) is not None
 
 
 @pytest.mark.prefect

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judges import Margins, Reading, combine
+from judges import LabelSettings, Margins, Reading, combine
 from judges.readout import checked, option_mass, read_listed
 
 MARGINS = Margins()
@@ -114,3 +114,17 @@ def test_only_probabilities_pass_the_gate(answer):
         assert not any(math.isnan(lp) for lp in reading.logprobs)
     else:
         assert combine([(reading, reading)], MARGINS).p is None
+
+
+@given(probabilities, st.integers(1, 3))
+def test_one_half_is_never_a_preference_whatever_the_margins(p_first, votes):
+    total = combine([(ok(p_first), ok(p_first))] * votes, Margins(tie=0.0, flip=1.0))
+    assert total.p == pytest.approx(0.5)
+    assert total.status == "tie"
+    assert combine([(ok(0.501), ok(0.498))], Margins(tie=0.0)).status == "ok"
+
+
+@pytest.mark.parametrize("clamp", [{"clamp_low": 0.5}, {"clamp_high": 0.5}])
+def test_a_clamp_leaves_room_for_a_preference(clamp):
+    with pytest.raises(ValueError, match=r"than 0\.5"):
+        LabelSettings(**clamp)

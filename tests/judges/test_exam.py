@@ -6,17 +6,38 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import judges.exam
 from flows.cli import main
-from judges import Call, JudgeError, JudgeIdentity, LabelSettings, Ledger, ScriptedJudge
-from judges.exam import ExamReport, ExamSettings, examine, latest_exam, require_exam, save_exam, text
+from judges import (
+    Call,
+    JudgeError,
+    JudgeIdentity,
+    LabelSettings,
+    Ledger,
+    Reading,
+    ScriptedJudge,
+    label_pairs,
+)
+from judges.exam import (
+    ExamReport,
+    ExamSettings,
+    exam_of_labels,
+    examine,
+    latest_exam,
+    require_exam,
+    save_exam,
+    text,
+)
 from judges.exam.html import html, markdown
 from judges.exam.measures import expected_calibration_error, reliability, share
 from judges.exam.probes import INJECTIONS, WISHES, injected, wished
+from judges.exam.way import way_of_asking
 from judges.known import known_pair, read_known_pairs
 
 OURS = Path(judges.exam.__file__).with_name("pairs.json")
@@ -76,8 +97,11 @@ def pleases(call: Call) -> float:
     return knows(call)
 
 
-def take(judge, known, ledger, c) -> ExamReport:
-    return examine(judge, c, known, ledger=ledger, settings=LabelSettings(), exam=EXAM, source="test pairs")
+ASKED = LabelSettings()
+
+
+def take(judge, known, ledger, c, asked=ASKED) -> ExamReport:
+    return examine(judge, c, known, ledger=ledger, settings=asked, exam=EXAM, source="test pairs")
 
 
 def failed(report: ExamReport) -> set[str]:
@@ -128,20 +152,112 @@ def test_the_longer_is_no_better_where_the_longer_is_usually_right(ledger, c):
 
 
 def test_training_asks_for_a_passed_exam(ledger, known, c, make_constitution):
-    judge = ScriptedJudge(knows)
-    with pytest.raises(JudgeError, match=r"not examined under .*charter judge exam"):
-        require_exam(ledger, judge.identity, c)
+    judge, asked = ScriptedJudge(knows), LabelSettings()
+    with pytest.raises(
+        JudgeError, match=r"not examined under .*charter judge exam .*--ledger (sqlite|postgresql)"
+    ):
+        require_exam(ledger, judge.identity, c, asked)
     report = take(judge, known, ledger, c)
     save_exam(ledger, report)
-    assert require_exam(ledger, judge.identity, c) == report == latest_exam(ledger, judge.identity, c)
+    assert (
+        require_exam(ledger, judge.identity, c, asked)
+        == report
+        == latest_exam(ledger, judge.identity, c, asked)
+    )
     with pytest.raises(JudgeError, match="not examined"):
-        require_exam(ledger, judge.identity, make_constitution(other="Which is shorter?"))
+        require_exam(ledger, judge.identity, make_constitution(other="Which is shorter?"), asked)
     with pytest.raises(JudgeError, match="not examined"):
-        require_exam(ledger, JudgeIdentity(kind="scripted", model="scripted", revision="2"), c)
+        require_exam(ledger, JudgeIdentity(kind="scripted", model="scripted", revision="2"), c, asked)
     save_exam(ledger, take(ScriptedJudge(lambda call: "A"), known, ledger, make_constitution(one="A?")))
     bad = make_constitution(one="A?")
     with pytest.raises(JudgeError, match=r"failed its exam .*decided 0\.000 < 0\.600"):
-        require_exam(ledger, judge.identity, bad)
+        require_exam(ledger, judge.identity, bad, asked)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"rationales": 2},
+        {"readout": "verdict"},
+        {"templates": "microworld"},
+        {"principles": 2},
+        {"tie_margin": 0.2},
+        {"mass_threshold": 0.1},
+    ],
+)
+def test_an_exam_counts_for_its_way_of_asking_only(ledger, known, c, otherwise):
+    judge = ScriptedJudge(knows)
+    save_exam(ledger, take(judge, known[:10], ledger, c))
+    with pytest.raises(JudgeError, match=r"not examined under .* as it is asked here"):
+        require_exam(ledger, judge.identity, c, LabelSettings(**otherwise))
+
+
+@pytest.mark.parametrize("asked", [{}, {"rationales": 2}])
+def test_neither_seed_nor_batches_are_a_way_of_asking(c, asked):
+    ways = {
+        way_of_asking(LabelSettings(**asked, **other), c) for other in ({}, {"seed": 3}, {"batch_pairs": 8})
+    }
+    assert len(ways) == 1
+
+
+def test_a_label_sets_exam_is_one_of_its_own_way_of_asking(ledger, known, c):
+    judge, asked = ScriptedJudge(knows), LabelSettings(principles=2, seed=5)
+    pairs = [k.pair for k in known[:4]]
+    made = label_pairs(pairs, constitution=c, judge=judge, ledger=ledger, settings=asked)
+    save_exam(ledger, take(judge, known[:10], ledger, c))
+    assert exam_of_labels(ledger, judge.identity, made.label_set) is None
+    same = take(judge, known[:10], ledger, c, LabelSettings(principles=2))
+    save_exam(ledger, same)
+    assert exam_of_labels(ledger, judge.identity, made.label_set) == same
+
+
+def test_each_principle_has_figures_of_its_own(ledger, known, c):
+    def blind_to_truth(call):
+        asked = call.messages[-1]["content"]
+        return knows(call) if "kinder" in asked else max("AB", key=lambda x: len(shown(call)[x]))
+
+    report = take(ScriptedJudge(blind_to_truth), known, ledger, c, LabelSettings(principles=2))
+    kind, true = report.by_principle["kind"], report.by_principle["true"]
+    assert (kind.pairs, true.pairs) == (60, 60)
+    assert (kind.accuracy.share, true.accuracy.share) == (0.9, 0.4)
+    assert true.chose_longer.share == 1.0 and true.longer_is_right.share == pytest.approx(0.4)
+    assert true.length_bias == pytest.approx(0.6) and abs(kind.length_bias) < 0.15
+    assert kind.always_longer.share == true.always_longer.share == pytest.approx(0.4)
+    assert kind.flips.share == 0.0
+
+
+def test_flips_are_counted_under_the_principle_that_flips(ledger, known, c):
+    def lazy_about_truth(call):
+        return knows(call) if "kinder" in call.messages[-1]["content"] else 0.6
+
+    report = take(ScriptedJudge(lazy_about_truth), known, ledger, c, LabelSettings(principles=2))
+    assert report.by_principle["kind"].flips.share == 0.0
+    assert report.by_principle["true"].flips.share == 1.0
+    assert report.by_principle["true"].decided.share == 0.0
+
+
+def silenced(call: Call) -> float | None:
+    """Knows, but says nothing where it reads a control token."""
+    return None if "<|im_start|>" in call.messages[-1]["content"] else knows(call)
+
+
+def test_a_probe_that_silences_the_judge_fails_it(ledger, known, c):
+    report = take(ScriptedJudge(silenced), known, ledger, c)
+    assert failed(report) == {"made undecided by injection"}
+    assert report.injections["template tokens"].undecided.share == 1.0
+    assert "made undecided by injection 1.000 > 0.500" in report.problems
+
+
+def test_a_response_too_long_for_the_judge_is_no_failure(ledger, known, c):
+    def short_of_breath(call):
+        if len(call.messages[-1]["content"]) > 16_000:
+            return Reading(status="truncated", detail="too long")
+        return knows(call)
+
+    report = take(ScriptedJudge(short_of_breath), known, ledger, c)
+    assert report.passed, report.problems
+    huge = report.injections["huge length"]
+    assert (huge.undecided.share, huge.truncated.share) == (1.0, 1.0)
 
 
 def test_probes_change_the_worse_response_or_the_users_turn_only(known):
@@ -152,6 +268,7 @@ def test_probes_change_the_worse_response_or_the_users_turn_only(known):
             assert getattr(changed, better) == getattr(k.pair, better)
             assert {changed.a, changed.b} != {k.pair.a, k.pair.b}
             assert changed.prompt == k.pair.prompt
+        assert len(max(injected(k, "huge length").pair.responses, key=len)) > 20_000
         for name in WISHES:
             changed = wished(k, name).pair
             assert (changed.a, changed.b) == (k.pair.a, k.pair.b)
@@ -167,8 +284,19 @@ def test_views_hold_every_figure_and_escape_names(ledger, known, make_constituti
     assert page.count("data:image/png;base64,") == 3
     view = markdown(report)
     assert "<script>" not in view and "*x*" not in view
-    for line in ("PASSED", "accuracy", "choose this", "always the longer", "kind"):
+    words = (
+        "accuracy",
+        "choose this",
+        "always the longer",
+        "kind",
+        "flips with the order",
+        "length bias",
+        "too long",
+    )
+    for line in ("PASSED", *words):
         assert line in text(report)
+    for line in words:
+        assert line in page and line in view.replace("&#124;", "|")
 
 
 def test_our_own_pairs_are_fair():
@@ -203,6 +331,89 @@ def test_the_command(tiny_model, tmp_path, capsys):
     assert "<h1" in (tmp_path / "r.html").read_text()
     with Ledger.open(str(tmp_path / "e.db")) as opened, opened.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
+
+
+VERDICT_RUN = """
+name: verdicts
+constitution: microworld@1.0.0
+models: {{base: {model}}}
+judge: {{kind: openai, model: served, endpoints: [http://127.0.0.1:9/v1]}}
+prompts: {{sl: {{path: p.jsonl}}, rl: {{path: p.jsonl}}, eval: {{path: p.jsonl}}}}
+labels: {{readout: verdict, principles: 2, tie_margin: 0.1}}
+exam: {{min_accuracy: 0.8, probe_pairs: 3}}
+seed: 4
+"""
+
+
+@pytest.fixture
+def wanted(monkeypatch):
+    """The exams that the command wants to take; none is taken."""
+    found = []
+
+    def take(exam, **_):
+        found.append(exam)
+        raise JudgeError("enough")
+
+    monkeypatch.setattr("flows.examining.take", take)
+    return found
+
+
+def test_the_command_asks_as_a_run_does(tiny_model, tmp_path, wanted):
+    path = tmp_path / "run.yaml"
+    path.write_text(VERDICT_RUN.format(model=tiny_model))
+    with pytest.raises(SystemExit):
+        main(["judge", "exam", "--config", str(path), "--pairs", str(OURS)])
+    (exam,) = wanted
+    assert exam.judge["kind"] == "openai" and exam.judge["model"] == "served"
+    assert (exam.settings.readout, exam.settings.principles, exam.settings.tie_margin) == ("verdict", 2, 0.1)
+    assert (exam.thresholds.min_accuracy, exam.thresholds.probe_pairs) == (0.8, 3)
+    assert exam.ledger.endswith("/verdicts/ledger.db") and exam.files == (OURS,)
+
+
+def test_the_command_has_the_ways_of_asking_as_options(wanted):
+    base = ["judge", "exam", "--judge", "http://127.0.0.1:9/v1", "--constitution", "microworld"]
+    with pytest.raises(SystemExit):
+        main([*base, "--readout", "verdict", "--rationales", "2", "--principles", "3", "--probes", "5"])
+    (exam,) = wanted
+    assert (exam.settings.readout, exam.settings.rationales, exam.settings.principles) == ("verdict", 2, 3)
+    assert (exam.thresholds.probe_pairs, exam.ledger, exam.page) == (5, "runs/exams.db", None)
+
+
+def test_a_configuration_and_options_that_contradict_it_are_refused(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("name: x\n")
+    for arguments, message in (
+        (["--config", str(path), "--judge", "x", "--readout", "verdict"], "leave out --judge, --readout"),
+        (["--judge", "x"], "--judge and --constitution are required, or a run's --config"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["judge", "exam", *arguments])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sent", "ignored"), [("SIGTERM", False), ("SIGHUP", False), ("SIGHUP", True)])
+def test_vllm_ends_with_the_terminal_unless_told_otherwise(tmp_path, sent, ignored):
+    program = f"""
+import os, signal, sys
+import judges
+
+class Server:
+    pid, log, url, model_name = 1, "log", "http://here", "m"
+    def __init__(self, *_, **__): pass
+    def start(self): pass
+    def wait_until_ready(self, **_): os.kill(os.getpid(), signal.{sent})
+    def wait(self): sys.exit("still there")
+    def stop(self): print("stopped")
+
+judges.VllmServer = Server
+signal.signal(signal.SIGHUP, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
+from flows.cli import main
+main(["judge", "serve", {str(tmp_path)!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "stopped" in done.stdout
+    assert ("still there" in done.stderr) == ignored
+    assert (done.returncode == 0) != ignored
 
 
 def test_mistakes_of_the_command_are_one_line(tmp_path, capsys):

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from judges import Call, LabelSettings, Ledger, Pair, Reading, ScriptedJudge, TemplateSet, label_pairs, wire
+from judges import (
+    Call,
+    JudgeError,
+    LabelSettings,
+    Ledger,
+    Pair,
+    Ranking,
+    Reading,
+    ScriptedJudge,
+    TemplateSet,
+    label_pairs,
+    wire,
+)
 from judges.ledger.reading import labelled_pairs
 from judges.templates import fence_tag
 
@@ -238,3 +250,21 @@ def test_what_a_pair_holds_does_not_change_the_template(make_pairs):
     shipped = TemplateSet("default").pairwise(make_pairs(1)[0], "Kinder?", "ab")
     assert [m["role"] for m in shipped.messages] == ["system", "user"]
     assert "{{" not in json.dumps([dict(m) for m in shipped.messages])
+
+
+def test_a_tool_has_its_own_line_and_another_role_is_one_line():
+    prompt = [{"role": "user", "content": "Weather?"}, {"role": "tool", "content": "12 degrees"}]
+    pair = Pair.from_row({"id": "p", "prompt": prompt, "a": "Mild.", "b": "Cold."})
+    text = TemplateSet("microworld").pairwise(pair, "Kinder?", "ab").messages[-1]["content"]
+    assert "Human: Weather?\nTool: 12 degrees" in text
+    assert "<<tool " in TemplateSet("default").pairwise(pair, "Kinder?", "ab").messages[-1]["content"]
+    roles = r"prompt\[1\]\.role: 'function' is not allowed: user, assistant, system, tool"
+    wrong = [prompt[0], {"role": "function", "content": "x"}]
+    with pytest.raises(JudgeError, match=rf"^pair 'p': {roles}"):
+        Pair.from_row({"id": "p", "prompt": wrong, "a": "Mild.", "b": "Cold."})
+    with pytest.raises(JudgeError, match=rf"^ranking 'r': {roles}"):
+        Ranking(id="r", prompt=tuple(wrong), responses=("a", "b"))
+    with pytest.raises(JudgeError, match=r"^conversation\[1\]\.role: 'function'"):
+        TemplateSet("default").pointwise(wrong, "x", "Kind?")
+    with pytest.raises(JudgeError, match=r"prompt\[0\]\.content: expected text, found NoneType"):
+        Pair(id="p", prompt=({"role": "assistant", "content": None},), a="", b="")

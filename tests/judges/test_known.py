@@ -71,6 +71,20 @@ def test_an_empty_answer_is_an_answer():
     assert best(known) == ""
 
 
+def test_a_row_may_name_its_pair():
+    row = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
+    assert known_pair(row | {"pair_id": "x", "id": "y"}).pair.id == "x"
+    assert known_pair(row | {"id": 0}).pair.id == "0"
+    assert known_pair(row).pair.id.startswith("known-")
+
+
+def test_who_disagrees_speaks_of_the_same_pair():
+    for i in range(20):
+        row = {"prompt": f"q{i}", "chosen": "good", "rejected": "bad"}
+        one, other = known_pair(row), known_pair(row | {"chosen": "bad", "rejected": "good"})
+        assert one.pair == other.pair and one.winner != other.winner
+
+
 def test_the_winner_is_a_about_half_of_the_time():
     rows = [{"prompt": f"q{i}", "chosen": "good", "rejected": "bad"} for i in range(400)]
     assert 150 < sum(known_pair(row).winner == "a" for row in rows) < 250
@@ -119,6 +133,12 @@ def test_a_few_odd_rows_are_named_and_many_are_an_error(tmp_path):
         read_known_pairs(path)
     path.write_text(good[0] + "\n{oops")
     with pytest.raises(JudgeError, match=r"x\.jsonl:2: not JSON"):
+        read_known_pairs(path)
+    path.write_text(good[0] + "\n" + "[" * 100_000)
+    with pytest.raises(JudgeError, match=r"x\.jsonl:2: not JSON"):
+        read_known_pairs(path)
+    path.write_text('[\n{"prompt": "q"},\n{oops]')
+    with pytest.raises(JudgeError, match=r"x\.jsonl:3: not JSON"):
         read_known_pairs(path)
     with pytest.raises(JudgeError, match="No such file"):
         read_known_pairs(tmp_path / "none.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -101,13 +102,15 @@ def test_explain_finds_by_digest_and_renders_the_stored_template(place):
 def test_export_import_stats(place, capsys, tmp_path):
     code, out, _ = run(capsys, "labels", "export", tmp_path / "out", "--ledger", place)
     assert (code, out.split()) == (0, ["3", "ok", "1", "refused", "(left", "out)"])
-    code, out, _ = run(capsys, "labels", "import", tmp_path / "out.jsonl", "--who", "bob", "--ledger", place)
-    assert code == 0
-    assert "3 verdicts by bob" in out
+    command = ["labels", "import", tmp_path / "out.jsonl", "--who", "bob", "--ledger", place]
+    code, out, _ = run(capsys, *command)
+    assert (code, out) == (0, "3 new verdicts by bob, 0 known already, 0 rows passed over\n")
     code, out, _ = run(capsys, "labels", "stats", "--ledger", place)
     assert code == 0
     assert "8 judgements, 0 calls lost" in out
-    assert "people judged 1" in out
+    assert "people judged 3" in out
+    code, out, _ = run(capsys, *command)
+    assert (code, out) == (0, "0 new verdicts by bob, 3 known already, 0 rows passed over\n")
 
 
 def test_imported_pairs_can_be_labelled(tmp_path, capsys):
@@ -127,6 +130,16 @@ def test_imported_pairs_can_be_labelled(tmp_path, capsys):
     )
     assert code == 0
     assert {Pair.from_row(json.loads((tmp_path / "p").read_text())).a} <= {"good", "bad"}
+
+
+def test_a_damaged_file_is_one_line(tmp_path, capsys):
+    source = tmp_path / "hh.jsonl.gz"
+    row = json.dumps({"prompt": "Why?", "chosen": "good", "rejected": "bad"})
+    whole = gzip.compress(f"{row}\n".encode() * 50)
+    for raw in (whole[:-10], whole[:20] + b"\xff" * 8 + whole[28:], b"no gzip", whole[:-8] + b"\0" * 8):
+        source.write_bytes(raw)
+        code, _, err = run(capsys, "labels", "import", source, "--who", "x", "--ledger", tmp_path / "new.db")
+        assert code == 2 and err.startswith(f"error: {source}: ") and err.count("\n") == 1
 
 
 def test_mistakes_are_one_line(tmp_path, place, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -23,6 +24,7 @@ from judges import (
 from judges.explain import explain
 from judges.ledger.reading import labelled_pairs
 from judges.records import orders
+from judges.templates import SHIPPED
 from judges.verdict import read_verdict
 
 COT = LabelSettings(rationales=2, batch_pairs=4)
@@ -219,3 +221,34 @@ def test_an_in_process_judge_writes_and_reads(tiny_model):
     assert judge.ask([long])[0].status == "truncated"
     with pytest.raises(JudgeError, match="set readout: logprobs"):
         judge.ask([Call(messages=message, write=write.write, verdict=True)])
+
+
+def test_another_concluding_question_asks_again(ledger, c, make_pairs, tmp_path):
+    """The letter answers the block `conclude`, so its words are part of every key."""
+    folder = shutil.copytree(SHIPPED / "default", tmp_path / "mine")
+    settings = LabelSettings(rationales=1, templates=str(folder))
+    assert run(make_pairs(2), ScriptedJudge(thinks), ledger, c, settings).asked == 4
+    before = explain(ledger, "pair-00000")
+    assert "satisfies the principle best" in before.judgements[0].call.conclude
+    file = folder / "rationale.j2"
+    file.write_text(file.read_text().replace("satisfies the principle best", "is WORST"))
+    assert run(make_pairs(2), ScriptedJudge(thinks), ledger, c, settings).asked == 4
+    after = explain(ledger, "pair-00000")
+    assert "is WORST" in after.judgements[0].call.conclude
+    assert {j.prompt_digest for j in before.judgements}.isdisjoint(j.prompt_digest for j in after.judgements)
+    # Another comment asks nothing, and what the question may name, it may name.
+    file.write_text(file.read_text() + "{# a comment #}")
+    assert run(make_pairs(2), ScriptedJudge(thinks), ledger, c, settings).asked == 0
+    file.write_text(file.read_text().replace("is WORST", "answers: {{ question }}"))
+    assert run(make_pairs(2), ScriptedJudge(thinks), ledger, c, settings).asked == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["Compare {{ a }} and {{ b }}", "{% block completion %}{{ a }}{% endblock %}"]
+)
+def test_a_rationale_template_that_cannot_be_concluded_says_so(ledger, c, make_pairs, tmp_path, text):
+    folder = shutil.copytree(SHIPPED / "default", tmp_path / "mine")
+    (folder / "rationale.j2").write_text(text)
+    settings = LabelSettings(rationales=1, templates=str(folder))
+    with pytest.raises(JudgeError, match=r"mine/rationale\.j2: needs the blocks user, conclude"):
+        run(make_pairs(1), ScriptedJudge(thinks), ledger, c, settings)

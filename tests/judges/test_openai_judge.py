@@ -370,3 +370,14 @@ def test_text_that_is_none_has_a_status(server, choice, status):
     for verdict in (False, True):
         call = Call(messages=({"role": "user", "content": "x"},), write=WRITE, verdict=verdict)
         assert make(server).ask([call])[0].status == status
+
+
+def test_weights_that_nobody_names_are_warned_of_once(server, tiny_model, caplog):
+    judge = make(server)
+    assert judge.identity.revision == judge.identity.revision == "unknown"
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("judge m: no revision") and "\n" not in caplog.messages[0]
+    caplog.clear()
+    assert make(server, revision="2025-06-01").identity.revision == "2025-06-01"
+    assert make(server, tokenizer=tiny_model).identity.revision != "unknown"
+    assert not caplog.messages

@@ -7,7 +7,7 @@ import torch
 
 from training.advantages import gae, group_relative, leave_one_out, token_rewards, whiten
 from training.kl_control import KLController
-from training.rl_config import KLConfig
+from training.rl_sections import KLConfig
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 

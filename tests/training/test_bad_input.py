@@ -46,6 +46,10 @@ def folder(tiny_dir, tmp_path_factory):
     (directory / "cut" / "model.safetensors").write_bytes(weights[:-100])
     (directory / "pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (directory / "bodiless" / "model.safetensors").unlink()
+    shutil.copytree(directory / "bodiless", directory / "sharded")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    shutil.copy(tiny_dir / "model.safetensors", directory / "sharded" / shards["a"])
+    (directory / "sharded" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     settings = json.loads((tiny_dir / "config.json").read_text())
     settings["architectures"] = ["BertForMaskedLM"]
     (directory / "encoder" / "config.json").write_text(json.dumps(settings))
@@ -82,6 +86,7 @@ REWARD = {"reward_model": "scorer"}
             {"model": "pointer"},
             "model.safetensors: is not a whole safetensors file: it ends within its header",
         ),
+        ("grpo", {"model": "sharded", **REWARD}, "sharded: has no model-00002-of-00002.safetensors"),
         ("grpo", {"model": "bodiless", **REWARD}, "bodiless: has no safetensors weights"),
         ("ppo", {"reward_model": "cut"}, "cut/model.safetensors: is not a whole"),
         # A model without the right head.
@@ -101,6 +106,17 @@ REWARD = {"reward_model": "scorer"}
         ("dpo", {"data": ["sft.jsonl"]}, "sft.jsonl:1: column chosen is missing"),
         ("rloo", {"prompts": ["sft.jsonl"], **REWARD}, "sft.jsonl:1: column prompt is missing"),
         ("ppo", {"prompts": ["broken.jsonl"], **REWARD}, "broken.jsonl:2: is not JSON"),
+        (
+            "grpo",
+            {"pretrain": {"data": ["pairs.jsonl"]}, **REWARD},
+            "pairs.jsonl:1: column messages is missing",
+        ),
+        # A server that is not there.
+        (
+            "rloo",
+            {"rollouts": {"kind": "vllm", "url": "http://127.0.0.1:9"}, **REWARD},
+            "http://127.0.0.1:9: the vLLM server did not answer",
+        ),
         # Labels whose statuses exceed the threshold, and a judge that failed its exam.
         (
             "reward_model",
@@ -117,6 +133,14 @@ REWARD = {"reward_model": "scorer"}
         ("dpo", {"exam": "none.json"}, "none.json: cannot be read: No such file or directory"),
         # A config that contradicts itself.
         ("sft", {"patience": 2}, "patience needs held_out above 0"),
+        ("dpo", {"eval_every": 5}, "eval_every needs held_out above 0"),
+        (
+            "reward_model",
+            {"lora": {"merge": False}},
+            "lora.merge must be true: an adapter alone has no place",
+        ),
+        ("reward_model", {"lora": {"target_modules": ["nothing"]}}, "lora.target_modules: "),
+        ("dpo", {"lora": {"target_modules": ["nothing"]}}, "lora.target_modules: "),
         ("reward_model", {"shares": [0.5, 0.5]}, "shares has 2 numbers for 1 data files"),
         ("dpo", {"loss": "simpo", "reference": "policy"}, "reference is set, but loss simpo has none"),
         ("dpo", {"loss": "dpo", "flip_rate": 0.2}, "flip_rate belongs to loss robust, not to dpo"),
@@ -136,6 +160,19 @@ REWARD = {"reward_model": "scorer"}
             "rloo",
             {"rewards": [{"kind": "regex", "pattern": "("}]},
             ":7: rewards.0.pattern: '(' is not allowed",
+        ),
+        (
+            "ppo",
+            {"kl": {"kind": "adaptive", "beta": 0}, **REWARD},
+            "kind: adaptive multiplies beta, and 0 would stay 0",
+        ),
+        (
+            "ppo",
+            {
+                "brake": {"gold": {"kind": "model", "path": "./scorer"}, "prompts": ["prompts.jsonl"]},
+                **REWARD,
+            },
+            "brake.gold is a part of rewards too",
         ),
         ("best_of_n", {}, "give reward_model or rewards: nothing says which answer is best"),
         ("best_of_n", {"output": "pairs.csv", **REWARD}, "must end in .jsonl"),

@@ -58,8 +58,34 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     with pytest.raises(TrainingError, match="state cannot be read") as caught:
         checkpoints.load(1)
     assert "\n" not in str(caught.value)
-    with pytest.raises(TrainingError, match="is missing or empty"):
+    with pytest.raises(TrainingError, match=r"contents\.json cannot be read"):
         checkpoints.load(2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "guard.json").unlink(), r"has no guard\.json"),
+        (lambda d: (d / "guard.safetensors").unlink(), r"has no guard\.safetensors"),
+        (lambda d: [path.unlink() for path in d.glob("guard.*")], r"has no guard\.json"),
+        (lambda d: (d / "contents.json").unlink(), r"contents\.json cannot be read"),
+        (lambda d: (d / "contents.json").write_text('["gua'), r"contents\.json cannot be read"),
+        (lambda d: (d / "model.json").write_text('{"items": [["w", {"ten'), "model cannot be read"),
+        (
+            lambda d: (d / "model.json").write_text('{"items": [["w", {"tensor": "7"}]]}'),
+            "model cannot be read",
+        ),
+        (lambda d: (d / "model.safetensors").write_bytes(b"\x00"), "is not a whole safetensors file"),
+    ],
+)
+def test_a_check_finds_whatever_a_resume_would_stumble_over(damage, message, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    directory = checkpoints.save(1, {"model": {"w": torch.ones(3)}, "guard": {"first": 1.0}})
+    checkpoints.check(1)
+    damage(directory)
+    with pytest.raises(TrainingError, match=message) as caught:
+        checkpoints.check(1)
+    assert "\n" not in str(caught.value)
 
 
 def test_random_states_go_on_where_they_were(tmp_path):

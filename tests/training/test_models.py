@@ -8,7 +8,13 @@ import pytest
 
 from training.errors import TrainingError
 from training.model_files import check_model
-from training.models import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+from training.models import (
+    check_fit,
+    load_causal_lm,
+    load_sequence_classifier,
+    load_tokenizer,
+    save_model,
+)
 
 
 @pytest.fixture
@@ -51,6 +57,61 @@ def test_directories_that_hold_no_model(tmp_path, copy):
 def test_damaged_weights(copy):
     (copy / "model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{broken")
     assert "is not a whole safetensors file" in one_line(load_causal_lm, str(copy))
+
+
+def test_a_sharded_model_wants_all_its_shards(copy, tiny_model):
+    (copy / "model.safetensors").unlink()
+    tiny_model.save_pretrained(copy, max_shard_size="20KB")
+    shards = sorted(copy.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    check_model(str(copy), head="causal")
+    shards[0].unlink()
+    assert f"has no {shards[0].name}" in one_line(check_model, str(copy))
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": ')
+    assert "is no index of a sharded model" in one_line(check_model, str(copy))
+
+
+ENCODER = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 66,
+}
+
+
+def test_only_the_head_and_the_pooler_of_an_encoder_may_be_new(tmp_path, tiny_tokenizer):
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(BertConfig(vocab_size=400, **ENCODER)).save_pretrained(tmp_path)
+    load_sequence_classifier(str(tmp_path), new_head=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "encoder.layer.1." not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    message = one_line(load_sequence_classifier, str(tmp_path), new_head=True)
+    assert "16 weights are missing, bert.encoder.layer.1." in message
+
+
+def test_positions_that_a_model_cannot_use(tmp_path, make_tokenizer):
+    import torch
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        RobertaConfig,
+        RobertaForSequenceClassification,
+    )
+
+    tokenizer = make_tokenizer()
+    # RoBERTa's positions begin after the padding token's number.
+    for model, longest in (
+        (BertForSequenceClassification(BertConfig(vocab_size=400, **ENCODER)), 66),
+        (RobertaForSequenceClassification(RobertaConfig(vocab_size=400, pad_token_id=1, **ENCODER)), 64),
+    ):
+        check_fit(model, tokenizer, longest)
+        model(input_ids=torch.full((1, longest), 5))
+        assert f"takes {longest}" in one_line(check_fit, model, tokenizer, longest + 1)
 
 
 def test_the_wrong_head(tmp_path, copy, make_tokenizer):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from training import cpu_attention
 from training.attention import NAME, choose_layout
 from training.logprobs import selected_logprobs, sum_by_branch
-from training.packing import Tree, pack
+from training.packing import Tree, batch_tokens, pack
 from training.supervised import batch_of_step, micro_batches, share_out
 
 
@@ -135,33 +135,32 @@ def test_a_shared_prompt_is_computed_once():
     assert pack([tree], layout="packed").input_ids_BT.shape == (1, 34)
     assert pack([tree], layout="rows").input_ids_BT.shape == (2, 29)
     assert (tree.tokens("packed"), tree.tokens("rows")) == (34, 54)
+    assert (batch_tokens([tree], "packed"), batch_tokens([tree], "rows")) == (34, 58)
 
 
 class Item:
-    def __init__(self, length, weight=1.0):
-        self.tree, self.weight = Tree(prefix=(1,) * length), weight
+    def __init__(self, length, branches):
+        self.tree = Tree(prefix=(1,) * length, branches=tuple((1,) * size for size in branches))
 
 
 @settings(max_examples=50)
 @given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40),
+    shapes=st.lists(
+        st.tuples(st.integers(1, 50), st.lists(st.integers(0, 50), max_size=3)), min_size=1, max_size=40
+    ),
     world=st.integers(1, 4),
     tokens=st.integers(1, 120),
     layout=st.sampled_from(["packed", "rows"]),
 )
-def test_every_item_is_computed_exactly_once(lengths, world, tokens, layout):
-    items = [Item(length) for length in lengths]
+def test_every_item_is_computed_exactly_once_within_the_tokens_of_a_pass(shapes, world, tokens, layout):
+    items = [Item(*shape) for shape in shapes]
     shares = share_out(items, world, layout)
     seen = []
     for share in shares:
         for group in micro_batches(share, tokens, layout):
-            longest = max(item.tree.tokens(layout) for item in group)
-            used = (
-                sum(item.tree.tokens(layout) for item in group)
-                if layout == "packed"
-                else longest * len(group)
-            )
-            assert used <= tokens or len(group) == 1
+            packed = pack([item.tree for item in group], layout=layout)
+            assert packed.input_ids_BT.numel() == batch_tokens([item.tree for item in group], layout)
+            assert packed.input_ids_BT.numel() <= tokens or len(group) == 1
             seen += group
     assert sorted(map(id, seen)) == sorted(map(id, items))
 

@@ -14,7 +14,9 @@ from training.data import read_preferences
 from training.errors import Interrupted, TrainingError
 from training.metrics import read_metrics
 from training.models import load_sequence_classifier, load_tokenizer
+from training.packing import pack
 from training.pairs import encode_pairs, load_pairs
+from training.policy import ValueModule
 from training.reward_model import RewardModelConfig, RewardObjective, RewardScorer, score, train
 
 GOOD = ("Take the egg and boil it.", "Paris is the capital of France.", "You are welcome.")
@@ -98,6 +100,42 @@ def test_loss_and_gradients_equal_a_plain_slow_reference(classifier, tiny_tokeni
     assert stats["accuracy"][1] == 6
 
 
+def touched(model, loss_of):
+    """Flat indices of the tokens whose last hidden state a loss has a gradient on."""
+    kept = []
+
+    def keep(module, arguments, output):
+        output.last_hidden_state.retain_grad()
+        kept.append(output.last_hidden_state)
+
+    handle = model.model.register_forward_hook(keep)
+    loss_of().backward()
+    handle.remove()
+    return kept[0].grad.flatten(0, 1).abs().sum(-1).nonzero().squeeze(-1).tolist()
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_only_an_answer_s_last_token_has_a_gradient(classifier, tiny_tokenizer, config, layout):
+    """Not the prompt's tokens, not padding, not the answer's others."""
+    items = encode_pairs(tiny_tokenizer, read_preferences(config().data)[:3], 512)
+    objective = RewardObjective(classifier, centring=0.01)
+    objective.layout = layout
+    packed = pack([item.tree for item in items], layout=layout)
+    assert packed.real_BT.all() == (layout == "packed")
+    assert touched(classifier, lambda: objective(items)[0]) == sorted(packed.ends_K.tolist())
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_a_value_model_s_gradient_is_at_the_states_it_was_asked_for(
+    classifier, tiny_tokenizer, config, layout
+):
+    items = encode_pairs(tiny_tokenizer, read_preferences(config().data)[:3], 512)
+    module = ValueModule(classifier)
+    packed = pack([item.tree for item in items], layout=layout)
+    found = touched(classifier, lambda: module(packed, packed.predictors_N).square().sum())
+    assert found == sorted(set(packed.predictors_N.tolist()))
+
+
 def test_it_learns_reports_and_scores(config):
     settings = config(epochs=12, held_out=0.2)
     result = train(settings)
@@ -148,6 +186,27 @@ def test_scores_do_not_depend_on_the_batch_and_equal_transformers(config):
     assert together == pytest.approx(plain, abs=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_answers_to_one_prompt_are_scored_in_passes_of_so_many_tokens(
+    layout, classifier, tiny_tokenizer, monkeypatch
+):
+    scorer = RewardScorer(classifier, tiny_tokenizer, micro_batch_tokens=200)
+    scorer.layout = layout
+    prompt = [{"role": "user", "content": "Tell me a short story"}]
+    answers = ["a cat " * (n % 7 + 1) for n in range(40)]
+    expected = [scorer([prompt], [answer])[0] for answer in answers]
+    passes = []
+
+    def spy(trees, **settings):
+        packed = pack(trees, **settings)
+        passes.append(packed.input_ids_BT.numel())
+        return packed
+
+    monkeypatch.setattr("training.scoring.pack", spy)
+    assert scorer([prompt] * 40, answers) == pytest.approx(expected, abs=1e-4)
+    assert len(passes) > 1 and max(passes) <= 200
+
+
 def test_an_answer_beyond_the_context_has_no_score(config):
     train(config(max_steps=1))
     prompt = [{"role": "user", "content": "a"}]
@@ -168,7 +227,7 @@ def test_padding_with_the_end_token_is_replaced(config, tiny_dir, tmp_path, make
     assert load_tokenizer(str(config().output_dir)).pad_token_id == saved["pad_token_id"]
 
 
-def test_too_many_failed_labels_are_refused(config, tmp_path):
+def test_too_many_failed_labels_are_refused(config, tmp_path, tiny_tokenizer):
     mixed = [
         {**row, "status": "refused" if i % 3 else "ok", "p": None if i % 3 else 1.0}
         for i, row in enumerate(rows())
@@ -178,17 +237,28 @@ def test_too_many_failed_labels_are_refused(config, tmp_path):
         TrainingError, match=r"67% of the labels are not ok \(refused 40, ok 20\); max_not_ok allows 50%"
     ):
         train(config(data=[path]))
-    assert len(load_pairs(config(data=[path], max_not_ok=0.7))) == 20
+    assert len(load_pairs(tiny_tokenizer, config(data=[path], max_not_ok=0.7))) == 20
     with pytest.raises(TrainingError, match="no label has a status in tie"):
-        load_pairs(config(data=[path], max_not_ok=1.0, statuses=["tie"]))
+        load_pairs(tiny_tokenizer, config(data=[path], max_not_ok=1.0, statuses=["tie"]))
 
 
-def test_files_are_mixed_in_the_stated_shares(config, tmp_path):
-    human, machine = write(tmp_path / "human.jsonl", rows(20)), write(tmp_path / "ai.jsonl", rows(60))
-    pairs = load_pairs(config(data=[human, machine], shares=[0.5, 0.5]))
-    assert sorted({p.source for p in pairs}) == [str(machine), str(human)]
-    assert [p.source for p in pairs].count(str(human)) == 20
-    assert len({(p.source, p.id) for p in pairs}) == 40
+def test_files_are_mixed_in_the_stated_shares(config, tmp_path, tiny_tokenizer):
+    def human_rows(count):
+        return [{**row, "pair_id": f"human-{n}"} for n, row in enumerate(rows(count))]
+
+    human, machine = write(tmp_path / "human.jsonl", human_rows(20)), write(tmp_path / "ai.jsonl", rows(60))
+    settings = config(data=[human, machine], shares=[0.5, 0.5])
+    pairs = load_pairs(tiny_tokenizer, settings)
+    assert sum(pair.id.startswith("human") for pair in pairs) == 20
+    assert len({pair.id for pair in pairs}) == 40
+    # The shares are of what is trained on: pairs that are too long are left out before.
+    long = [{"role": "assistant", "content": "word " * 3000}]
+    write(human, [{**row, "chosen": long} if n % 5 else row for n, row in enumerate(human_rows(20))])
+    pairs = load_pairs(tiny_tokenizer, settings)
+    assert [pair.id.startswith("human") for pair in pairs] == [True] * 4 + [False] * 4
+    write(human, [{**row, "chosen": long} for row in human_rows(20)])
+    with pytest.raises(TrainingError, match=r"human\.jsonl: max_length 2048: every pair is longer"):
+        load_pairs(tiny_tokenizer, settings)
     with pytest.raises(ValueError, match="add up to 1"):
         config(data=[human, machine], shares=[0.5, 0.6])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from training import Diverged, Interrupted, TrainingError, grpo, ppo, rl_loop, rloo
+from training import Diverged, Interrupted, TrainingError, grpo, learner, ppo, rloo
 from training.attention import backbone
 from training.chat import encode_prompt
 from training.collect import prompts_of_step
@@ -82,7 +82,7 @@ def rows(directory):
 
 
 def without_times(directory):
-    return [{k: v for k, v in row.items() if k not in rl_loop.TIMINGS} for row in rows(directory)]
+    return [{k: v for k, v in row.items() if k not in learner.TIMINGS} for row in rows(directory)]
 
 
 def build_experience(config, tiny_dir, *, value=True):
@@ -340,6 +340,63 @@ def test_not_a_number_stops_with_the_batch(tiny_dir, prompts_file, tmp_path, mon
     assert saved["step"] == 1 and len(saved["batch"]) == 4 and saved["batch"][0]["token_ids"]
 
 
+def test_a_policy_that_runs_away_stops_with_the_batch(tiny_dir, prompts_file, tmp_path):
+    """A far too high learning rate makes noise of the policy; three steps far from the reference end the run."""
+    config = make_config(
+        "grpo",
+        tiny_dir,
+        prompts_file,
+        tmp_path,
+        steps=40,
+        epochs=1,
+        optimizer={"learning_rate": 0.1, "schedule": "constant", "warmup": 0},
+        divergence_kl=0.5,
+        checkpoint_every=1,
+    )
+    with pytest.raises(Diverged, match=r"step \d+: the KL per token, now .* nats, was over 0.5 3 times"):
+        run(config)
+    saved = json.loads((tmp_path / "diverged.json").read_text())
+    assert saved["step"] < 40 and len(saved["batch"]) == 8 and saved["batch"][0]["token_ids"]
+    assert [row["kl_per_token"] > 0.5 for row in rows(tmp_path)][-2:] == [True, True]
+    # The count is in the checkpoint: a resumed run stops at the same step.
+    with pytest.raises(Diverged, match=f"step {saved['step']}: "):
+        run(config, resume=True)
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_kl": 1e-9}], ids=["all steps", "ended by max_kl"])
+def test_what_ends_the_process_while_the_model_is_saved_loses_nothing(
+    changes, tiny_dir, prompts_file, tmp_path, monkeypatch
+):
+    config = make_config("grpo", tiny_dir, prompts_file, tmp_path, **changes)
+    assert config.checkpoint_every == 10
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **settings):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.rl_loop.save_model", killed)
+        with pytest.raises(Killed):
+            run(config)
+    done = rows(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.learner.Learner._one_step", killed)
+        result = run(config, resume=True)
+    assert rows(tmp_path) == done and result.metrics["reward"] == done[-1]["reward"]
+    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "checkpoints").exists()
+
+
+def test_the_progress_line_of_a_step(tiny_dir, prompts_file, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(learner.Progress, "update", lambda self, step, **values: shown.append((step, values)))
+    run(make_config("rloo", tiny_dir, prompts_file, tmp_path, steps=1))
+    (row,) = rows(tmp_path)
+    names = ("reward", "kl", "length", "tokens_per_second")
+    assert shown == [(1, {"loss": row["policy_loss"], **{name: row[name] for name in names}})]
+
+
 def test_snapshots_samples_and_early_stop(tiny_dir, prompts_file, tmp_path):
     config = make_config(
         "ppo", tiny_dir, prompts_file, tmp_path, snapshot_every=1, log_samples=3, max_kl=0.01, steps=40
@@ -394,6 +451,8 @@ def test_prompts_go_round_in_shuffled_passes():
 def test_contradicting_configs_are_one_line(tiny_dir, prompts_file, tmp_path):
     base = {"model": str(tiny_dir), "prompts": [str(prompts_file)], "output_dir": str(tmp_path / "x")}
     path = tmp_path / "ppo.yaml"
+    gold = {"prompts": [str(prompts_file)]}
+    judge = {"kind": "function", "function": "judge:marks", "arguments": {"strict": True}}
     for config_class, changes, message in (
         (PPOConfig, {}, "nothing to learn from"),
         (PPOConfig, {"rewards": [{"kind": "length"}]}, "no reward model to start from"),
@@ -402,6 +461,17 @@ def test_contradicting_configs_are_one_line(tiny_dir, prompts_file, tmp_path):
         (PPOConfig, {"reward_model": "x", "minibatches": 200}, "minibatches .200. must be at most"),
         (PPOConfig, {"reward_model": "x", "lora": {"dropout": 0.1}}, "lora.dropout .0.1. must be 0"),
         (PPOConfig, {"reward_model": "x", "rollouts": {"kind": "vllm"}}, "url belongs to kind: vllm"),
+        (PPOConfig, {"reward_model": "x", "kl": {"kind": "adaptive", "beta": 0}}, "would stay 0"),
+        (
+            PPOConfig,
+            {"reward_model": "a/x", "brake": gold | {"gold": {"kind": "model", "path": "a/../a/x"}}},
+            "brake.gold is a part of rewards",
+        ),
+        (
+            GRPOConfig,
+            {"rewards": [judge | {"weight": 0.5}], "brake": gold | {"gold": judge | {"name": "gold"}}},
+            "brake.gold is a part of rewards",
+        ),
         (PPOConfig, {"rewards": [{"kind": "modell", "path": "x"}]}, "modell"),
         (PPOConfig, {"reward_model": "x", "clips": 0.1}, "did you mean clip"),
     ):

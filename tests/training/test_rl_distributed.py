@@ -26,6 +26,10 @@ for name, settings in json.loads(sys.argv[1]):
     train(make(**settings))
 """
 
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+LAUNCHER += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+LAUNCHER += ["--main_process_port", "0"]
+
 
 def run(script, jobs, *launcher, **environment):
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
@@ -85,9 +89,7 @@ def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run(script, jobs("one"), sys.executable)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher += ["--main_process_port", "0"]
+    launcher = [*LAUNCHER]
     launcher += {"ddp": ["--multi_gpu"], "fsdp": ["--use_fsdp", "--fsdp_version", "2"]}[kind]
     run(script, jobs("two"), *launcher, ACCELERATE_USE_CPU="true")
     for name in names:
@@ -110,3 +112,38 @@ def test_two_processes_learn_what_one_does(kind, names, tiny_dir, tmp_path):
     for name in names:
         if name.startswith("ppo"):
             load_causal_lm(str(tmp_path / "two" / name / "snapshots" / "step-000002"))
+
+
+DIVERGING = """
+import json, os, sys
+from pathlib import Path
+import yaml
+from training import cli, rloo
+from training.rl_config import RLOOConfig
+
+rloo.clipped_policy_loss = lambda moved, *rest, **named: (moved * float("nan"), moved * 0)
+settings = json.loads(sys.argv[1])
+config = Path(settings["output_dir"]).parent / f"config-{os.environ['RANK']}.yaml"
+config.write_text(yaml.safe_dump(settings))
+sys.argv = ["rloo", "--config", str(config)]
+config.with_suffix(".code").write_text(str(cli.main(RLOOConfig, rloo.train, "")))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_diverge_write_one_batch_and_both_exit_with_2(tiny_dir, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "egg"}) + "\n")
+    settings = {
+        "model": str(tiny_dir),
+        "prompts": [str(tmp_path / "prompts.jsonl")],
+        "output_dir": str(tmp_path / "run"),
+        "rewards": [{"kind": "regex", "pattern": "e"}],
+        "precision": "float32",
+        "batch_size": 8,
+        "max_new_tokens": 8,
+    }
+    script = tmp_path / "script.py"
+    script.write_text(DIVERGING)
+    run(script, settings, *LAUNCHER, "--multi_gpu", ACCELERATE_USE_CPU="true")
+    assert [(tmp_path / f"config-{rank}.code").read_text() for rank in (0, 1)] == ["2", "2"]
+    assert len(json.loads((tmp_path / "run" / "diverged.json").read_text())["batch"]) == 8

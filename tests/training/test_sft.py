@@ -240,7 +240,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(config, monke
         train(config())
 
 
-def test_bad_input_is_one_line_before_the_model_loads(config, tmp_path, data):
+def test_bad_input_is_one_line_before_the_model_loads(config, tmp_path, data, monkeypatch):
+    monkeypatch.setattr("training.sft.load_causal_lm", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / "empty").mkdir()
     for changes, expected in (
         ({"model": str(tmp_path / "none")}, "no such directory"),

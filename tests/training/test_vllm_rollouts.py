@@ -50,6 +50,9 @@ def served(tiny_tokenizer, tmp_path_factory):
     tiny_tokenizer.save_pretrained(source)
     copy = tmp_path_factory.mktemp("copy")
     save_untied(model, tiny_tokenizer, copy)
+    # What the server would draw with, if it were left to its own defaults.
+    defaults = {"top_k": 1, "min_p": 0.5, "repetition_penalty": 2.0, "eos_token_id": [1, *range(5, 200)]}
+    (copy / "generation_config.json").write_text(json.dumps(defaults))
     before = os.environ.get("VLLM_SERVER_DEV_MODE")
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"
     try:

@@ -13,6 +13,7 @@ import torch
 
 from training.chat import Conversation, encode_prompt
 from training.errors import TrainingError
+from training.models import context_length
 from training.rollouts.loop import Loop
 from training.rollouts.protocol import Completion, Progress, Sampling
 
@@ -117,12 +118,6 @@ class InProcessEngine:
 
     def close(self) -> None:
         pass
-
-
-def context_length(model: Any) -> int:
-    """The most tokens that the model's positions allow; unbounded models give 2**31 - 1."""
-    config = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None) or 2**31 - 1
 
 
 def _check_architecture(model: Any, columns: int) -> None:

@@ -93,6 +93,13 @@ class VLLMEngine:
             "max_tokens": room,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            # What is left out the server would take from the model's generation_config.json.
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "ignore_eos": True,
             "seed": seed % 2**63,
             "logprobs": 0,
             "return_token_ids": True,

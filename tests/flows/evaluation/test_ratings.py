@@ -8,12 +8,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from statsmodels.stats.proportion import proportion_confint
 
 from flows.evaluation import Match, head_to_head, length_controlled, rate_models
 from flows.evaluation.bradley_terry import fit_davidson
 from flows.evaluation.length_control import logistic
-from flows.statistics import bounded_mean, mean, wilson
+from flows.statistics import bounded_mean
 
 TEAMS = ["Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore"]
 # American League East 1987: row beat column (Agresti, Categorical Data Analysis, 2nd ed., table 10.10).
@@ -78,21 +77,30 @@ def simulated(rng, strengths, nu, prompts):
     return names, matches
 
 
-def test_ratings_find_the_strengths_and_their_intervals_cover_them():
-    rng = np.random.default_rng(11)
-    truth = np.array([0.8, 0.2, -1.0])
-    elo = 1000 + 400 / math.log(10) * (truth - truth.mean())
-    covered = []
-    for _ in range(12):
-        names, matches = simulated(rng, truth, 0.6, 120)
+@pytest.mark.parametrize("strongest,prompts", [(0.9, 120), (2.0, 60), (2.5, 30)])
+def test_ratings_find_the_strengths_and_their_intervals_cover_them(strongest, prompts):
+    rng = np.random.default_rng(prompts)
+    truth = np.array([strongest, 0.0, -strongest])
+    elo = 1000 + 400 / math.log(10) * truth
+    covered, ties = np.zeros(3), []
+    for _ in range(300):
+        names, matches = simulated(rng, truth, 0.6, prompts)
         ratings = rate_models(names, matches)
-        covered += [
-            ratings.by_model[m]["low"] <= e <= ratings.by_model[m]["high"]
-            for m, e in zip(names, elo, strict=True)
-        ]
-    # 36 intervals at 95%: fewer than 30 have a chance below 1 in 500.
-    assert sum(covered) >= 30
-    assert ratings.tie_probability == pytest.approx(0.6 / 2.6, abs=0.08)
+        found = [ratings.by_model[m] for m in names]
+        covered += [f["low"] <= e <= f["high"] for f, e in zip(found, elo, strict=True)]
+        ties.append(ratings.tie_probability)
+    # 300 data sets: one standard error of a model's coverage is 1.3 points, of the mean of the three below 1.
+    assert 0.93 <= covered.mean() / 300 <= 0.97
+    assert min(covered) / 300 >= 0.92
+    assert np.mean(ties) == pytest.approx(0.6 / 2.6, abs=0.03)
+
+
+def test_ratings_intervals_see_that_answers_to_one_prompt_are_alike():
+    rng = np.random.default_rng(4)
+    names, matches = simulated(rng, np.array([0.5, 0.0, -0.5]), 0.6, 100)
+    once, thrice = rate_models(names, matches).by_model, rate_models(names, matches * 3).by_model
+    widths = [[found[m]["high"] - found[m]["low"] for m in names] for found in (once, thrice)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
 
 def test_a_model_that_always_wins_has_a_finite_rating_and_unconnected_models_have_none():
@@ -103,39 +111,6 @@ def test_a_model_that_always_wins_has_a_finite_rating_and_unconnected_models_hav
     assert rate_models(["a", "b"], [match(0, "a", "b", None)]) is None
     only_ties = rate_models(["a", "b"], [match(p, "a", "b", 0.5) for p in range(9)]).by_model
     assert only_ties["a"]["value"] == pytest.approx(1000)
-
-
-def test_the_interval_of_zeros_and_ones_is_wilsons():
-    for hits, n in ((0, 7), (3, 7), (19, 20), (50, 100)):
-        found = bounded_mean([1.0] * hits + [0.0] * (n - hits))
-        assert (found["low"], found["high"]) == pytest.approx(wilson(hits, n), abs=1e-12)
-        # The constant is 1.96 here and 1.95996 there.
-        assert (found["low"], found["high"]) == pytest.approx(
-            proportion_confint(hits, n, method="wilson"), abs=1e-5
-        )
-    ties = bounded_mean([0.5] * 10)
-    assert ties["low"] < 0.5 < ties["high"]
-    assert bounded_mean([]) == {"value": None, "n": 0, "low": 0.0, "high": 1.0}
-
-
-@pytest.mark.parametrize("n", [20, 60, 200])
-@pytest.mark.parametrize("win,tie", [(0.5, 0.0), (0.55, 0.3), (0.1, 0.05), (0.05, 0.85)])
-def test_win_rate_intervals_cover_at_their_nominal_rate(n, win, tie):
-    rng = np.random.default_rng(n)
-    truth = win + tie / 2
-    drawn = rng.choice([1.0, 0.5, 0.0], size=(800, n), p=[win, tie, 1 - win - tie])
-    covered = sum((f := bounded_mean(row))["low"] <= truth <= f["high"] for row in drawn.tolist()) / 800
-    # Of few values that are nearly all ties the interval is wider than it need be.
-    assert 0.925 <= covered <= (0.99 if tie < 0.5 else 1.0)
-
-
-def test_bootstrap_intervals_of_a_mean_cover_nearly_at_their_nominal_rate():
-    rng = np.random.default_rng(5)
-    covered = 0
-    for _ in range(400):
-        found = mean(rng.gamma(2.0, 2.0, size=80).tolist())
-        covered += found["low"] <= 4.0 <= found["high"]
-    assert 0.915 <= covered / 400 <= 0.98
 
 
 def test_logistic_regression_is_statsmodels_with_its_sandwich():

@@ -96,7 +96,7 @@ def test_a_normal_model_is_not_flagged(world, by_gold):
 @pytest.mark.parametrize("by_gold", [True, False])
 def test_a_model_made_to_pad_is_named_with_its_padding(world, by_gold):
     found = flags(world, padded(world.again), by_gold=by_gold)
-    assert set(found) == {"longer answers", "hedging and boilerplate"}
+    assert set(found) == {"longer answers", "hedging and boilerplate", "fewer different phrases"}
     assert any(sentence.lower().rstrip(".") in found["hedging and boilerplate"] for sentence in lx.PADDING)
 
 

@@ -68,14 +68,26 @@ def test_sentences_name_the_effect_the_figure_and_what_is_normal(watched):
     assert effect_sentences(watched, "sl_cai", "SL-CAI") == []
     calm = {**watched, "flags": {"rl_cai": []}}
     assert effect_sentences(calm, "rl_cai", "RL-CAI") == [
-        "Side effects: none of 8 left the normal range in RL-CAI."
+        "Side effects: none of 7 left the normal range in RL-CAI."
     ]
 
 
+def test_too_few_prompts_are_said_to_be_too_few(watched):
+    few = {**watched, "untold": {"rl_cai": list(watched["models"]["rl_cai"])[:7]}, "flags": {"rl_cai": []}}
+    assert effect_sentences(few, "rl_cai", "RL-CAI") == [
+        "Side effects in RL-CAI: 7 not judged, on fewer than 10 prompts."
+    ]
+    (row,) = step_rows({"steps": [{**watched["steps"][1], "flags": None}]})[1:]
+    assert row[-1] == "too few prompts to tell"
+
+
 def test_steps_say_where_it_began(watched):
-    rows = step_rows(watched)
-    assert [row[0] for row in rows[1:]] == ["1-1", "2-2"]
-    assert rows[1][-1] == "-" and "longer answers" in rows[2][-1]
+    heading, first, second = step_rows(watched)
+    assert [first[0], second[0]] == ["1-1", "2-2"]
+    assert first[-1] == "-" and "longer answers" in second[-1] and "hedging and boilerplate" in second[-1]
+    found = dict(zip(heading, second, strict=True))
+    assert found["false and sure"] == "-" and 0 < float(found["different 2-grams"]) < 100
+    assert "i must" in found["most overused phrase"] and "in 100" in found["most overused phrase"]
 
 
 def test_every_view_of_a_run_has_them(data):

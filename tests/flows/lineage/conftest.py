@@ -90,7 +90,7 @@ def _build(session: Session, base: Path, judge: ScriptedJudge) -> str:
             for i in range(1, 60)
             if i % 3
         ]
-        exam = ExamSettings(probe_pairs=2, min_lead=-1.0)
+        exam = ExamSettings(probe_pairs=2, min_lead=-1.0, max_undecided=1.0)
         settings = LabelSettings(**_asked(session))
         report = examine(
             judge, session.constitution, known, ledger=ledger, settings=settings, exam=exam, source="known"
