@@ -32,7 +32,7 @@ def main() -> None:
         type=int,
         nargs="+",
         default=[*range(SEEDS)],
-        help=f"the first {CLAIM_SEEDS} for everything, the others for what those could not tell",
+        help=f"the first {CLAIM_SEEDS} for everything, the others for a few learners",
     )
     parser.add_argument("--parallel", type=int, default=2, help="jobs at the same time, of one thread each")
     parser.add_argument("--prefix", default="", help="a command put before each job's")

@@ -33,7 +33,7 @@ LARGER = [*ENSEMBLE, "soft.3", "soft.4"]
 REPEATS = 3
 """Runs a seed of what is noisiest."""
 SEEDS = 7
-"""Of what fewer could not tell."""
+"""Of the learners of which fewer could not tell, or whose settings had been changed on fewer."""
 CLAIM_SEEDS = 3
 """Of everything else."""
 # Where a learner's settings differ from the demo's, they were settled on seed 0 alone, or docs/methods.md says so.
@@ -75,20 +75,20 @@ def methods(seeds: Sequence[int]) -> list[Job]:
     add("pairs", "pairs")
     add("dpo", "prefer", **DPO)
     add("grpo", "reinforce", method="grpo", rewards=["pipeline"], **GRPO)
-    for member in range(1, MEMBERS):
-        add(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
-    add("loose.single", "reinforce", ENSEMBLE[:1], rewards=ENSEMBLE[:1], **LOOSE)
-    add("loose.min", "reinforce", ENSEMBLE, rewards=ENSEMBLE, combine="min", **LOOSE)
-    for repeat in range(1, REPEATS):
-        for name, models, combine in (("single", ENSEMBLE[:1], "mean"), ("min", ENSEMBLE, "min")):
-            settings = {"rewards": models, "combine": combine, "repeat": repeat, **LOOSE}
-            add(f"loose.{name}.{repeat}", "reinforce", models, **settings)
     add("direct", "direct", method="grpo", principles=2, **GRPO)
     first("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
     first("soft.0", "judge_reward_model", ("pipeline", "pairs"))
+    for member in range(1, MEMBERS):
+        first(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
     first("hard.0", "reward_model", ("pipeline", "pairs"), targets="hard")
     first("rloo", "reinforce", method="rloo", rewards=["pipeline"], **RLOO)
     first("rlvr", "verify", **FACTS)
+    first("loose.single", "reinforce", ENSEMBLE[:1], rewards=ENSEMBLE[:1], **LOOSE)
+    first("loose.min", "reinforce", ENSEMBLE, rewards=ENSEMBLE, combine="min", **LOOSE)
+    for repeat in range(1, REPEATS):
+        for name, models, combine in (("single", ENSEMBLE[:1], "mean"), ("min", ENSEMBLE, "min")):
+            settings = {"rewards": models, "combine": combine, "repeat": repeat, **LOOSE}
+            first(f"loose.{name}.{repeat}", "reinforce", models, **settings)
     first("loose.mean", "reinforce", ENSEMBLE, rewards=ENSEMBLE, combine="mean", **LOOSE)
     first("helpful_sft", "known", role="helpful_sft")
     return [*add.jobs, *first.jobs]

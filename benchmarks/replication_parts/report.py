@@ -74,9 +74,8 @@ def write_replication(results: Results, study: Study, root: Path) -> list[Path]:
 
 _CHANGED = """Two were changed after seeds 0 to 2 had been seen, so those seeds flatter them: GRPO's beta (0.05 at
 first, where helpfulness went from 78, 78, 75% to 86, 69, 74%) and direct RLAIF, which has GRPO's beta and draws two
-principles for a prompt (one at first; harmless 91, 92, 59%, helpful 79, 83, 65%). Three seeds could not tell of GRPO,
-DPO and ensembles: so seeds 3 to 6 were run for those (and direct RLAIF), once, with everything left alone. How many
-there would be was settled before the first of them was run."""
+principles for a prompt (one at first; harmless 91, 92, 59%, helpful 79, 83, 65%). Three seeds could not tell of GRPO
+and DPO: so these and direct RLAIF were run on seeds 3 to 6, once, with everything left alone."""
 _CODE = "Each row's commit and seconds are in `benchmarks/results/methods.json`."
 _NOTES = {
     "Reward models on held-out pairs": (

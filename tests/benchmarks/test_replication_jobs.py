@@ -102,26 +102,25 @@ def test_policies(study):
     assert do(study, "dpo-0", "prefer", batch_size=8, precision="float32")["training"]["loss"] > 0
 
 
-def test_the_brake_that_lets_a_run_go_on(study):
+def test_brakes_that_watch_and_that_stop(study, monkeypatch):
+    from replication_parts import brakes
+
     small = {**SMALL, "samples_per_prompt": 1, "steps": 2}
-    found = do(study, "brake.loose-0", "watched", every=1, limit=8, patience=1, **small)
-    assert [row["step"] for row in found["evaluations"]] == [0, 1, 2]
-    assert found["brake"]["kept_gold"] <= found["brake"]["peak_gold"]
-
-
-def test_what_a_brake_makes_of_evaluations(study):
-    from replication_parts.brakes import outcome
-
-    def rows(*gold: float, fallen: str) -> list[dict]:
-        return [
-            {"step": 4 * n, "gold": g, "fallen": f == "x", "proxy": float(n), "root_kl": 0.0}
-            for n, (g, f) in enumerate(zip(gold, fallen, strict=True))
-        ]
-
-    found = outcome(rows(0.5, 0.8, 0.6, 0.6, 0.9, fallen="..xx."), patience=2)
-    assert (found["fired"], found["stop_step"], found["kept_step"], found["peak_step"]) == (1.0, 12, 4, 16)
-    assert found["kept_to_peak"] == pytest.approx(0.8 / 0.9)
-    assert outcome(rows(0.5, 0.4, 0.6, fallen=".x."), patience=2)["fired"] == 0.0
+    watched = do(study, "brake.loose-0", "watched", every=1, limit=8, **small)
+    assert [row["step"] for row in watched["evaluations"]] == [0, 1, 2]
+    assert watched["brake"]["last_step"] == 2 and watched["brake"]["fired"] == 0.0
+    peak = max(row["gold"] for row in watched["evaluations"])
+    assert watched["brake"]["peak_gold"] == peak
+    found = do(
+        study, "braked-0", "braked", unbraked="brake.loose-0"[:-2], every=1, limit=8, patience=2, **small
+    )
+    assert found["brake"]["kept_to_peak"] == pytest.approx(found["gold"]["overall"]["value"] / peak)
+    # A run that ends before its last step was stopped.
+    stopped = {"gold": {}, "curve": [], "training": {}}
+    monkeypatch.setattr(brakes, "learn", lambda *_: stopped)
+    monkeypatch.setattr(brakes, "read_lines", lambda path: watched["evaluations"][:2])
+    monkeypatch.setattr(brakes, "write_lines", lambda path, rows: None)
+    assert brakes.watched(study, "stopped", 0, every=1, limit=8, patience=1, **small)["brake"]["fired"] == 1.0
 
 
 def test_the_judge_and_a_checker_as_rewards(study, monkeypatch):

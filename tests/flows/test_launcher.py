@@ -21,7 +21,8 @@ def test_one_process_needs_no_launcher():
 @pytest.mark.slow
 def test_two_processes_are_two(tmp_path):
     (tmp_path / "whoami.py").write_text(
-        "import os\nprint('I am', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n"
+        # One write each: both write to the same pipe.
+        "import os\nos.write(1, f\"I am {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\\n\".encode())\n"
     )
     command, environment = launcher({"accelerate_config": None, "processes": 2}, "whoami")
     done = subprocess.run(

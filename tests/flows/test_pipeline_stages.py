@@ -177,7 +177,7 @@ def test_lineage_costs_and_cards_of_a_finished_run(finished):
         assert "| judge's exam | not taken |" in card.text and "| audit | not taken: no person" in card.text
         assert digest_path(outcome.directory / "model") == outcome.manifest.outputs["model"].digest
     begun = (outcomes["rl"].directory / "trainer.yaml").read_text()
-    assert "judge_exam: not taken" in begun and f"label_set: {lineage['labels'][0]['label_set']}" in begun
+    assert "judge_exam: 'not taken: " in begun and f"label_set: {lineage['labels'][0]['label_set']}" in begun
 
 
 def test_nothing_is_done_twice(finished):
