@@ -98,7 +98,7 @@ def _problem(logprobs: Any, n_options: int) -> str | None:
         return "a log probability is not a number"
     if any(math.isnan(lp) or lp > LOGPROB_SLACK for lp in logprobs):
         return f"not log probabilities: {[float(lp) for lp in logprobs]}"
-    if all(lp == -math.inf for lp in logprobs):
+    if option_mass(logprobs) == 0.0:
         return "every option has probability zero"
     if sum(math.exp(min(lp, 0.0)) for lp in logprobs) > 1.0 + 2 * LOGPROB_SLACK:
         return f"option probabilities add up to more than one: {[float(lp) for lp in logprobs]}"

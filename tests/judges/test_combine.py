@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from judges import LabelSettings, Margins, Reading, combine
@@ -105,6 +105,7 @@ anything = st.one_of(
 )
 
 
+@example(Reading(status="ok", logprobs=(-746.0, -746.0)))
 @given(anything)
 def test_only_probabilities_pass_the_gate(answer):
     reading = checked(answer, 2)
