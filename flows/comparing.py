@@ -13,7 +13,7 @@ from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.contenders import Contender, Found, Run, find_model, named
 from flows.errors import FlowError
-from flows.judging import priced_judge
+from flows.judging import judge_at, priced_judge
 from flows.preflight import check_model
 from flows.prompts import Prompt, read_prompts
 
@@ -158,18 +158,11 @@ def _judge(request: CompareRequest, run: Run | None) -> Mapping[str, Any]:
                 "judge: give a model folder or a server's address; no model is of a run that has one"
             )
         return priced_judge(run.config)
-    served = "://" in request.judge
-    if not served:
+    if "://" not in request.judge:
         check_model(request.judge, "judge")
-    return {
-        "kind": "openai" if served else "in_process",
-        "model": request.judge_model if served else request.judge,
-        "dtype": "auto",
-        "endpoints": [request.judge],
-        "tokenizer": request.tokenizer,
-        "revision": None,
-        "api_key_env": request.api_key_env,
-        "prompts_per_request": 32,
-        "concurrency": 8,
-        "timeout_s": 120.0,
-    }
+    return judge_at(
+        request.judge,
+        model=request.judge_model,
+        tokenizer=request.tokenizer,
+        api_key_env=request.api_key_env,
+    )

@@ -11,7 +11,7 @@ import judges.exam
 from constitution import Constitution, load
 from flows.files import write_atomically
 from flows.gates import ledger_of
-from flows.judging import label_settings, make_judge, priced_judge
+from flows.judging import judge_at, label_settings, make_judge, priced_judge
 from judges import LabelSettings, Ledger
 from judges.exam import ExamReport, ExamSettings
 from judges.exam.html import html
@@ -47,19 +47,9 @@ class Exam:
     @classmethod
     def of_request(cls, request: ExamRequest) -> Self:
         """The exam that a form describes. Raises ConstitutionError."""
-        served = "://" in request.judge
-        judge = {
-            "kind": "openai" if served else "in_process",
-            "model": request.model if served else request.judge,
-            "dtype": "auto",
-            "endpoints": [request.judge],
-            "tokenizer": request.tokenizer,
-            "revision": None,
-            "api_key_env": request.api_key_env,
-            "prompts_per_request": 32,
-            "concurrency": 8,
-            "timeout_s": 120.0,
-        }
+        judge = judge_at(
+            request.judge, model=request.model, tokenizer=request.tokenizer, api_key_env=request.api_key_env
+        )
         return cls(
             judge=judge,
             constitution=load(request.constitution),

@@ -47,6 +47,25 @@ def priced_judge(config: RunConfig) -> dict[str, Any]:
     return {**config.judge.model_dump(mode="json"), "prices": prices}
 
 
+def judge_at(
+    place: str, *, model: str | None, tokenizer: str | None, api_key_env: str | None
+) -> dict[str, Any]:
+    """The section for a model folder, or for the server at an address; `model` is the name that it is served under."""
+    served = "://" in place
+    return {
+        "kind": "openai" if served else "in_process",
+        "model": model if served else place,
+        "dtype": "auto",
+        "endpoints": [place],
+        "tokenizer": tokenizer,
+        "revision": None,
+        "api_key_env": api_key_env,
+        "prompts_per_request": 32,
+        "concurrency": 8,
+        "timeout_s": 120.0,
+    }
+
+
 def label_settings(config: RunConfig) -> LabelSettings:
     """How a run asks its judge."""
     section = config.labels.model_dump(include=set(LabelSettings.model_fields))
