@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -81,6 +83,16 @@ def goes_on(ui: UI, seed: int, kept: list[str], deployment: str = "rlaif/rlaif")
 def gone(processes: list[psutil.Process], seconds: float) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def is_free(run: Path) -> bool:
+    """Whether no process works in a run's directory."""
+    with (run / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_the_page_knows_its_server_and_everything_is_there_once(ui):
@@ -323,13 +335,14 @@ def test_everything_killed_at_once_goes_on_from_what_was_done(ui):
     trainings = flow.children(recursive=True)
     ui.process.kill()
     ui.process.wait()
-    # Until it has gone, the flow's process holds the run's directory.
-    assert gone([flow, server, *trainings], 120), "they end with what started them"
+    assert gone([server, *trainings], 60), "they end with what started them"
     again = start_ui(ui.folder)
     ui.process, ui.page = again.process, again.page
     # The page answers before the new `charter ui` has looked for what the old one left.
     state = ui.ended(run)
     assert state["type"] == "CRASHED" and "goes on from what was done" in state["message"]
+    # On a busy machine the killed flow's process may still be letting go of the run's directory.
+    wait_for(lambda: is_free(ui.folder / "runs" / "run-5"), "the run's directory")
     goes_on(ui, 5, kept=rows(ui, 5))
     names = [d["name"] for d in ui.call("POST", "/deployments/filter")]
     assert len(names) == len(set(names)) and len(ui.call("POST", "/automations/filter")) == 2
