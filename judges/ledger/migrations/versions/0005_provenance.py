@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from judges.digests import digest
+from judges.errors import LedgerError
 
 revision = "0005"
 down_revision = "0004"
@@ -56,4 +57,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("several versions of a label set do not fit into one")
+    raise LedgerError(
+        "the ledger does not go back from schema 0005: several versions of a label set do not fit into one row"
+    )
