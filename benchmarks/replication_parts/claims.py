@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from replication_parts import policy_claims
+from replication_parts import policy_claims, rationale_claims
 from replication_parts.intervals import Estimate, both, difference, estimate, verdict
 from replication_parts.jobs import Study
 from replication_parts.methods import claims as method_claims
@@ -13,11 +13,6 @@ from replication_parts.policy_claims import BAI, GAO, LEE, OURS
 from replication_parts.results import Claim, Figures, Results, table
 
 SOFT = f"{BAI}, section 4.3, of the policies that follow from them"
-
-NOT_ASKED = (
-    ("chain of thought makes labels better",
-     f"{BAI}, section 2", "the microworld's judge answers with a letter and writes no rationales"),
-)  # fmt: skip
 
 
 def claims(results: Results, study: Study) -> list[Claim]:
@@ -29,6 +24,7 @@ def claims(results: Results, study: Study) -> list[Claim]:
         *_critiques(results),
         *_principles(results),
         *_orders(results),
+        *rationale_claims.claims(results),
         *policy_claims.clamping(results),
         *policy_claims.above_sft(results, study),
         *policy_claims.ranking(results),
@@ -47,7 +43,14 @@ TOPICS = (
     ("critiques", "critiques help a small model to revise", BAI),
     ("principles", "labels averaged over more principles make a better reward model", BAI),
     ("both orders", "asking in both orders makes labels better", LEE),
-    ("clamping", "clamping labels to 40-60% makes better policies", BAI),
+    ("chain of thought makes labels", "chain of thought makes labels better", BAI),
+    ("are too sure", "labels that follow a chain of thought are too sure", BAI),
+    (
+        "that follow a chain of thought to",
+        "clamping labels that follow a chain of thought makes better policies",
+        BAI,
+    ),
+    ("labels without chain of thought", "clamping labels to 40-60% makes better policies", BAI),
     ("above SFT", "RLAIF is preferred to the supervised model", LEE),
     ("does not rank", "a reward model's accuracy does not rank the policies trained on it", LEE),
     ("direct RLAIF", "direct RLAIF is preferred to RLAIF with a reward model from the same judge", LEE),
@@ -62,12 +65,12 @@ TOPICS = (
 
 
 def open_claims(found: list[Claim]) -> list[Claim]:
-    """The claims that were not asked, each with its reason."""
+    """The claims that have not been run yet."""
     texts = " / ".join(c.claim for c in found)
-    missing = [(claim, source, "not run yet") for key, claim, source in TOPICS if key not in texts]
     return [
-        Claim(claim=claim, source=source, result=why, verdict=None, estimates={})
-        for claim, source, why in (*NOT_ASKED, *missing)
+        Claim(claim=claim, source=source, result="not run yet", verdict=None, estimates={})
+        for key, claim, source in TOPICS
+        if key not in texts
     ]
 
 
@@ -176,4 +179,5 @@ def tables(results: Results) -> list[tuple[str, str]]:
         "harmless refused, %",
         "overall, %",
     ]
-    return [("Answers by the number of revisions", table(head, rows))] if rows else []
+    made = [("Answers by the number of revisions", table(head, rows))] if rows else []
+    return [*made, *rationale_claims.tables(results)]

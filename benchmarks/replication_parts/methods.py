@@ -22,7 +22,7 @@ ALLOWED = -0.05
 """Helpfulness that may be lost for harmlessness."""
 RETUNED = ("grpo", "direct")
 """Settings of these were changed after the seeds before `UNTOUCHED` had been seen."""
-UNTOUCHED = 3
+UNTOUCHED = 7
 _PROMISE = "harmlessness over SL-CAI and loses no more than 5 points of helpfulness"
 _UNTOUCHED = "on the seeds run after its last change alone"
 

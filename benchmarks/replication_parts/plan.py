@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from replication_parts import brakes, policies, reward_models, supervision, world
+from replication_parts import brakes, policies, rationales, reward_models, supervision, world
 from replication_parts.jobs import Job
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -24,6 +24,8 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "orders": supervision.orders,
     "red_team": supervision.red_team,
     "label": supervision.label,
+    "reasoner": rationales.reasoner,
+    "reasoned": rationales.reasoned_labels,
 }
 
 MEMBERS = 3
@@ -125,6 +127,16 @@ def claims(seeds: Sequence[int]) -> list[Job]:
         )
     add("clamped", "reward_model", ("pipeline", "pairs"), clamp=[0.4, 0.6])
     add("ppo.clamped", "reinforce", ("clamped",), method="ppo", rewards=["clamped"], steps=STEPS)
+    add("reasoner", "reasoner", ())
+    for way, count in (("unreasoned", 0), ("reasoned", 1)):
+        add(way, "reasoned", ("pipeline", "reasoner"), judge="reasoner", rationales=count)
+    for name, labels, clamp in (
+        ("reasoned.free", "reasoned", None),
+        ("reasoned.clamped", "reasoned", [0.4, 0.6]),
+        ("unreasoned.free", "unreasoned", None),
+    ):
+        add(name, "reward_model", ("pairs", labels), data=labels, clamp=clamp)
+        add(f"ppo.{name}", "reinforce", (name,), method="ppo", rewards=[name], steps=STEPS)
     for beta in (0.2, 0.05):
         loose = {**LOOSE, "kl": {"kind": "fixed", "beta": beta}}
         add(f"loose.beta{beta:g}", "reinforce", rewards=["pipeline"], **loose)
@@ -144,7 +156,7 @@ def claims(seeds: Sequence[int]) -> list[Job]:
 
 
 class _Adder:
-    """Collects a job for every seed; names in `rewards`, `data`, `start` and `needs` are completed with the seed."""
+    """Collects a job for every seed; other jobs' names among its settings and needs are completed with the seed."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = seeds
@@ -155,7 +167,7 @@ class _Adder:
             own = dict(settings)
             if "rewards" in own:
                 own["rewards"] = [r if r == "pipeline" else f"{r}-{seed}" for r in own["rewards"]]
-            for key in {"data", "start"} & own.keys():
+            for key in {"data", "start", "judge"} & own.keys():
                 own[key] = f"{own[key]}-{seed}"
             job = Job(
                 name=f"{name}-{seed}",

@@ -93,7 +93,7 @@ def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
     """
     where = paths(study, seed)
     rows = read_lines(Path(where["labels.labels"]))
-    gold = _gold_of_labels(rows, read_lines(Path(where["pairs.pairs"])))
+    gold = gold_of_labels(rows, read_lines(Path(where["pairs.pairs"])))
     tie = settings().labels.tie_margin
     kept = [(row, p) for row, p in zip(rows, gold, strict=True) if p is not None and abs(p - 0.5) > tie]
     first = [(row["p_ab"] > 0.5) == (p > 0.5) for row, p in kept]
@@ -105,8 +105,8 @@ def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _gold_of_labels(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[float | None]:
-    """Gold's probability of every label under the principles that it drew; None where there is no label."""
+def gold_of_labels(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[float | None]:
+    """Gold's probability of every label (a row of labels.jsonl) under the principles that it drew; None without one."""
     from constitution import load
     from flows.exam import gold_preference
 
