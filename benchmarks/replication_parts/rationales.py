@@ -85,7 +85,7 @@ def reasoner(study: Study, name: str, seed: int) -> dict[str, Any]:
             output_dir=folder / "model",
             precision="float32",
             epochs=1,
-            batch_size=64,
+            batch_size=32,
             checkpoint_every=0,
             seed=seed,
             optimizer={"learning_rate": 5e-4, "schedule": "cosine"},
