@@ -53,10 +53,10 @@ def _read(url: str, listed: Any, wanted: str | None, build: str) -> Served:
     entries = listed.get("data") if isinstance(listed, dict) else None
     models = {str(m["id"]): m for m in entries or () if isinstance(m, dict) and "id" in m}
     if wanted is None:
-        if len(models) != 1:
-            raise JudgeError(
-                f"{url} serves {len(models)} models: name one of {', '.join(sorted(models)) or 'them'}"
-            )
+        if not models:
+            raise JudgeError(f"{url}/models lists no model: a base URL ends in /v1, or give the model's name")
+        if len(models) > 1:
+            raise JudgeError(f"{url} serves {len(models)} models: name one of {', '.join(sorted(models))}")
         wanted = next(iter(models))
     if models and wanted not in models:
         raise JudgeError(f"{url} does not serve {wanted!r}, it serves {', '.join(sorted(models))}")

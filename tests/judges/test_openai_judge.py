@@ -280,6 +280,8 @@ def test_what_can_never_succeed_stops_at_once(server, status, message):
 def test_mistakes_are_one_line(server, tmp_path, monkeypatch):
     with pytest.raises(JudgeError, match="does not serve 'gpt', it serves m"):
         _ = make(server, model="gpt").identity
+    with pytest.raises(JudgeError, match=r"/models lists no model: a base URL ends in /v1"):
+        _ = OpenAIJudge(endpoints=[server.url.removesuffix("/v1")]).identity
     with pytest.raises(JudgeError, match=r"charter judge serve"):
         _ = OpenAIJudge(endpoints=["http://127.0.0.1:9/v1"], model="m").identity
     with pytest.raises(JudgeError, match="no tokenizer in"):
