@@ -17,6 +17,7 @@ from training.policy import without_adapter
 from training.rewards import Reward
 from training.rl_config import RLConfig
 from training.rollouts.in_process import InProcessEngine
+from training.rollouts.nccl import NCCLGroup
 from training.rollouts.protocol import Rollouts, Sampling
 from training.rollouts.vllm import VLLMEngine
 from training.runtime import Runtime
@@ -26,11 +27,21 @@ from training.weights import weights, whole_state
 LARGEST_GAP = 0.2
 
 
-def connect(config: RLConfig, tokenizer: Any) -> Rollouts | None:
+def connect(config: RLConfig, runtime: Runtime, tokenizer: Any) -> Rollouts | None:
     """The server that answers are sampled from, None where they come from this process. Raises TrainingError."""
     if config.rollouts.url is None:
         return None
-    return VLLMEngine(config.rollouts.url, tokenizer, weights_dir=config.output_dir / "rollout_weights")
+    by_nccl = config.rollouts.transfer == "nccl"
+    if by_nccl and runtime.device.type != "cuda":
+        raise TrainingError(
+            f"rollouts.transfer: nccl sends from a GPU, and training runs on {runtime.device.type} here; use files"
+        )
+    return VLLMEngine(
+        config.rollouts.url,
+        tokenizer,
+        weights_dir=config.output_dir / "rollout_weights",
+        group=NCCLGroup(runtime.device) if by_nccl and runtime.is_main else None,
+    )
 
 
 class Collector:

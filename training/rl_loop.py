@@ -49,7 +49,7 @@ def train(
     if config.batch_size < runtime.world:
         raise TrainingError(f"batch_size ({config.batch_size}) is less than the {runtime.world} processes")
     mix = PretrainMix(config.pretrain, tokenizer, config.seed) if config.pretrain else None
-    server = connect(config, tokenizer)
+    server = connect(config, runtime, tokenizer)
     try:
         announce(plan_rl(config, runtime, tokenizer, prompts), runtime)
         if runtime.is_main:

@@ -42,12 +42,18 @@ class RolloutsConfig(Strict):
     """Answers sampled at the same time in this process; bounds memory, does not change what is drawn."""
 
     url: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
-    """The vLLM server, started with VLLM_SERVER_DEV_MODE=1 on a machine that sees output_dir."""
+    """The vLLM server, started with VLLM_SERVER_DEV_MODE=1."""
+
+    transfer: Literal["files", "nccl"] = "files"
+    """How the server gets the weights: from files under output_dir, which it must see, or by NCCL from the GPU of
+    the first process to its own."""
 
     @model_validator(mode="after")
-    def _url_fits(self) -> RolloutsConfig:
+    def _server_fits(self) -> RolloutsConfig:
         if (self.kind == "vllm") != (self.url is not None):
             raise ValueError("url belongs to kind: vllm, and kind: vllm needs one")
+        if self.kind != "vllm" and self.transfer != "files":
+            raise ValueError(f"transfer: {self.transfer} belongs to kind: vllm")
         return self
 
 

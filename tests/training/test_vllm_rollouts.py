@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,6 +169,13 @@ def test_ppo_with_a_server(served, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert result.metrics["kl"] > 0.01, "the policy moved"
     assert all(row["sampler_gap"] < 1e-4 for row in rows), "and the server with it"
+
+
+def test_a_server_that_was_not_started_for_transfers_is_one_line(served, tiny_tokenizer, tmp_path):
+    with pytest.raises(
+        TrainingError, match="weight transfer is None; start it with --weight-transfer-config"
+    ):
+        VLLMEngine(served[0].url, tiny_tokenizer, weights_dir=tmp_path, group=SimpleNamespace(id=bytes(128)))
 
 
 def test_no_server_is_one_line(tiny_tokenizer, tmp_path):

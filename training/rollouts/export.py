@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.core_model_loading import revert_weight_conversion
+
 from training.errors import TrainingError
 from training.models import load_causal_lm, load_tokenizer, save_model
 
@@ -30,6 +33,13 @@ def save_untied(model: Any, tokenizer: Any, directory: Path) -> None:
         save_model(model, tokenizer, directory, state=state)
     finally:
         config.tie_word_embeddings = tied
+
+
+def served_weights(model: Any) -> dict[str, torch.Tensor]:
+    """What `save_untied` writes, without a copy: a model's weights (without adapters) by their names in its files."""
+    ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in ignored}
+    return revert_weight_conversion(model, state)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Sampling from a vLLM server whose weights are replaced between steps.
 
-The server reads the new weights from a directory that both sides see. It must have been started from a copy
-made by `training.rollouts.export`, with VLLM_SERVER_DEV_MODE=1, on an address that only trusted processes
-reach: that mode lets a client call into the server's workers. Log-probabilities are the server's, before
+The server reads the new weights from a directory that both sides see, or gets them by NCCL. It must have been
+started from a copy made by `training.rollouts.export`, with VLLM_SERVER_DEV_MODE=1, on an address that only trusted
+processes reach: that mode lets a client call into the server's workers. Log-probabilities are the server's, before
 temperature and nucleus.
 """
 
@@ -17,19 +17,29 @@ import httpx
 from training.chat import decode_response, stop_token_ids
 from training.errors import TrainingError
 from training.policy import without_adapter
-from training.rollouts.export import save_untied
+from training.rollouts.export import save_untied, served_weights
+from training.rollouts.nccl import NCCLGroup, NCCLTransfer
 from training.rollouts.protocol import Completion, Sampling
 
 PROMPTS_PER_REQUEST = 256
 
 
 class VLLMEngine:
-    """Rollouts over HTTP. `weights_dir` is where `update_weights` leaves the policy for the server to read.
+    """Rollouts over HTTP. `weights_dir` is where `update_weights` leaves the policy for the server to read; with
+    a `group` it goes by NCCL.
 
     Raises TrainingError when the server cannot be reached, answers with an error or serves no model.
     """
 
-    def __init__(self, base_url: str, tokenizer: Any, *, weights_dir: Path, timeout: float = 600.0) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        tokenizer: Any,
+        *,
+        weights_dir: Path,
+        group: NCCLGroup | None = None,
+        timeout: float = 600.0,
+    ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.tokenizer = tokenizer
         self.weights_dir = Path(weights_dir)
@@ -39,6 +49,7 @@ class VLLMEngine:
             raise TrainingError(f"{self.base_url}: the server has no model")
         self.model: str = served[0]["id"]
         self.context: int = served[0]["max_model_len"]
+        self._transfer = NCCLTransfer(self._call, group) if group is not None else None
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
@@ -72,16 +83,22 @@ class VLLMEngine:
         return [result for result in results if result is not None]
 
     def update_weights(self, model: Any) -> None:
-        """Save `model` (its adapters merged) and have the server load it; cached prefixes are dropped."""
-        save_untied(without_adapter(model), self.tokenizer, self.weights_dir)
-        self._call(
-            "POST",
-            "/collective_rpc",
-            {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights_dir.resolve())}},
-        )
+        """Have the server load `model` (its adapters merged); cached prefixes are dropped."""
+        policy = without_adapter(model)
+        if self._transfer is not None:
+            self._transfer.send(served_weights(policy))
+        else:
+            save_untied(policy, self.tokenizer, self.weights_dir)
+            self._call(
+                "POST",
+                "/collective_rpc",
+                {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights_dir.resolve())}},
+            )
         self._call("POST", "/reset_prefix_cache")
 
     def close(self) -> None:
+        if self._transfer is not None:
+            self._transfer.close()
         self._client.close()
 
     def _complete(
@@ -129,7 +146,7 @@ class VLLMEngine:
             ) from error
         if response.status_code >= 400:
             hint = ""
-            if response.status_code == 404 and path in ("/collective_rpc", "/reset_prefix_cache"):
+            if response.status_code == 404 and not path.startswith("/v1/"):
                 hint = "; start it with VLLM_SERVER_DEV_MODE=1"
             raise TrainingError(
                 f"{self.base_url}{path}: HTTP {response.status_code}: {response.text[:200]!r}{hint}"
