@@ -12,7 +12,7 @@ BAI = "Bai et al. 2022"
 
 def claims(results: Results) -> Iterator[Claim]:
     """Of one judge that was taught to answer both ways."""
-    accuracy, brier = (results.gain("reasoned", "unreasoned", key) for key in ("accuracy", "brier"))
+    accuracy, brier = (results.gain("reasoned", "unreasoned", key) for key in ("accuracy_all", "brier"))
     if accuracy is not None and brier is not None:
         yield Claim(
             claim="chain of thought makes labels better (one judge, asked with and without)",
@@ -68,7 +68,7 @@ def tables(results: Results) -> list[tuple[str, str]]:
             continue
         cells = [shown]
         for job, path, scale in (
-            (labels, ("accuracy",), 100),
+            (labels, ("accuracy_all",), 100),
             (labels, ("overconfidence",), 100),
             (model, ("accuracy",), 100),
             (f"ppo.{model}", ("gold", "harmless"), 100),
