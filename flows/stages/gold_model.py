@@ -54,7 +54,7 @@ def run(work: Work) -> Result:
     names = Counter(word.who for word in used)
     n = int(trained["held_out_pairs"])
     right = round(trained["eval_accuracy"] * n)
-    metrics = {
+    metrics: dict[str, Any] = {
         "pairs": len(used),
         "trained_on": len(decided) - len(used),
         "ties": len(words) - len(decided),
