@@ -88,7 +88,7 @@ def train_reward_model(
     return {**found, "training": training}
 
 
-def fit(study: Study, seed: int, data: Path, output: Path, **changes: Any) -> dict[str, float]:
+def fit(study: Study, seed: int, data: Path, output: Path, /, **changes: Any) -> dict[str, float]:
     """Train a reward model from SL-CAI with the demo's settings but for `changes`; gives its last metrics."""
     from training.reward_model import RewardModelConfig, train
 
