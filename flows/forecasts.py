@@ -11,6 +11,7 @@ from constitution import Constitution
 from flows.config.trainers import PreferenceSection
 from flows.forecast_inputs import WORLD_PROMPT, ForecastInputs
 from flows.judge_forecast import CHARACTERS_PER_TOKEN, SAMPLE, JudgeForecast, JudgeForecaster, Speed
+from flows.people import decided_pairs
 from training.data import read_examples
 
 if TYPE_CHECKING:
@@ -149,6 +150,15 @@ class Forecaster:
         one = self._training(section, items, tokens, source=source, logits=False)
         several = ("steps", "trained_tokens", "disk_bytes")
         return {**one, **{name: models * one[name] for name in several}}
+
+    def gold_model(self) -> _Estimate:
+        """A reward model from what people decided; the pairs that the run trains on are not known yet."""
+        from flows.stages.gold_model import held_out
+
+        items = max(1, round((decided_pairs(self._config) or 0) * (1 - held_out(self._config))))
+        tokens = self._inputs.prompt_tokens + 2 * self._config.pairs.sampling.max_new_tokens
+        source = f"at most {items:,} pairs, answers as long as they may be"
+        return self._training(self._config.reward_model, items, tokens, source=source, logits=False)
 
     def rl(self) -> _Estimate:
         """Sampling and learning step by step, or a pass over the labels."""

@@ -20,8 +20,8 @@ from flows.files import write_json
 from flows.request import RoundsRules
 from flows.runs import KEY_LENGTH
 from flows.session import Outcome, Session
-from flows.stages import active, gain, labels, pairs, reward_model, rl
-from flows.stages.base import Artifact, Inputs, Stage
+from flows.stages import active, gain, gold_model, labels, pairs, reward_model, rl
+from flows.stages.base import WITHOUT, Artifact, Inputs, Stage
 
 Execute = Callable[[Session, Stage], Outcome]
 
@@ -111,7 +111,7 @@ def _round(session: Session, rules: RoundsRules, done: list[Round], execute: Exe
         # Other seeds: a repeated order of the prompts would show each round the same ones first.
         config = config.model_copy(update={"seed": config.seed + number - 1})
         now = replace(session, config=config, outputs=dict(done[-1].outputs), outcomes={})
-        stages = _later_round(done, rules)
+        stages = tuple(stage for stage in _later_round(done, rules) if stage.active(config))
     else:
         now = replace(session, config=config, outputs={}, outcomes={})
         stages = tuple(active(config)[: [s.name for s in active(config)].index("rl") + 1])
@@ -172,6 +172,13 @@ def _later_round(done: list[Round], rules: RoundsRules) -> tuple[Stage, ...]:
     def with_earlier(inputs: Inputs) -> dict[str, Artifact]:
         return {**reward_model.STAGE.inputs(inputs), **earlier}
 
+    def without_earlier(inputs: Inputs) -> dict[str, Artifact]:
+        seen = {
+            f"{WITHOUT}pairs_{number}": r.outputs[("pairs", "pairs")]
+            for number, r in enumerate(done, start=1)
+        }
+        return {**gold_model.STAGE.inputs(inputs), **seen}
+
     def on_a_leash(inputs: Inputs) -> dict[str, Artifact]:
         found = {**rl.STAGE.inputs(inputs), "model": inputs.model("rl_cai")}
         if isinstance(inputs.config.rl, PreferenceSection):
@@ -182,6 +189,7 @@ def _later_round(done: list[Round], rules: RoundsRules) -> tuple[Stage, ...]:
         replace(pairs.STAGE, inputs=from_policy),
         labels.STAGE,
         replace(reward_model.STAGE, inputs=with_earlier),
+        replace(gold_model.STAGE, inputs=without_earlier),
         replace(rl.STAGE, inputs=on_a_leash),
     )
 

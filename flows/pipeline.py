@@ -124,6 +124,7 @@ sl_cai = _FLOWS["sl_cai"]
 pairs = _FLOWS["pairs"]
 labels = _FLOWS["labels"]
 reward_model = _FLOWS["reward_model"]
+gold_model = _FLOWS["gold_model"]
 rl = _FLOWS["rl"]
 evaluate = _FLOWS["evaluate"]
 

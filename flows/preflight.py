@@ -14,6 +14,7 @@ from flows.config.sections import JudgeSection
 from flows.errors import FlowError
 from flows.gates import exam_gate
 from flows.models import cached_commit, is_hub_id
+from flows.people import check_people
 from flows.prompts import read_prompts
 from flows.stages import active, judge_exam
 from flows.store import RunStore
@@ -181,6 +182,8 @@ def check_brake(config: RunConfig) -> None:
                 check_trained_model(brake.model, head="reward")
             except TrainingError as error:
                 raise FlowError(f"rl.brake.{error}") from error
+    if brake.people:
+        check_people(config)
     if config.prompts is not None:
         sources = filter(None, (config.prompts.sl, config.prompts.sl_benign))
         held_out = sum(len(read_prompts(source.path, limit=source.limit)) for source in sources)

@@ -16,6 +16,7 @@ StageName = Literal[
     "pairs",
     "labels",
     "reward_model",
+    "gold_model",
     "rl",
     "evaluate",
 ]

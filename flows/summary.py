@@ -43,6 +43,7 @@ def build_summary(session: Session, *, seconds: float) -> dict[str, Any]:
             **_metrics(session, "rl"),
             "curve": evaluation.get("rl_curve", []),
             "brake": _rows(session, "rl", "brake"),
+            "gold_model": _metrics(session, "gold_model"),
         },
         "stages": {
             name: {

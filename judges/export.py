@@ -94,7 +94,7 @@ def _write(rows: Iterator[dict[str, Any]], out: Path) -> None:
             writers = [
                 stack.enter_context(_writer_for(target.suffix)(part)) for target, part in parts.items()
             ]
-            lines = map(_json_line, rows)
+            lines = map(json_line, rows)
             while group := list(islice(lines, ROWS_PER_GROUP)):
                 for writer in writers:
                     writer.write(group)
@@ -172,7 +172,8 @@ class _Parquet:
         self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
 
 
-def _json_line(row: dict[str, Any]) -> str:
+def json_line(row: dict[str, Any]) -> str:
+    """A row as a line of UTF-8 JSON."""
     # Lone surrogates are not Unicode text: no UTF-8 file can hold them, a question mark stands in.
     text = json.dumps(row, ensure_ascii=False)
     return text.encode("utf-8", "replace").decode() + "\n"

@@ -83,6 +83,11 @@ class Pair:
         """sha256 of conversation and both responses; neither id nor meta counts."""
         return digest({"prompt": [dict(m) for m in self.prompt], "a": self.a, "b": self.b})
 
+    @cached_property
+    def content(self) -> str:
+        """The same for a pair and its swap, another for every other pair."""
+        return min(self.digest, self.swap().digest)
+
     @property
     def responses(self) -> tuple[str, ...]:
         """Both responses."""

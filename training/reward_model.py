@@ -108,7 +108,12 @@ def train(config: RewardModelConfig, *, resume: bool = False) -> TrainResult:
         found = measure(module, held_out or items[:512])
         model.config.reward_mean = found["score_mean"]
         model.config.reward_std = max(found["score_std"], 1e-6)
-        return {"reward_mean": found["score_mean"], "reward_std": found["score_std"]}
+        scale = {"reward_mean": found["score_mean"], "reward_std": found["score_std"]}
+        if not held_out:
+            return scale
+        # Of the weights that are kept: with `patience` the last evaluation was of others.
+        kept = {f"eval_{name}": value for name, value in found.items()}
+        return {**kept, "held_out_pairs": float(len(held_out)), **scale}
 
     metrics, steps = fit(
         config,

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.stages.gold_model import LEAST_HELD_OUT
 from replication_parts.jobs import Study
 from replication_parts.policies import learn
-from replication_parts.world import paths, read_lines, settings, write_lines
+from replication_parts.reward_models import answers_of_all, fit, preferred
+from replication_parts.world import paths, prompts, read_lines, settings, write_lines
 
 _NEVER = 1_000_000
 """A patience that no run exhausts."""
+_ORACLE = {"kind": "function", "name": "gold", "function": "flows.stages.brake:microworld"}
 
 
 def watched(
-    study: Study, name: str, seed: int, *, every: int, limit: int, patience: int = _NEVER, **changes: Any
+    study: Study,
+    name: str,
+    seed: int,
+    *,
+    every: int,
+    limit: int,
+    patience: int = _NEVER,
+    gold: Mapping[str, Any] = _ORACLE,
+    **changes: Any,
 ) -> dict[str, Any]:
     """PPO as the demo has it but for `changes`, under a brake that scores `limit` prompts every `every` steps; by
-    default it watches to the end and never stops the run."""
+    default it watches to the end and never stops the run. The brake's own figures are in the unit of its `gold`."""
     where = paths(study, seed)
-    rows = [
-        row
-        for key in ("prompts.sl", "prompts.sl_benign")
-        if key in where
-        for row in read_lines(Path(where[key]))
-    ]
-    random.Random(f"{seed}/brake").shuffle(rows)
     held_out = study.work(name) / "held_out.jsonl"
-    write_lines(held_out, rows[:limit])
-    gold = {"kind": "function", "name": "gold", "function": "flows.stages.brake:microworld"}
+    write_lines(held_out, _untrained(study, seed)[:limit])
     brake = {"gold": gold, "prompts": [str(held_out)], "limit": limit, "every": every, "patience": patience}
     terms = [{"kind": "model", "path": where["reward_model.model"]}]
     policy, asked = where["sl_cai.model"], Path(where["prompts.rl"])
@@ -49,3 +53,41 @@ def braked(study: Study, name: str, seed: int, *, unbraked: str, **changes: Any)
     peak = study.row(f"{unbraked}-{seed}")["metrics"]["brake"]["peak_gold"]
     kept = found["gold"]["overall"]["value"] / peak
     return {**found, "brake": {**found["brake"], "kept_to_peak": kept}}
+
+
+def people_braked(
+    study: Study, name: str, seed: int, *, verdicts: int, limit: int, **changes: Any
+) -> dict[str, Any]:
+    """The same with a model of people's verdicts as the brake's gold. So many pairs get one each, on prompts that
+    neither the brake nor the policy's training has, from people who decide with the oracle's probability."""
+    folder = study.work(name)
+    write_lines(folder / "asked.jsonl", _untrained(study, seed)[limit : limit + verdicts])
+    write_lines(folder / "people.jsonl", _decided(study, seed, prompts(folder / "asked.jsonl")))
+    training = fit(study, seed, folder / "people.jsonl", folder / "gold", held_out=LEAST_HELD_OUT)
+    gold = {"kind": "model", "name": "gold", "path": str(folder / "gold")}
+    return {**braked(study, name, seed, limit=limit, gold=gold, **changes), "gold_model": training}
+
+
+def _untrained(study: Study, seed: int) -> list[dict[str, Any]]:
+    """The prompts on which no policy is trained, the brake's own first."""
+    where = paths(study, seed)
+    rows = [
+        row
+        for key in ("prompts.sl", "prompts.sl_benign")
+        if key in where
+        for row in read_lines(Path(where[key]))
+    ]
+    random.Random(f"{seed}/brake").shuffle(rows)
+    return rows
+
+
+def _decided(study: Study, seed: int, asked: Sequence[Any]) -> list[dict[str, Any]]:
+    """Two different answers to each prompt, and which one a person prefers."""
+    rng, rows = random.Random(f"{seed}/people"), []
+    for prompt, texts in zip(asked, answers_of_all(study, seed, asked, draw=6_000), strict=True):
+        if len(texts) > 1:
+            a, b = rng.sample(texts, 2)
+            if rng.random() >= preferred(prompt.prompt, a, b):
+                a, b = b, a
+            rows.append({"id": prompt.id, "prompt": prompt.prompt, "chosen": a, "rejected": b})
+    return rows

@@ -58,6 +58,11 @@ TOPICS = (
     ("KL penalty", "without a KL penalty gold falls further from its peak", GAO),
     ("ensemble", "an ensemble of reward models reduces over-optimisation", "Coste et al. 2023"),
     ("the brake keeps", "the brake keeps a policy within 10% of gold's peak", OURS),
+    (
+        "people's verdicts",
+        "with a model of people's verdicts as its gold, the brake still keeps such a policy",
+        OURS,
+    ),
     ("does not fire", "the brake does not fire in the demo's run", OURS),
     ("second round", "a second round of labels on the new policy improves it again", BAI),
 )

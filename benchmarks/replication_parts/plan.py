@@ -20,6 +20,7 @@ FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "prefer": policies.prefer,
     "watched": brakes.watched,
     "braked": brakes.braked,
+    "people_braked": brakes.people_braked,
     "revisions": supervision.revisions,
     "orders": supervision.orders,
     "red_team": supervision.red_team,
@@ -67,6 +68,7 @@ LOOSE: dict[str, Any] = {
 WATCH: dict[str, Any] = {"every": 4, "limit": 128}
 UNLEASHED: dict[str, Any] = {**WATCH, "steps": 60, "kl": {"kind": "fixed", "beta": 0.0}}
 PATIENCE = 2
+VERDICTS = 600
 FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 
@@ -102,6 +104,8 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     add = _Adder(seeds)
     add("brake.loose", "watched", **UNLEASHED)
     add("braked", "braked", ("brake.loose",), unbraked="brake.loose", patience=PATIENCE, **UNLEASHED)
+    settings = {"unbraked": "brake.loose", "patience": PATIENCE, "verdicts": VERDICTS, **UNLEASHED}
+    add("people_braked", "people_braked", ("brake.loose",), **settings)
     add("brake.default", "watched", patience=PATIENCE, **WATCH)
     add("orders", "orders")
     add("red_team", "red_team")

@@ -9,6 +9,7 @@ from flows.evaluation.length_control import length_controlled
 from replication_parts.intervals import Estimate, Verdict, both, difference, estimate, verdict
 from replication_parts.jobs import Study
 from replication_parts.methods import falls, members
+from replication_parts.plan import VERDICTS
 from replication_parts.results import Claim, Results
 from replication_parts.wins import compared
 
@@ -130,17 +131,26 @@ def beta(results: Results) -> Iterator[Claim]:
 
 
 def brake(results: Results) -> Iterator[Claim]:
-    kept, fired = (results.estimate("braked", "brake", key) for key in ("kept_to_peak", "fired"))
-    saved = results.gain("braked", "brake.loose", "gold", "overall")
-    if kept is not None and fired is not None and saved is not None:
-        yield Claim(
-            claim="the brake keeps a policy within 10% of gold's peak where a run over-optimises (PPO, beta 0)",
-            source=OURS,
-            result=f"on prompts that it never saw its policy has {kept.text(100)}% of the peak, {saved.text(100)} "
-            f"points more than without the brake; it fired in {sum(fired.values):.0f} of {len(fired.values)} runs",
-            verdict=verdict(kept, above=0.9),
-            estimates={"kept_to_peak": kept, "saved": saved},
-        )
+    keeps = "keeps a policy within 10% of gold's peak"
+    for job, claim in (
+        ("braked", f"the brake {keeps} where a run over-optimises (PPO, beta 0)"),
+        (
+            "people_braked",
+            f"with a model of people's verdicts as its gold, the brake still {keeps} ({VERDICTS} verdicts, drawn with "
+            "the oracle's probability)",
+        ),
+    ):
+        kept, fired = (results.estimate(job, "brake", key) for key in ("kept_to_peak", "fired"))
+        saved = results.gain(job, "brake.loose", "gold", "overall")
+        if kept is not None and fired is not None and saved is not None:
+            yield Claim(
+                claim=claim,
+                source=OURS,
+                result=f"on prompts that it never saw its policy has {kept.text(100)}% of the peak, {saved.text(100)} "
+                f"points more than without the brake; it fired in {sum(fired.values):.0f} of {len(fired.values)} runs",
+                verdict=verdict(kept, above=0.9),
+                estimates={"kept_to_peak": kept, "saved": saved},
+            )
     false = results.estimate("brake.default", "brake", "fired")
     if false is not None:
         yield Claim(

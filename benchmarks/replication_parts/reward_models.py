@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,39 @@ def held_out_pairs(study: Study, name: str, seed: int) -> dict[str, Any]:
     """Pairs of answers to held-out prompts, with the probability that gold gives the first under the whole
     constitution. The answers are SL-CAI's (two), the helpful-only and the base model's: what a reward model sees
     in training and on the way of a policy."""
-    from constitution import load
-    from flows.exam import gold_preference
-
-    where = paths(study, seed)
-    asked = prompts(where["prompts.eval"])
-    sources = [where["sl_cai.model"], where["sl_cai.model"], where["helpful_sft.model"], where["base"]]
-    drawn = [answers(model, asked, seed=3_000 + 10 * seed + n) for n, model in enumerate(sources)]
-    principles = [(p.question, p.weight) for p in load(settings().constitution).comparison]
-    rows = []
-    for index, prompt in enumerate(asked):
-        for a, b in combinations(dict.fromkeys(texts[index] for texts in drawn), 2):
-            gold = [score_answer(prompt.prompt, text) for text in (a, b)]
-            p = gold_preference(principles, *gold)
-            rows.append({"prompt": prompt.prompt, "a": a, "b": b, "p": p})
+    asked = prompts(paths(study, seed)["prompts.eval"])
+    found = answers_of_all(study, seed, asked, draw=3_000)
+    rows = [
+        {"prompt": prompt.prompt, "a": a, "b": b, "p": preferred(prompt.prompt, a, b)}
+        for prompt, texts in zip(asked, found, strict=True)
+        for a, b in combinations(texts, 2)
+    ]
     write_lines(study.work(name) / "pairs.jsonl", rows)
     return {"pairs": len(rows), "clear": sum(abs(row["p"] - 0.5) > CLEAR for row in rows)}
+
+
+def answers_of_all(study: Study, seed: int, asked: Sequence[Any], *, draw: int) -> list[list[str]]:
+    """To every prompt the different answers among SL-CAI's (two), the helpful-only and the base model's."""
+    where = paths(study, seed)
+    sources = [where["sl_cai.model"], where["sl_cai.model"], where["helpful_sft.model"], where["base"]]
+    drawn = [answers(model, asked, seed=draw + 10 * seed + n) for n, model in enumerate(sources)]
+    return [list(dict.fromkeys(texts)) for texts in zip(*drawn, strict=True)]
+
+
+def preferred(prompt: Sequence[Mapping[str, str]], a: str, b: str) -> float:
+    """The probability that gold gives the first answer under the whole constitution."""
+    from flows.exam import gold_preference
+
+    found = gold_preference(_principles(), *(score_answer(prompt, text) for text in (a, b)))
+    assert found is not None
+    return found
+
+
+@cache
+def _principles() -> list[tuple[str, float]]:
+    from constitution import load
+
+    return [(p.question, p.weight) for p in load(settings().constitution).comparison]
 
 
 def train_reward_model(
@@ -57,29 +75,29 @@ def train_reward_model(
     `clamp` holds their probabilities between two bounds; `data` names the job whose labels are used instead of the
     pipeline's.
     """
-    from training.reward_model import RewardModelConfig, train
-
     where = paths(study, seed)
     labels = where["labels.preferences"] if data is None else str(study.work(data) / "preferences.jsonl")
     if share < 1:
         labels = str(_part(Path(labels), study.work(name) / "part.jsonl", share))
     if clamp is not None:
         labels = str(_clamped(Path(labels), study.work(name) / "clamped.jsonl", *clamp))
+    output = study.work(name) / "model"
+    changes = {"targets": targets, "statuses": list(statuses), "seed": 1_000 * member + seed}
+    training = fit(study, seed, Path(labels), output, **changes)
+    found = judge_pairs(output, study.work(f"pairs-{seed}") / "pairs.jsonl")
+    return {**found, "training": training}
+
+
+def fit(study: Study, seed: int, data: Path, output: Path, /, **changes: Any) -> dict[str, float]:
+    """Train a reward model from SL-CAI with the demo's settings but for `changes`; gives its last metrics."""
+    from training.reward_model import RewardModelConfig, train
+
     demo = settings().reward_model.model_dump(mode="json")
     knobs = {key: value for key, value in demo.items() if key in RewardModelConfig.model_fields}
-    knobs |= {"targets": targets, "statuses": list(statuses), "max_not_ok": 1.0, "checkpoint_every": 0}
-    result = train(
-        RewardModelConfig(
-            **knobs,
-            model=where["sl_cai.model"],
-            data=(Path(labels),),
-            output_dir=study.work(name) / "model",
-            seed=1_000 * member + seed,
-        ),
-        resume=True,
-    )
-    found = judge_pairs(study.work(name) / "model", study.work(f"pairs-{seed}") / "pairs.jsonl")
-    return {**found, "training": result.metrics}
+    knobs |= {"max_not_ok": 1.0, "checkpoint_every": 0, "seed": seed, **changes}
+    model = paths(study, seed)["sl_cai.model"]
+    config = RewardModelConfig(**knobs, model=model, data=(data,), output_dir=output)
+    return train(config, resume=True).metrics
 
 
 def judge_reward_model(study: Study, name: str, seed: int) -> dict[str, Any]:

@@ -132,15 +132,37 @@ def explain(label: str, place: str | None) -> None:
     type=click.Choice(("ok", "tie", "inconsistent")),
     help="Labels to export; repeatable.",
 )
-def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, ...]) -> None:
-    """Write preferences to OUT.jsonl and OUT.parquet, or to the one that OUT's suffix names."""
+@click.option("--people", is_flag=True, help="Instead, all pairs that people decided, labelled or not.")
+def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, ...], people: bool) -> None:
+    """Write preferences to OUT.jsonl and OUT.parquet, or to the one that OUT's suffix names.
+
+    With --people, OUT is one file (JSONL) for `charter labels import` into another ledger.
+    """
     from judges import export_preferences
     from judges.ledger.reading import find_label_set
 
+    if people:
+        if ref is not None or statuses != ("ok",):
+            raise click.UsageError(
+                "--people: takes every pair that people decided; leave out --set and --status"
+            )
+        _export_people(out, place)
+        return
     with open_ledger(place) as ledger:
         counts = export_preferences(ledger, find_label_set(ledger, ref), out, statuses=statuses)
     for status, count in counts.items():
         click.echo(f"{count:>9,} {status}{'' if status in statuses else ' (left out)'}")
+
+
+def _export_people(out: Path, place: str | None) -> None:
+    from flows.files import write_atomically
+    from judges.audit import last_words
+    from judges.export import json_line
+
+    with open_ledger(place) as ledger:
+        decided = [word for word in last_words(ledger) if word.decided is not None]
+    write_atomically(out, "".join(json_line(word.to_row()) for word in decided))
+    click.echo(f"{len(decided):,} pairs that people decided in {out}")
 
 
 @labels.command(name="import")

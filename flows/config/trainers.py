@@ -152,14 +152,19 @@ class BrakeSection(knobs(BrakeConfig, filled=_GOLD)):  # type: ignore[misc]
     judge: JudgeSection | None = None
     """A held-out, stronger judge, which marks answers from 1 to 10 under the constitution."""
 
+    people: bool = False
+    """A reward model of people's verdicts in the run's ledger, on pairs that the run does not train on."""
+
     templates: str = "default"
     """The judge's template set: default, or a folder with pointwise.j2."""
 
     @model_validator(mode="after")
     def _one_gold(self) -> BrakeSection:
-        given = [name for name in ("microworld", "model", "judge") if getattr(self, name)]
+        given = [name for name in ("microworld", "model", "judge", "people") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"give one of microworld, model and judge (have {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give one of microworld, model, judge and people (have {', '.join(given) or 'none'})"
+            )
         return self
 
 

@@ -13,6 +13,7 @@ from flows.errors import FlowError
 from flows.lineage.labels import label_record, label_steps
 from flows.lineage.trace import Step, Trace, trace
 from flows.runs import RunDirectory
+from flows.stages.base import WITHOUT
 from judges import Ledger
 
 __all__ = ["Step", "Trace", "lineage", "lineage_of_run", "trace"]
@@ -118,7 +119,11 @@ def _record(step: Step) -> dict[str, Any]:
         "key": made.key,
         "created_at": made.created_at,
         "constitution": dict(made.constitution) if made.constitution else None,
-        "inputs": {r.name: {"path": r.path, "digest": r.digest, "step": r.step} for r in step.reads},
+        "inputs": {
+            r.name: {"path": r.path, "digest": r.digest, "step": r.step}
+            for r in step.reads
+            if not r.name.startswith(WITHOUT)
+        },
         "outputs": {name: record.digest for name, record in made.outputs.items()},
         "metrics": {k: v for k, v in made.metrics.items() if isinstance(v, int | float | str)},
     }

@@ -6,30 +6,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.over_optimisation import Fit, fit
+from flows.people import worth
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def brake_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Whether gold fell while the proxy climbed, and which policy was kept; nothing without a brake.
+    """Whether gold fell while the proxy climbed, which policy was kept, and who gold is; nothing without a brake.
 
-    `found` is the summary's `rl`: the trainer's metrics, and in `brake` the rows of brake.jsonl.
+    `found` is the summary's `rl`: the trainer's metrics, in `brake` the rows of brake.jsonl, in `gold_model` what the
+    model of people's verdicts is worth, where it is gold.
     """
     rows: Rows = found.get("brake", ())
     if not rows:
         return []
     first, last = rows[0], rows[-1]
+    people = found.get("gold_model")
+    gold = [f"Gold is a model of people's verdicts: {worth(people)}."] if people else []
     if found["kept_step"] == found["last_step"]:
         return [
             f"The brake watched {len(rows)} evaluations and did not fire: held-out gold from {first['gold']:.3f} to "
-            f"{last['gold']:.3f}, the proxy from {first['proxy']:.2f} to {last['proxy']:.2f}."
+            f"{last['gold']:.3f}, the proxy from {first['proxy']:.2f} to {last['proxy']:.2f}.",
+            *gold,
         ]
     best = kept(found)
     ended = "the brake stopped the run" if found["braked"] else "the run ended"
     return [
         f"Over-optimisation: held-out gold fell from {best['gold']:.3f} to {last['gold']:.3f} while the proxy climbed "
         f"from {best['proxy']:.2f} to {last['proxy']:.2f}; {ended} after step {last['step']} and the policy of step "
-        f"{best['step']} was kept."
+        f"{best['step']} was kept.",
+        *gold,
     ]
 
 

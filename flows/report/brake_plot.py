@@ -33,7 +33,8 @@ def _draw(found: Mapping[str, Any], ink: str) -> Figure:
     axes.set_title("What the brake saw on held-out prompts", fontsize=11, loc="left")
     other = second_scale(axes, ink)
     other.plot(distance, [row["gold"] for row in rows], color=GOLD, marker=".", label="gold")
-    other.set_ylabel("gold (mean of the held-out judge)", color=GOLD)
+    judge = "model of people's verdicts" if found.get("gold_model") else "held-out judge"
+    other.set_ylabel(f"gold (mean of the {judge})", color=GOLD)
     if (shape := gold_fit(rows)) is not None:
         along = [max(distance) * n / _STEPS for n in range(_STEPS + 1)]
         fitted = [rows[0]["gold"] + shape(d) for d in along]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-_MODELS = ("helpful_sft", "sl_cai", "reward_model", "rl")
+_MODELS = ("helpful_sft", "sl_cai", "reward_model", "gold_model", "rl")
 _TITLES = {
     "world": "The microworld",
     "prompts": "Prompts",
@@ -17,6 +17,7 @@ _TITLES = {
     "pairs": "Pairs of answers",
     "labels": "Labels",
     "reward_model": "Reward model",
+    "gold_model": "Gold model of the brake",
     "rl": "Policy (RL-CAI)",
 }
 
@@ -78,7 +79,7 @@ def _sources(
         if read["step"] is not None:
             yield places[(read["step"],)]
         elif name == "verdicts":
-            yield place(("people", step["id"]), _people(record))
+            yield place(("people", step["id"]), _people(step, record))
         else:
             yield place(source, outside[source])
     if "judge" not in step["inputs"]:
@@ -120,7 +121,9 @@ def _exam(judge: Mapping[str, Any]) -> str:
     return "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
 
 
-def _people(record: Mapping[str, Any] | None) -> Box:
+def _people(step: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
+    if step["stage"] == "gold_model":
+        return Box(kind="people", title="People", detail=f"{step['metrics']['pairs']:,} other pairs decided")
     counts = record["people"] if record else {}
     detail = f"{counts.get('confirmed', 0):,} labels confirmed, {counts.get('overridden', 0):,} overridden"
     return Box(kind="people", title="People", detail=detail)

@@ -17,7 +17,8 @@ def fact_rows(found: Lineage) -> list[list[str]]:
 
 
 def facts(found: Lineage, *, digits: int = SHORT) -> Iterator[Fact]:
-    """(what, in words): policy, reward models, labels, people, judge, exam, revisions, prompts, base, constitution.
+    """(what, in words): policy, reward models, the brake's gold, labels, people, judge, exam, revisions, prompts, base,
+    constitution.
 
     Digests are cut to so many digits.
     """
@@ -31,6 +32,10 @@ def facts(found: Lineage, *, digits: int = SHORT) -> Iterator[Fact]:
         yield "reward", "the judge's own marks took part"
     for model in found["reward_models"]:
         yield "reward model", _reward_model(model, cut)
+    for step in found["steps"]:
+        if step["stage"] == "gold_model":
+            decided = step["metrics"]["pairs"]
+            yield "gold of the brake", f"{step['id']}, a model of {decided:,} pairs that people decided"
     for record in found["labels"]:
         yield from _labels(record, cut)
     for revision in found["revisions"]:

@@ -8,6 +8,7 @@ from flows.stages import (
     critique_revision,
     evaluate,
     gain,
+    gold_model,
     helpful_sft,
     judge_exam,
     labels,
@@ -33,6 +34,7 @@ STAGES: tuple[Stage, ...] = (
     pairs.STAGE,
     labels.STAGE,
     reward_model.STAGE,
+    gold_model.STAGE,
     rl.STAGE,
     evaluate.STAGE,
 )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Half = Literal["critique", "comparison"]
 
 
+WITHOUT = "without_"
+"""How the names of inputs begin whose content a stage leaves out of its result."""
+
 Done = Callable[[int, Any], None]
 """`done(number, result)`: shard `number`, from 0, has come back."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
     from flows.config.trainers import BrakeSection
 
-_WHO = ("microworld", "model", "judge", "templates")
+_GOLDS = ("microworld", "model", "judge", "people")
 
 
 def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
         return {}
     judge = section.judge
     settings = {
-        "knobs": section.model_dump(mode="json", exclude=set(_WHO)),
-        "gold": "microworld" if section.microworld else "model" if section.model else "judge",
+        "knobs": section.model_dump(mode="json", exclude={*_GOLDS, "templates"}),
+        "gold": next(name for name in _GOLDS if getattr(section, name)),
     }
     if judge is not None:
         settings["judge"] = {"model": judge.model, "revision": judge.revision, "dtype": judge.dtype}
@@ -56,6 +56,8 @@ def brake_inputs(inputs: Inputs) -> dict[str, Artifact]:
         found["held_out_benign"] = inputs.output("prompts", "sl_benign")
     if section.model is not None:
         found["gold"] = inputs.external(section.model)
+    if section.people:
+        found["gold"] = inputs.output("gold_model", "model")
     if section.judge is not None:
         found["constitution"] = inputs.output("labels", "constitution")
     return found
@@ -76,7 +78,7 @@ def brake_fields(work: Work) -> dict[str, Any]:
 def _gold(work: Work, who: str) -> dict[str, Any]:
     if who == "microworld":
         return {"kind": "function", "name": "gold", "function": f"{__name__}:microworld"}
-    if who == "model":
+    if who in ("model", "people"):
         return {"kind": "model", "name": "gold", "path": work.inputs["gold"]}
     return judge_term(work, "brake_judge.json", **work.tuning["brake_judge"])
 

@@ -19,7 +19,8 @@ from training.data import read_rows
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
-_OWN = ("start_from", "ensemble", "dimensions", "human", "rewrites")
+OWN = ("start_from", "ensemble", "dimensions", "human", "rewrites")
+"""What of the section is not the trainer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     section = config.reward_model
     return settings_of(
         section,
-        without=_OWN,
+        without=OWN,
         statuses=list(config.labels.statuses),
         ensemble=section.ensemble,
         dimensions=sorted(section.dimensions),
@@ -143,6 +144,6 @@ STAGE = Stage(
     version=2,
     inputs=_inputs,
     settings=_settings,
-    tuning=lambda config: tuning_of(config, config.reward_model, without=_OWN),
+    tuning=lambda config: tuning_of(config, config.reward_model, without=OWN),
     run=run,
 )

@@ -1,6 +1,7 @@
 """People look at the judge's labels: the sample worth their eyes, their verdicts, and what these say of the judge."""
 
 from judges.audit.card import Card, CardRow, report_card
+from judges.audit.last_words import LastWord, last_words, last_words_digest
 from judges.audit.people import Agreement, agreement, known_from_verdicts
 from judges.audit.report import AuditReport, SampledPair, audit
 from judges.audit.sample import hardness, sample
@@ -15,11 +16,14 @@ __all__ = [
     "Card",
     "CardRow",
     "Given",
+    "LastWord",
     "SampledPair",
     "agreement",
     "audit",
     "hardness",
     "known_from_verdicts",
+    "last_words",
+    "last_words_digest",
     "read_sheet",
     "record",
     "report_card",

@@ -108,12 +108,13 @@ def _page(connection: sa.Connection, label_set: str, condition: Any) -> list[Lab
     rows = list(connection.execute(query))
     verdicts = _latest_verdicts(connection, [row.item for row in rows])
     return [
-        LabelledPair(pair=_pair(row), label=to_label(row), verdict=verdicts.get((row.item, row.pair_id)))
+        LabelledPair(pair=to_pair(row), label=to_label(row), verdict=verdicts.get((row.item, row.pair_id)))
         for row in rows
     ]
 
 
-def _pair(row: Any) -> Pair:
+def to_pair(row: Any) -> Pair:
+    """A pair from a row with its id, prompt and responses."""
     a, b = json.loads(row.responses)
     return Pair(id=row.pair_id, prompt=tuple(json.loads(row.prompt)), a=a, b=b)
 

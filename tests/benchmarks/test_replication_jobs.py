@@ -104,6 +104,7 @@ def test_policies(study):
 
 def test_brakes_that_watch_and_that_stop(study, monkeypatch):
     from replication_parts import brakes
+    from replication_parts.world import read_lines
 
     small = {**SMALL, "samples_per_prompt": 1, "steps": 2}
     watched = do(study, "brake.loose-0", "watched", every=1, limit=8, **small)
@@ -115,6 +116,15 @@ def test_brakes_that_watch_and_that_stop(study, monkeypatch):
         study, "braked-0", "braked", unbraked="brake.loose-0"[:-2], every=1, limit=8, patience=2, **small
     )
     assert found["brake"]["kept_to_peak"] == pytest.approx(found["gold"]["overall"]["value"] / peak)
+    people = {"verdicts": 16, "unbraked": "brake.loose", "every": 1, "limit": 8, **small}
+    found = do(study, "people_braked-0", "people_braked", **people)
+    said = read_lines(study.work("people_braked-0") / "people.jsonl")
+    held_out = read_lines(study.work("people_braked-0") / "held_out.jsonl")
+    assert 10 < len(said) <= 16 and not {row["id"] for row in said} & {row["id"] for row in held_out}
+    assert found["gold_model"]["held_out_pairs"] == round(0.2 * len(said))
+    assert found["brake"]["kept_to_peak"] == pytest.approx(found["gold"]["overall"]["value"] / peak)
+    start, unbraked = (run["evaluations"][0] for run in (found, watched))
+    assert start["proxy"] == unbraked["proxy"] and start["gold"] != unbraked["gold"]
     # A run that ends before its last step was stopped.
     stopped = {"gold": {}, "curve": [], "training": {}}
     monkeypatch.setattr(brakes, "learn", lambda *_: stopped)

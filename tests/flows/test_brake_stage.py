@@ -26,11 +26,13 @@ def run_yaml(tmp_path, make_run):
 @pytest.mark.parametrize(
     ("brake", "expected"),
     [
-        ("{}", "rl.brake: give one of microworld, model and judge (have none)"),
+        ("{}", "rl.brake: give one of microworld, model, judge and people (have none)"),
         (
             "{microworld: true, model: gold/rm}",
-            "give one of microworld, model and judge (have microworld, model)",
+            "give one of microworld, model, judge and people (have microworld, model)",
         ),
+        ("{microworld: true, people: true}", "(have microworld, people)"),
+        ("{people: perhaps}", "rl.brake.people"),
         ("{microworld: true, patience: 0}", "rl.brake.patience"),
         ("{microworld: true, prompts: [x]}", "rl.brake.prompts: no such field"),
     ],

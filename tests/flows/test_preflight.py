@@ -14,6 +14,9 @@ from flows.launch import open_session, resolve
 from flows.preflight import preflight
 from flows.progress import Silent
 from flows.request import RunRequest
+from judges import Ledger
+from judges.audit.preferences import record_preferences
+from judges.known import known_pair, read_known_pairs
 
 
 def complaint(path, *changes: str) -> str:
@@ -261,6 +264,26 @@ def test_the_brakes_model_is_a_reward_model(run_yaml, tmp_path, tiny_model, mode
     changed = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
     (model / "config.json").write_text(json.dumps(config | changed))
     preflight(*resolve(RunRequest(config=str(run_yaml), changes=(brake(model=str(model)),))))
+
+
+def test_the_brakes_people_have_decided_enough(run_yaml, tmp_path):
+    place = f"sqlite:///{tmp_path}/runs/tiny/ledger.db"
+    bring = f"charter labels import FILE --who NAME --ledger {place} brings in people's preferences"
+    assert complaint(run_yaml, brake(people=True)) == f"rl.brake.people: {place}: no such ledger; {bring}"
+    place = f"sqlite:///{tmp_path}/people.db"
+    file = tmp_path / "people.jsonl"
+    rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(99)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Ledger.open(place) as ledger:
+        record_preferences(ledger, read_known_pairs(file).pairs, who="ada", source="people.jsonl")
+    asked = (brake(people=True), f"labels.ledger={place}")
+    assert complaint(run_yaml, *asked).startswith(
+        f"rl.brake.people: 99 pairs in {place} that people decided; 100 are needed; charter labels import FILE --who "
+    )
+    known = known_pair({"prompt": "One more?", "chosen": "yes", "rejected": "no"})
+    with Ledger.open(place) as ledger:
+        record_preferences(ledger, [known], who="ada", source="by hand")
+    preflight(*resolve(RunRequest(config=str(run_yaml), changes=asked)))
 
 
 def test_the_brake_needs_prompts_to_hold_out(run_yaml, tmp_path):

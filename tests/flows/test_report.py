@@ -165,6 +165,17 @@ def test_the_report_says_that_the_brake_did_nothing(summary):
     assert "fit of Gao" not in render(data) and "kept: step 4" in render(data)
 
 
+def test_the_report_says_whose_verdicts_are_gold(summary):
+    people = {"pairs": 412, "people": 3, "accuracy": {"value": 0.707, "low": 0.601, "high": 0.795, "n": 82}}
+    for golds, kept in (((0.7, 0.8), 4), ((0.9, 0.8), 0)):
+        data = watched(summary, golds, kept_step=kept, braked=0.0, gold_model=people)
+        assert (
+            "Gold is a model of people's verdicts: 412 pairs by 3 people, right about 71% (60 to 80) of 82 held-out "
+            "ones."
+        ) in findings(data)
+    assert "gold (mean of the model of people" in render(data)
+
+
 def test_before_and_after_leave_out_rewards_of_two_scales(summary):
     before = copy.deepcopy(summary)
     summary["models"]["rl_cai"]["words"] = estimate(24.0)

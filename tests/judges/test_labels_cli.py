@@ -113,6 +113,31 @@ def test_export_import_stats(place, capsys, tmp_path):
     assert (code, out) == (0, "0 new verdicts by bob, 3 known already, 0 rows passed over\n")
 
 
+def test_what_people_decided_goes_from_one_ledger_to_another(place, capsys, tmp_path):
+    source, out, there = (tmp_path / name for name in ("hh.jsonl", "people.jsonl", "other.db"))
+    source.write_text(json.dumps({"prompt": "Why?", "chosen": "\ud800 good", "rejected": "bad"}))
+    code, _, _ = run(capsys, "labels", "import", source, "--who", "bob", "--ledger", place)
+    assert code == 0
+    code, said, _ = run(capsys, "labels", "export", "--people", out, "--ledger", place)
+    assert (code, said) == (0, f"2 pairs that people decided in {out}\n")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {(row["chosen"], row["rejected"], row["who"]) for row in rows} == {
+        (HOSTILE, "A long one", "ann"),
+        ("? good", "bad", "bob"),
+    }
+    code, said, _ = run(capsys, "labels", "import", out, "--who", "both", "--ledger", there)
+    assert (code, said) == (0, "2 new verdicts by both, 0 known already, 0 rows passed over\n")
+    again = tmp_path / "again.jsonl"
+    run(capsys, "labels", "export", "--people", again, "--ledger", there)
+
+    def preferences(path):
+        return {(row["chosen"], row["rejected"]) for row in map(json.loads, path.read_text().splitlines())}
+
+    assert preferences(again) == preferences(out)
+    code, _, err = run(capsys, "labels", "export", "--people", out, "--status", "tie", "--ledger", place)
+    assert code == 2 and "--people: takes every pair that people decided; leave out --set and --status" in err
+
+
 def test_imported_pairs_can_be_labelled(tmp_path, capsys):
     source = tmp_path / "hh.jsonl"
     source.write_text(json.dumps({"prompt": "Why?", "chosen": "good", "rejected": "bad"}))

@@ -142,6 +142,7 @@ def test_it_learns_reports_and_scores(config):
     assert result.metrics["eval_accuracy"] == 1.0
     assert result.metrics["eval_calibration_error"] < 0.2
     assert {"eval_length_correlation", "eval_longer_is_better", "reward_mean"} <= result.metrics.keys()
+    assert result.metrics["held_out_pairs"] == 12
     saved = json.loads((settings.output_dir / "config.json").read_text())
     assert saved["architectures"] == ["LlamaForSequenceClassification"]
     assert saved["reward_std"] > 0
@@ -151,6 +152,20 @@ def test_it_learns_reports_and_scores(config):
     assert abs(sum(scores)) / 6 < 1
     raw = RewardScorer.load(settings.output_dir, normalise=False)([prompt], GOOD[:1])[0]
     assert scores[0] == pytest.approx((raw - saved["reward_mean"]) / saved["reward_std"], rel=1e-4)
+
+
+def test_with_patience_the_figures_are_of_the_weights_that_are_kept(config, tmp_path):
+    noise = list(rows())
+    for row in noise[::2]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    data = write(tmp_path / "noise.jsonl", noise)
+    settings = config(data=[data], epochs=20, held_out=0.5, patience=2)
+    result = train(settings)
+    seen = [
+        row["eval_loss"] for row in read_metrics(settings.output_dir / "metrics.jsonl") if "eval_loss" in row
+    ]
+    assert seen[-1] > min(seen)
+    assert result.metrics["eval_loss"] == pytest.approx(min(seen), rel=1e-5)
 
 
 def test_soft_labels_are_learnt_as_probabilities(config):
