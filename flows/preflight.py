@@ -172,6 +172,11 @@ def check_brake(config: RunConfig) -> None:
     brake = getattr(config.rl, "brake", None)
     if brake is None:
         return
+    if brake.microworld and config.gold is None:
+        raise FlowError(
+            "rl.brake.microworld: the oracle reads the microworld's prompts alone; gold: microworld says these are, "
+            "or name another gold"
+        )
     if brake.judge is not None:
         check_judge(brake.judge, "rl.brake.judge")
     if brake.model is not None:

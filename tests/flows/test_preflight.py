@@ -288,6 +288,10 @@ def test_the_brakes_people_have_decided_enough(run_yaml, tmp_path):
 
 def test_the_brake_needs_prompts_to_hold_out(run_yaml, tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n')
-    assert complaint(run_yaml, brake(microworld=True)) == (
+    oracle = brake(microworld=True)
+    assert complaint(run_yaml, oracle).startswith(
+        "rl.brake.microworld: the oracle reads the microworld's prompts alone"
+    )
+    assert complaint(run_yaml, oracle, "gold=microworld") == (
         "rl.brake: needs 8 held-out prompts; prompts.sl and prompts.sl_benign have 3"
     )
