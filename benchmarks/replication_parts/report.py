@@ -73,11 +73,10 @@ def write_replication(results: Results, study: Study, root: Path) -> list[Path]:
 
 
 _CHANGED = """Two were changed after seeds had been seen, so those seeds flatter them. GRPO's beta was 0.05 at first
-(helpfulness went from 78, 78, 75% to 86, 69, 74% on seeds 0 to 2), then 0.1 (it changed by +1.5, -18, -9 and +2.4
-points on seeds 3 to 6, which had not been seen), and is 0.2 now, the demo's own. Direct RLAIF has GRPO's beta and
-draws two principles for a prompt (one at first; harmless 91, 92, 59%, helpful 79, 83, 65%). Both were then run on
-seeds 7 to 9, once, with everything left alone. Three seeds could not tell of DPO, and of ensembles: these were run on
-more, unchanged."""
+(helpfulness went from 78, 78, 75% to 86, 69, 74% on seeds 0 to 2), then 0.1 (+1.5, -18, -9 and +2.4 points on seeds 3
+to 6, which had not been seen), and is 0.2 now, the demo's own. Direct RLAIF, at 0.1, draws two principles for a
+prompt (one at first; harmless 91, 92, 59%, helpful 79, 83, 65%); its seeds from 3 on were run after that, once. Three
+seeds could not tell of DPO: it was run on more, unchanged."""
 _CODE = "Each row's commit and seconds are in `benchmarks/results/methods.json`."
 _NOTES = {
     "Reward models on held-out pairs": (
