@@ -166,7 +166,8 @@ def test_a_childs_peak_counts_where_it_is_not_its_parents():
     with MemoryWatch() as watch:
         own = watch.peak().process_bytes
         # The kernel starts a child's peak at its parent's, whatever the child needs.
-        _, _, usage = os.wait4(subprocess.Popen(["true"]).pid, 0)
+        child = subprocess.Popen(["true"])  # held: one that is collected reaps its process itself
+        _, child.returncode, usage = os.wait4(child.pid, 0)
         watch.note_child(usage.ru_maxrss)
         assert watch.peak().child_bytes < own
         watch.note_child(10 * usage.ru_maxrss + own)
