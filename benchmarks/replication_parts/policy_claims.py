@@ -94,7 +94,7 @@ def ranked(steps: Sequence[tuple[Estimate, Estimate]]) -> Verdict:
 
 
 def direct(results: Results, study: Study) -> Iterator[Claim]:
-    rate = _win_rates(results, study, "direct", "grpo")
+    rate = _win_rates(results, study, "direct", "grpo.alike")
     if rate is not None:
         yield Claim(
             claim="direct RLAIF is preferred to RLAIF with a reward model from the same judge",
