@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from flows.stages.gold_model import LEAST_HELD_OUT
+from flows.statistics import wilson
 from replication_parts.jobs import Study
 from replication_parts.policies import learn
 from replication_parts.reward_models import answers_of_all, fit, preferred
@@ -59,13 +61,17 @@ def people_braked(
     study: Study, name: str, seed: int, *, verdicts: int, limit: int, **changes: Any
 ) -> dict[str, Any]:
     """The same with a model of people's verdicts as the brake's gold. So many pairs get one each, on prompts that
-    neither the brake nor the policy's training has, from people who decide with the oracle's probability."""
+    neither the brake nor the policy's training has, from people who decide with the oracle's probability. `taken`
+    is 1.0 where the flow takes the model: it refuses one that may be right by chance."""
     folder = study.work(name)
-    write_lines(folder / "asked.jsonl", _untrained(study, seed)[limit : limit + verdicts])
-    write_lines(folder / "people.jsonl", _decided(study, seed, prompts(folder / "asked.jsonl")))
+    write_lines(folder / "asked.jsonl", _untrained(study, seed)[limit:])
+    pairs = _decided(study, seed, prompts(folder / "asked.jsonl"))
+    write_lines(folder / "people.jsonl", random.Random(f"{seed}/shown").sample(pairs, verdicts))
     training = fit(study, seed, folder / "people.jsonl", folder / "gold", held_out=LEAST_HELD_OUT)
+    right, n = training["eval_accuracy"], int(training["held_out_pairs"])
+    told = {"accuracy": right, "held_out_pairs": n, "taken": float(wilson(round(right * n), n)[0] > 0.5)}
     gold = {"kind": "model", "name": "gold", "path": str(folder / "gold")}
-    return {**braked(study, name, seed, limit=limit, gold=gold, **changes), "gold_model": training}
+    return {**braked(study, name, seed, limit=limit, gold=gold, **changes), "gold_model": told}
 
 
 def _untrained(study: Study, seed: int) -> list[dict[str, Any]]:
@@ -82,12 +88,11 @@ def _untrained(study: Study, seed: int) -> list[dict[str, Any]]:
 
 
 def _decided(study: Study, seed: int, asked: Sequence[Any]) -> list[dict[str, Any]]:
-    """Two different answers to each prompt, and which one a person prefers."""
+    """All pairs of different answers to each prompt, and which one a person prefers."""
     rng, rows = random.Random(f"{seed}/people"), []
     for prompt, texts in zip(asked, answers_of_all(study, seed, asked, draw=6_000), strict=True):
-        if len(texts) > 1:
-            a, b = rng.sample(texts, 2)
+        for n, (a, b) in enumerate(combinations(texts, 2)):
             if rng.random() >= preferred(prompt.prompt, a, b):
                 a, b = b, a
-            rows.append({"id": prompt.id, "prompt": prompt.prompt, "chosen": a, "rejected": b})
+            rows.append({"id": f"{prompt.id}/{n}", "prompt": prompt.prompt, "chosen": a, "rejected": b})
     return rows

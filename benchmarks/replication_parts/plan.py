@@ -73,7 +73,7 @@ LOOSE: dict[str, Any] = {
 WATCH: dict[str, Any] = {"every": 4, "limit": 128}
 UNLEASHED: dict[str, Any] = {**WATCH, "steps": 60, "kl": {"kind": "fixed", "beta": 0.0}}
 PATIENCE = 2
-VERDICTS = 600
+VERDICTS = 2_400
 FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 

@@ -93,6 +93,10 @@ def ranked(steps: Sequence[tuple[Estimate, Estimate]]) -> Verdict:
     return "does not hold" if len(told) == len(steps) else "cannot tell"
 
 
+def _of(shares: Estimate) -> str:
+    return f"{sum(shares.values):.0f} of {len(shares.values)}"
+
+
 def direct(results: Results, study: Study) -> Iterator[Claim]:
     rate = _win_rates(results, study, "direct", "grpo.alike")
     if rate is not None:
@@ -143,11 +147,13 @@ def brake(results: Results) -> Iterator[Claim]:
         kept, fired = (results.estimate(job, "brake", key) for key in ("kept_to_peak", "fired"))
         saved = results.gain(job, "brake.loose", "gold", "overall")
         if kept is not None and fired is not None and saved is not None:
+            taken = results.estimate(job, "gold_model", "taken")
+            note = "" if taken is None else f"; the flow would take {_of(taken)} gold models"
             yield Claim(
                 claim=claim,
                 source=OURS,
                 result=f"on prompts that it never saw its policy has {kept.text(100)}% of the peak, {saved.text(100)} "
-                f"points more than without the brake; it fired in {sum(fired.values):.0f} of {len(fired.values)} runs",
+                f"points more than without the brake; it fired in {_of(fired)} runs{note}",
                 verdict=verdict(kept, above=0.9),
                 estimates={"kept_to_peak": kept, "saved": saved},
             )
@@ -156,7 +162,7 @@ def brake(results: Results) -> Iterator[Claim]:
         yield Claim(
             claim="the brake does not fire in the demo's run",
             source=OURS,
-            result=f"fired in {sum(false.values):.0f} of {len(false.values)} runs",
+            result=f"fired in {_of(false)} runs",
             verdict="does not hold" if any(false.values) else "holds",
             estimates={"fired": false},
         )
