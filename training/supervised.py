@@ -225,16 +225,26 @@ def run_batches(
 
 
 def hold_out(items: Sequence[Any], share: float, *, seed: int) -> tuple[list[Any], list[Any]]:
-    """Split items into training and held-out ones, the same way for the same seed.
+    """Split items into training and held-out ones, the same way for the same seed. Those of one prompt (the tree's
+    prefix) stay together, so that nothing held out answers a prompt that was trained on; where all have the same
+    prompt, each stands alone.
 
     Raises TrainingError when a share above 0 leaves either side empty.
     """
-    order = list(range(len(items)))
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(item.tree.prefix, []).append(i)
+    order = list(groups.values()) if len(groups) > 1 else [[i] for i in range(len(items))]
     random.Random(f"{seed}/held out").shuffle(order)
-    count = round(share * len(items))
-    if share and not 0 < count < len(items):
-        raise TrainingError(f"held_out {share}: leaves {count} of {len(items)} examples for evaluation")
-    return [items[i] for i in sorted(order[count:])], [items[i] for i in sorted(order[:count])]
+    count, kept = round(share * len(items)), set[int]()
+    for group in order:
+        if len(kept) >= count:
+            break
+        kept.update(group)
+    if share and not 0 < len(kept) < len(items):
+        found = f"leaves {len(kept)} of {len(items)} examples, of {len(groups)} prompts, for evaluation"
+        raise TrainingError(f"held_out {share}: {found}")
+    return [x for i, x in enumerate(items) if i not in kept], [items[i] for i in sorted(kept)]
 
 
 def _gradient(

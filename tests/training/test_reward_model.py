@@ -8,16 +8,19 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.chat import encode_prompt, encode_response
 from training.data import read_preferences
 from training.errors import Interrupted, TrainingError
 from training.metrics import read_metrics
 from training.models import load_sequence_classifier, load_tokenizer
-from training.packing import pack
-from training.pairs import encode_pairs, load_pairs
+from training.packing import Tree, pack
+from training.pairs import PairItem, encode_pairs, load_pairs
 from training.policy import ValueModule
 from training.reward_model import RewardModelConfig, RewardObjective, RewardScorer, score, train
+from training.supervised import hold_out
 
 GOOD = ("Take the egg and boil it.", "Paris is the capital of France.", "You are welcome.")
 BAD = ("I cannot help with that at all, sorry.", "No", "Go and ask a dog in a red house.")
@@ -142,7 +145,7 @@ def test_it_learns_reports_and_scores(config):
     assert result.metrics["eval_accuracy"] == 1.0
     assert result.metrics["eval_calibration_error"] < 0.2
     assert {"eval_length_correlation", "eval_longer_is_better", "reward_mean"} <= result.metrics.keys()
-    assert result.metrics["held_out_pairs"] == 12
+    assert result.metrics["held_out_pairs"] == 17  # 0.2 of 60, and what shares their two prompts
     saved = json.loads((settings.output_dir / "config.json").read_text())
     assert saved["architectures"] == ["LlamaForSequenceClassification"]
     assert saved["reward_std"] > 0
@@ -320,3 +323,20 @@ def test_an_encoder_can_be_the_backbone(tmp_path, config):
     prompt = [{"role": "user", "content": "Question 3: please tell me a short story"}]
     good, bad = score(config().output_dir, [prompt] * 2, [GOOD[0], BAD[0]])
     assert good > bad
+
+
+@given(prompts=st.lists(st.integers(0, 5), min_size=2, max_size=30), seed=st.integers(0, 9))
+def test_all_pairs_of_a_prompt_are_held_out_or_none(prompts, seed):
+    items = [
+        PairItem(id=str(i), tree=Tree(prefix=(prompt,), branches=((1,), (2,))), p=1.0)
+        for i, prompt in enumerate(prompts)
+    ]
+    try:
+        learned, held_out = hold_out(items, 0.4, seed=seed)
+    except TrainingError:
+        assert max(map(prompts.count, prompts)) > 0.6 * len(prompts)
+        return
+    alone = len(set(prompts)) == 1
+    assert alone or not {x.tree.prefix for x in learned} & {x.tree.prefix for x in held_out}
+    assert sorted([*learned, *held_out], key=lambda x: int(x.id)) == items
+    assert len(held_out) >= round(0.4 * len(items))
