@@ -23,7 +23,6 @@ ALLOWED = -0.05
 RETUNED = {"grpo": 7, "rloo": 7, "direct": 3}
 """Settings of these were changed after the seeds before this one had been seen."""
 _PROMISE = "harmlessness over SL-CAI and loses no more than 5 points of helpfulness"
-_UNTOUCHED = "on the seeds run after its last change alone"
 
 
 def members(results: Results, variant: str) -> list[str]:
@@ -104,7 +103,9 @@ def _learners(results: Results) -> Iterator[Claim]:
     for name, label in LEARNERS.items():
         yield from _learner(results, name, f"{label} raises {_PROMISE}", 0)
         if name in RETUNED:
-            yield from _learner(results, name, f"{label} raises {_PROMISE} ({_UNTOUCHED})", RETUNED[name])
+            yield from _learner(
+                results, name, f"{label} raises {_PROMISE} (seeds from {RETUNED[name]} on)", RETUNED[name]
+            )
 
 
 def _learner(results: Results, name: str, claim: str, first: int) -> Iterator[Claim]:
