@@ -86,7 +86,7 @@ def methods(seeds: Sequence[int]) -> list[Job]:
     more("grpo.alike", "reinforce", method="grpo", rewards=["pipeline"], **DIRECT)
     add("pairs", "pairs")
     more("dpo", "prefer", **DPO)
-    first("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
+    add("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
     first("soft.0", "judge_reward_model", ("pipeline", "pairs"))
     for member in range(1, MEMBERS):
         add(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
