@@ -51,7 +51,8 @@ def main() -> None:
         perform(study, job, FUNCTIONS[job.kind])
         return
     failed = 0 if args.report else _run(study, jobs, args)
-    results = Results(study.rows())
+    # Rows of other settings, which the plan had before, are left out.
+    results = Results([study.row(job.name) for job in jobs if study.finished(job)])
     for path in (*write_methods(results, args.out), *write_replication(results, study, args.out)):
         print(path)
     sys.exit(1 if failed else 0)

@@ -45,11 +45,6 @@ class Study:
         """The row of a finished job. Raises FileNotFoundError."""
         return json.loads((self.root / "rows" / f"{name}.json").read_text(encoding="utf-8"))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows, by name; none before the first job."""
-        paths = sorted((self.root / "rows").glob("*.json"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-
     def finished(self, job: Job) -> bool:
         """Whether there is a row made with these very settings."""
         try:

@@ -147,7 +147,7 @@ def brake(results: Results) -> Iterator[Claim]:
         kept, fired = (results.estimate(job, "brake", key) for key in ("kept_to_peak", "fired"))
         saved = results.gain(job, "brake.loose", "gold", "overall")
         if kept is not None and fired is not None and saved is not None:
-            taken = results.estimate(job, "gold_model", "taken")
+            taken = results.estimate(job, "gold_model", "taken") if job == "people_braked" else None
             note = "" if taken is None else f"; the flow would take {_of(taken)} gold models"
             yield Claim(
                 claim=claim,
