@@ -135,6 +135,42 @@ def test_documents_say_what_the_rows_say(tmp_path):
     assert replication.read_text().count("not asked") >= 10
 
 
+def test_chain_of_thought_is_compared_within_a_seed():
+    from replication_parts.rationale_claims import claims, tables
+    from replication_parts.results import Results
+
+    def labels(job, seed, right, **statuses):
+        metrics = {"accuracy_all": right, "brier": 0.1 - right / 100, "overconfidence": -0.01}
+        return {**policy_row(job, seed, 0, 0), "metrics": {**metrics, "statuses": statuses, "pairs": 100}}
+
+    def model(job, seed, right):
+        return {**policy_row(job, seed, 0, 0), "metrics": {"accuracy": rate(right)}}
+
+    rows = []
+    for s in range(3):
+        rows.append({**policy_row("reasoner", s, 0, 0), "metrics": {"rationales_right": 0.9}})
+        rows.append(labels("unreasoned", s, 0.8 + s / 100, ok=60, tie=20, inconsistent=20))
+        rows.append(labels("reasoned", s, 0.9 + s / 100, ok=50, inconsistent=50))
+        for way, harmless in (("unreasoned.free", 0.7), ("reasoned.free", 0.9), ("reasoned.clamped", 0.8)):
+            rows += [model(way, s, harmless), policy_row(f"ppo.{way}", s, harmless + s / 100, 0.5)]
+    found = {claim.claim: claim for claim in claims(Results(rows))}
+    # Gold's overall figure is the same in all rows.
+    assert [claim.verdict for claim in found.values()] == ["holds", "does not hold", *["cannot tell"] * 2]
+    assert (
+        next(iter(found.values())).result
+        == "accuracy 10.0 (10.0 to 10.0) points, Brier score -0.0010 (-0.0010 to -0.0010)"
+    )
+    ((heading, text),) = tables(Results(rows))
+    assert (
+        heading == "Labels with and without chain of thought"
+        and "90.0 (90.0 to 90.0)% of its comparisons" in text
+    )
+    assert (
+        "| with, clamped to 40-60% | 50.0 (50.0 to 50.0) |" in text
+        and "| without | 20.0 (20.0 to 20.0) |" in text
+    )
+
+
 def test_a_queue_runs_what_is_ready_and_goes_on_after_a_stop(tmp_path, capfd):
     from replication_parts.jobs import Job, Study, run_all
 
