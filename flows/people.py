@@ -40,7 +40,7 @@ def too_few(pairs: int, ledger: str, more: str = "") -> FlowError:
 
 
 def worth(metrics: Mapping[str, Any]) -> str:
-    """What the stage `gold_model` says of itself, as in "412 pairs by 3 people, right about 71% (63 to 78) of 82
+    """What the stage `gold_model` says of itself, as in "412 pairs by 3 people, right about 71% (60 to 79) of 82
     held-out ones"."""
     accuracy, people = metrics["accuracy"], metrics["people"]
     value, low, high = (f"{100 * accuracy[name]:.0f}" for name in ("value", "low", "high"))

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from flows.stages.gold_model import LEAST_HELD_OUT
+from flows.stages.gold_model import LEAST_HELD_OUT, LEAST_RIGHT
 from flows.statistics import wilson
 from replication_parts.jobs import Study
 from replication_parts.policies import learn
@@ -58,18 +58,23 @@ def braked(study: Study, name: str, seed: int, *, unbraked: str, **changes: Any)
 
 
 def people_braked(
-    study: Study, name: str, seed: int, *, verdicts: int, limit: int, **changes: Any
+    study: Study, name: str, seed: int, *, verdicts: int, wrong: float, limit: int, **changes: Any
 ) -> dict[str, Any]:
     """The same with a model of people's verdicts as the brake's gold. So many pairs get one each, on prompts that
-    neither the brake nor the policy's training has, from people who decide with the oracle's probability. `taken`
-    is 1.0 where the flow takes the model: it refuses one that may be right by chance."""
+    neither the brake nor the policy's training has, from people who see it as the oracle does but for a share of
+    `wrong` verdicts (Dubois et al. 2023, arXiv 2305.14387, and Coste et al. 2023 have 0.25). `taken` is 1.0 where the
+    flow takes the model."""
     folder = study.work(name)
     write_lines(folder / "asked.jsonl", _untrained(study, seed)[limit:])
-    pairs = _decided(study, seed, prompts(folder / "asked.jsonl"))
+    pairs = _decided(study, seed, prompts(folder / "asked.jsonl"), wrong)
     write_lines(folder / "people.jsonl", random.Random(f"{seed}/shown").sample(pairs, verdicts))
     training = fit(study, seed, folder / "people.jsonl", folder / "gold", held_out=LEAST_HELD_OUT)
     right, n = training["eval_accuracy"], int(training["held_out_pairs"])
-    told = {"accuracy": right, "held_out_pairs": n, "taken": float(wilson(round(right * n), n)[0] > 0.5)}
+    told = {
+        "accuracy": right,
+        "held_out_pairs": n,
+        "taken": float(wilson(round(right * n), n)[0] > LEAST_RIGHT),
+    }
     gold = {"kind": "model", "name": "gold", "path": str(folder / "gold")}
     return {**braked(study, name, seed, limit=limit, gold=gold, **changes), "gold_model": told}
 
@@ -87,12 +92,15 @@ def _untrained(study: Study, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _decided(study: Study, seed: int, asked: Sequence[Any]) -> list[dict[str, Any]]:
-    """All pairs of different answers to each prompt, and which one a person prefers."""
+def _decided(study: Study, seed: int, asked: Sequence[Any], wrong: float) -> list[dict[str, Any]]:
+    """All pairs of different answers to each prompt that gold tells apart, and which one a person prefers."""
     rng, rows = random.Random(f"{seed}/people"), []
     for prompt, texts in zip(asked, answers_of_all(study, seed, asked, draw=6_000), strict=True):
         for n, (a, b) in enumerate(combinations(texts, 2)):
-            if rng.random() >= preferred(prompt.prompt, a, b):
+            p = preferred(prompt.prompt, a, b)
+            if p == 0.5:
+                continue
+            if (p > 0.5) == (rng.random() < wrong):
                 a, b = b, a
             rows.append({"id": f"{prompt.id}/{n}", "prompt": prompt.prompt, "chosen": a, "rejected": b})
     return rows

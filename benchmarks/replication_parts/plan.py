@@ -71,7 +71,7 @@ LOOSE: dict[str, Any] = {
 WATCH: dict[str, Any] = {"every": 4, "limit": 128}
 UNLEASHED: dict[str, Any] = {**WATCH, "steps": 60, "kl": {"kind": "fixed", "beta": 0.0}}
 PATIENCE = 2
-VERDICTS = 2_400
+VERDICTS, WRONG = 1_000, 0.25
 FACTS: dict[str, Any] = {**GROUPED, "max_new_tokens": 32, "kl": {"kind": "fixed", "beta": 0.02}}
 
 
@@ -108,7 +108,13 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     add = _Adder(seeds)
     add("brake.loose", "watched", **UNLEASHED)
     add("braked", "braked", ("brake.loose",), unbraked="brake.loose", patience=PATIENCE, **UNLEASHED)
-    settings = {"unbraked": "brake.loose", "patience": PATIENCE, "verdicts": VERDICTS, **UNLEASHED}
+    settings = {
+        "unbraked": "brake.loose",
+        "patience": PATIENCE,
+        "verdicts": VERDICTS,
+        "wrong": WRONG,
+        **UNLEASHED,
+    }
     add("people_braked", "people_braked", ("brake.loose",), **settings)
     add("brake.default", "watched", patience=PATIENCE, **WATCH)
     add("orders", "orders")

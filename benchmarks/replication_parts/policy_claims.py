@@ -9,7 +9,7 @@ from flows.evaluation.length_control import length_controlled
 from replication_parts.intervals import Estimate, Verdict, both, difference, estimate, verdict
 from replication_parts.jobs import Study
 from replication_parts.methods import falls, members
-from replication_parts.plan import VERDICTS
+from replication_parts.plan import VERDICTS, WRONG
 from replication_parts.results import Claim, Results
 from replication_parts.wins import compared
 
@@ -140,8 +140,8 @@ def brake(results: Results) -> Iterator[Claim]:
         ("braked", f"the brake {keeps} where a run over-optimises (PPO, beta 0)"),
         (
             "people_braked",
-            f"with a model of people's verdicts as its gold, the brake still {keeps} ({VERDICTS} verdicts, drawn with "
-            "the oracle's probability)",
+            f"with a model of people's verdicts as its gold, the brake still {keeps} ({VERDICTS} verdicts, "
+            f"{WRONG:.0%} of them wrong)",
         ),
     ):
         kept, fired = (results.estimate(job, "brake", key) for key in ("kept_to_peak", "fired"))

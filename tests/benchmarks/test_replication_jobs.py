@@ -116,7 +116,7 @@ def test_brakes_that_watch_and_that_stop(study, monkeypatch):
         study, "braked-0", "braked", unbraked="brake.loose-0"[:-2], every=1, limit=8, patience=2, **small
     )
     assert found["brake"]["kept_to_peak"] == pytest.approx(found["gold"]["overall"]["value"] / peak)
-    people = {"verdicts": 16, "unbraked": "brake.loose", "every": 1, "limit": 8, **small}
+    people = {"verdicts": 16, "wrong": 0.25, "unbraked": "brake.loose", "every": 1, "limit": 8, **small}
     found = do(study, "people_braked-0", "people_braked", **people)
     said = read_lines(study.work("people_braked-0") / "people.jsonl")
     held_out = read_lines(study.work("people_braked-0") / "held_out.jsonl")
