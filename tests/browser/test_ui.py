@@ -112,7 +112,7 @@ def prefect(ui, browser, shots) -> Iterator[PrefectScreen]:
 def finished(ui, prefect) -> Path:
     """The folder of a run of the microworld that was started from its form, with changes."""
     prefect.deployments()
-    prefect.sees("microworld")
+    prefect.sees("gold-model")  # the list loads further ones as it is scrolled
     prefect.shot("schedule-deployments")
     prefect.custom_run("rlaif/microworld")
     prefect.change("rl.steps=1", "seed=3")
