@@ -38,7 +38,7 @@ REPEATS = 3
 SEEDS = 10
 """Of the learners whose settings had been changed on fewer."""
 ENSEMBLE_SEEDS = 6
-"""Of ensembles, of which fewer could not tell."""
+"""Of ensembles and of penalties, of which fewer could not tell."""
 PAIRED_SEEDS = 7
 """Of DPO and direct RLAIF."""
 CLAIM_SEEDS = 3
@@ -91,7 +91,7 @@ def methods(seeds: Sequence[int]) -> list[Job]:
     more("grpo.alike", "reinforce", method="grpo", rewards=["pipeline"], **DIRECT)
     more("pairs", "pairs")
     more("dpo", "prefer", **DPO)
-    add("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
+    first("ppo", "reinforce", method="ppo", rewards=["pipeline"], steps=STEPS)
     first("soft.0", "judge_reward_model", ("pipeline", "pairs"))
     for member in range(1, MEMBERS):
         some(f"soft.{member}", "reward_model", ("pipeline", "pairs"), member=member)
@@ -103,6 +103,9 @@ def methods(seeds: Sequence[int]) -> list[Job]:
         for name, models, combine in (("single", ENSEMBLE[:1], "mean"), ("min", ENSEMBLE, "min")):
             settings = {"rewards": models, "combine": combine, "repeat": repeat, **LOOSE}
             some(f"loose.{name}.{repeat}", "reinforce", models, **settings)
+    for beta in (0.2, 0.05):
+        loose = {**LOOSE, "kl": {"kind": "fixed", "beta": beta}}
+        some(f"loose.beta{beta:g}", "reinforce", rewards=["pipeline"], **loose)
     first("loose.mean", "reinforce", ENSEMBLE, rewards=ENSEMBLE, combine="mean", **LOOSE)
     first("helpful_sft", "known", role="helpful_sft")
     return [*add.jobs, *more.jobs, *some.jobs, *first.jobs]
@@ -156,9 +159,6 @@ def claims(seeds: Sequence[int]) -> list[Job]:
     ):
         add(name, "reward_model", ("pairs", labels), data=labels, clamp=clamp)
         add(f"ppo.{name}", "reinforce", (name,), method="ppo", rewards=[name], steps=STEPS)
-    for beta in (0.2, 0.05):
-        loose = {**LOOSE, "kl": {"kind": "fixed", "beta": beta}}
-        add(f"loose.beta{beta:g}", "reinforce", rewards=["pipeline"], **loose)
     add("round2.labels", "label", ("ppo",), principles=2, policy="ppo")
     add("round2.model", "reward_model", ("pairs", "round2.labels"), data="round2.labels")
     for name, model, need in (("round2", "round2.model", "round2.model"), ("longer", "pipeline", "ppo")):
