@@ -98,8 +98,10 @@ _NOTES = {
         "no harm; helpful and refused: over harmless requests."
     ),
     "Runs made to over-optimise": (
-        "GRPO without a KL penalty. Gold (the mean of six dimensions, %) and the proxy are of the prompts trained on, "
-        "means over five steps; an ensemble's reward models differ in their seed."
+        "GRPO without a KL penalty and without division by a group's deviation. Gold (the mean of six dimensions, %) "
+        "and the proxy are of the prompts trained on, means over five steps; an ensemble's reward models differ in "
+        "their seed. With the division the worst case of three saved 1.5 points of the fall (-3.7 to 6.7, five seeds): "
+        "it pushes as hard where an ensemble is cautious."
     ),
     "Exact match on facts": (
         "GRPO with an exact-match checker on prompts about the facts of the training split: questions (what is it?) "
