@@ -84,8 +84,8 @@ names on, nothing was looked at before and each was run once.
   0.2 81%, with twice the answers 79%. So three seeds were too few to tell that it holds.
 - **Direct RLAIF**, GRPO at beta 0.1 as it was, draws two principles for a prompt (one at first; harmless 91, 92, 59%,
   helpful 79, 83, 65%). Head to head it meets GRPO with its own settings, `grpo.alike`.
-- **Runs made to over-optimise** divided by the group's deviation too, until seeds 3 and 4 had been tried without. On the
-  four seeds that had not, the worst case of three saved 2.8 points of the fall (-0.1 to 5.7).
+- **Runs made to over-optimise** divided by the group's deviation too, until seeds 3 and 4 had been tried without. On
+  the four seeds that had not, the worst case of three saved 2.8 points of the fall (-0.1 to 5.7).
 
 Three seeds could not tell of DPO: it was run on more, unchanged."""
 _CODE = "Each row's commit and seconds are in `benchmarks/results/methods.json`."
