@@ -226,24 +226,26 @@ def run_batches(
 
 def hold_out(items: Sequence[Any], share: float, *, seed: int) -> tuple[list[Any], list[Any]]:
     """Split items into training and held-out ones, the same way for the same seed. Those of one prompt (the tree's
-    prefix) stay together, so that nothing held out answers a prompt that was trained on; where all have the same
-    prompt, each stands alone.
+    prefix) stay together, so that nothing held out answers a prompt that was trained on: no more than the share where
+    the prompts allow it, else the prompt with the fewest. Where all have the same prompt, each stands alone.
 
     Raises TrainingError when a share above 0 leaves either side empty.
     """
+    count = round(share * len(items))
+    if share and not 0 < count < len(items):
+        raise TrainingError(f"held_out {share}: leaves {count} of {len(items)} examples for evaluation")
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.tree.prefix, []).append(i)
     order = list(groups.values()) if len(groups) > 1 else [[i] for i in range(len(items))]
     random.Random(f"{seed}/held out").shuffle(order)
-    count, kept = round(share * len(items)), set[int]()
+    kept: set[int] = set()
     for group in order:
-        if len(kept) >= count:
-            break
-        kept.update(group)
-    if share and not 0 < len(kept) < len(items):
-        found = f"leaves {len(kept)} of {len(items)} examples, of {len(groups)} prompts, for evaluation"
-        raise TrainingError(f"held_out {share}: {found}")
+        if len(kept) + len(group) <= count:
+            kept.update(group)
+    if count and not kept:
+        fewest = min(order, key=len)
+        kept.update(fewest)
     return [x for i, x in enumerate(items) if i not in kept], [items[i] for i in sorted(kept)]
 
 
