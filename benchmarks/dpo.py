@@ -18,7 +18,7 @@ LEARNING_RATE = 1e-4
 
 
 def ours(folder: Path) -> duel.Play:
-    from training import dpo
+    from training.dpo import train as dpo
 
     def play(steps: int | None) -> dict[str, Any]:
         config = dpo.DpoConfig(
@@ -41,7 +41,7 @@ def trl(folder: Path, **changes: Any) -> duel.Play:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from training.models import load_causal_lm, load_tokenizer
+    from training.models.load import load_causal_lm, load_tokenizer
 
     class Tokenized(DPOTrainer):
         """Takes token ids, so that both sides see the same ones."""

@@ -21,8 +21,8 @@ from common.duel import against, finish, machine, versions
 
 from constitution import load
 from flows.config import load_config
-from flows.exam import generated_pairs
-from flows.examining import Exam
+from flows.labelling.exam import Exam
+from flows.labelling.known_pairs import generated_pairs
 from judges import InProcessJudge, Judge, Ledger, ScriptedJudge
 from judges.exam import ExamReport, examine
 from judges.records import Call, JudgeIdentity, Reading

@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import data, duel, world
 from common.roofline import Work, decoding_bytes, flops, matmul_peak, read_bandwidth
+
+from common import data, duel, world
 
 BATCH = 64
 NEW_TOKENS = 64
@@ -34,8 +35,8 @@ def prepare(folder: Path, count: int) -> None:
 
 def load(folder: Path, workload: str) -> tuple[Any, Any, list[list[int]]]:
     """The model, its tokenizer, and encoded prompts; of hh-rlhf's, half as many, of at most LONGEST tokens."""
-    from training.chat import encode_prompt
-    from training.models import load_causal_lm, load_tokenizer
+    from common.chat import encode_prompt
+    from training.models.load import load_causal_lm, load_tokenizer
 
     model = load_causal_lm(str(world.MODEL), trainable=False)
     tokenizer = load_tokenizer(str(world.MODEL))
@@ -70,7 +71,7 @@ def ours(folder: Path, workload: str) -> duel.Play:
 def generate(folder: Path, workload: str, *, by_length: bool = False) -> duel.Play:
     import torch
 
-    from training.chat import stop_token_ids
+    from common.chat import stop_token_ids
 
     model, tokenizer, prompts = load(folder, workload)
     temperature = 1.0 if workload == "sampled" else 0.0

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import contest, duel, our_side, trl_side, world
 from common.roofline import Work
+
+from common import contest, duel, our_side, trl_side, world
 
 PROMPTS = 8
 GROUP = 8
@@ -36,9 +37,9 @@ def reward_of(text: str) -> float:
 
 def ours(folder: Path, *, total: int) -> duel.Play:
     from training import grpo
-    from training.learner import Learner
-    from training.metrics import read_metrics
-    from training.rl_config import GRPOConfig
+    from training.config.rl import GRPOConfig
+    from training.rl.learner import Learner
+    from training.run.logs import read_metrics
 
     def reward(conversations: Sequence[Any], responses: Sequence[str]) -> list[float]:
         return [reward_of(text) for text in responses]
@@ -89,7 +90,7 @@ def trl(folder: Path, *, total: int, **changes: Any) -> duel.Play:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from training.models import load_causal_lm, load_tokenizer
+    from training.models.load import load_causal_lm, load_tokenizer
 
     tokenizer = load_tokenizer(str(world.MODEL))
     rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -140,8 +141,8 @@ def sides_of(total: int) -> dict[str, duel.Build]:
 
 def mean_prompt(folder: Path, tokenizer: Any) -> float:
     """Tokens of a prompt, on average."""
-    from training.chat import encode_prompt
-    from training.data import read_prompts
+    from common.chat import encode_prompt
+    from training.data.datasets import read_prompts
 
     prompts = read_prompts([folder / "prompts.jsonl"])
     return sum(len(encode_prompt(tokenizer, one.prompt)) for one in prompts) / len(prompts)
@@ -174,7 +175,7 @@ def main() -> None:
         )
         from transformers import AutoConfig
 
-        from training.models import load_tokenizer
+        from training.models.load import load_tokenizer
 
         config, prompt = (
             AutoConfig.from_pretrained(world.MODEL),

@@ -33,15 +33,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import duel
 from contestants.clients import REPOSITORY, Contestant, bare_loop, one_request_each
 from microworld_seeds import RESULTS, machine
 
+from common import duel
 from constitution import load
 from judges import Call, LabelSettings, Ledger, OpenAIJudge, Pair, VllmServer, label_pairs
-from judges.asking import ask_judges
+from judges.asking.ask import ask_judges
+from judges.asking.questions import Questionnaire
 from judges.encoding import CallEncoder
-from judges.questions import Questionnaire
 from microworld.data import HELPFUL_ONLY, requests
 from microworld.responses import make_answer
 from microworld.tokenizer import load_tokenizer

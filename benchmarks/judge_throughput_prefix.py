@@ -21,16 +21,16 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from common import duel
 from contestants.clients import REPOSITORY
 from judge_throughput import MODEL, make_pairs
 from microworld_seeds import RESULTS, machine
 
+from common import duel
 from constitution import load
 from judges import OpenAIJudge, VllmServer
+from judges.asking.templates import TemplateSet
 from judges.encoding import CallEncoder
 from judges.records import ORDERS
-from judges.templates import TemplateSet
 from microworld.tokenizer import load_tokenizer
 
 OUT = RESULTS / "judge_throughput_prefix.json"

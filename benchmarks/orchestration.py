@@ -61,7 +61,7 @@ def _prefer_alpha(call: Any) -> float:
 
 def write_pairs(path: Path, n: int) -> None:
     """`n` pairs of some sixty words each."""
-    from flows.files import write_jsonl
+    from common.files import write_jsonl
 
     def answer(i: int, side: str) -> str:
         return " ".join(f"{side}{i}-{word}" for word in range(24))
@@ -86,10 +86,10 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
 
     from constitution import load
     from flows.config import load_config
-    from flows.digests import digest_file
-    from flows.runs import RunDirectory
-    from flows.session import Session, describe_constitution
-    from flows.stages.base import Artifact
+    from flows.pipeline.session import Session, describe_constitution
+    from flows.runs.digests import digest_file
+    from flows.runs.directory import RunDirectory
+    from flows.stages.contract import Artifact
 
     @contextmanager
     def opened() -> Any:
@@ -111,8 +111,8 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
 
 def without(folder: Path, pairs: Path, config: Path) -> float:
     """Wall seconds of the plain stage and of the views that the flow publishes of its labels."""
-    from flows.audit_artifacts import audit_views
-    from flows.gates import ledger_of
+    from flows.labelling.gates import ledger_of
+    from flows.orchestration.audit_artifacts import audit_views
     from flows.stages import labels
     from judges import Ledger
 
@@ -126,9 +126,9 @@ def without(folder: Path, pairs: Path, config: Path) -> float:
 
 def with_prefect(folder: Path, pairs: Path, config: Path) -> float:
     """Wall seconds of the flow, its start and end and what it reports included."""
-    from flows.artifacts import PrefectReporter
-    from flows.pipeline import run_step, shards_told
-    from flows.request import RunRequest
+    from flows.config.forms import RunRequest
+    from flows.orchestration.artifacts import PrefectReporter
+    from flows.orchestration.rlaif import run_step, shards_told
     from flows.stages import labels
 
     request = RunRequest(config=str(config))
@@ -158,7 +158,8 @@ def settle(database: Path, tasks: int) -> int:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from flows import label_shards, serving
+    from flows.labelling import shard as label_shards
+    from flows.orchestration import server as serving
 
     # Before Prefect is imported: where its database lies.
     home = folder / "prefect"

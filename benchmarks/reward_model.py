@@ -43,7 +43,7 @@ def trl(folder: Path, **changes: Any) -> duel.Play:
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from training.models import load_sequence_classifier, load_tokenizer, reward_pad_token
+    from training.models.load import load_sequence_classifier, load_tokenizer, reward_pad_token
 
     tokenizer = load_tokenizer(str(folder / "model"))
     rows = [

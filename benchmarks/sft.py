@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import contest, data, duel, figure, our_side, pairs, trl_side
 from common.roofline import Work
+
+from common import contest, data, duel, figure, our_side, pairs, trl_side
 
 LEARNING_RATE = 1e-3
 PACKED_LENGTH = 2048
@@ -39,8 +40,8 @@ def config(folder: Path, steps: int | None = None) -> Any:
 
 def load_items(folder: Path) -> list[Any]:
     """The tokenized conversations, as our trainer reads them."""
-    from training.data import read_examples
-    from training.models import load_tokenizer
+    from training.data.datasets import read_examples
+    from training.models.load import load_tokenizer
     from training.sft import encode
 
     tokenizer = load_tokenizer(str(folder / "model"))
@@ -57,7 +58,7 @@ def trl(folder: Path, **changes: Any) -> duel.Play:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from training.models import load_causal_lm, load_tokenizer
+    from training.models.load import load_causal_lm, load_tokenizer
 
     tokenizer = load_tokenizer(str(folder / "model"))
     items = trl_side.in_step_order(load_items(folder), batch_size=pairs.BATCH, seed=pairs.SEED)

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.digests import digest_json
 from flows.errors import FlowError
-from training.data import read_rows
+from flows.runs.digests import digest_json
+from training.data.datasets import read_rows
 
 Message = dict[str, str]
 

@@ -10,14 +10,15 @@ Importing this package loads neither torch nor prefect.
 """
 
 from judges.against import BaselineScorer
-from judges.combine import Combined, Margins, combine
+from judges.asking.combine import Combined, Margins, combine
+from judges.asking.scoring import PointwiseScorer, Score
+from judges.asking.templates import TemplateSet
 from judges.errors import JudgeError, JudgeUnavailable, LedgerError
 from judges.export import export_preferences
 from judges.inprocess import InProcessJudge
 from judges.labelling import LabelReport, label_pairs
 from judges.ledger import Ledger
 from judges.openai_judge import OpenAIJudge, Prices
-from judges.pointwise import PointwiseScorer, Score
 from judges.records import (
     FAILURES,
     ORDERS,
@@ -38,7 +39,6 @@ from judges.records import (
 from judges.scripted import ScriptedJudge
 from judges.server import VllmServer
 from judges.settings import LabelSettings
-from judges.templates import TemplateSet
 
 __all__ = [
     "FAILURES",

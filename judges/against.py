@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from constitution import Constitution, draw_comparison
-from judges.asking import ask_judge
-from judges.combine import Margins, combine
+from judges.asking.ask import ask_judge
+from judges.asking.combine import Margins, combine
+from judges.asking.templates import TemplateSet
 from judges.digests import digest
 from judges.records import ORDERS, Judge, Message, Pair
-from judges.templates import TemplateSet
 
 LIMIT = 4.0
 """Scores stay within plus and minus this: beyond 98% the judge's certainty says nothing more."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from judges.asking.methods import Method
 from judges.errors import LedgerError
 from judges.ledger import Ledger, Verdict, schema
 from judges.ledger.reading import to_verdict
 from judges.ledger.rows import to_label, to_reading
-from judges.methods import Method
 from judges.records import Call, JudgeIdentity, Label, Order, Pair, Ranking, Reading
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from judges.asking.readout import checked, without_extensions
 from judges.digests import digest_files
 from judges.errors import JudgeError
 from judges.generation import generate
-from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading, Sampling
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from constitution import Constitution
-from judges.asking import ask_judges
+from judges.asking.ask import ask_judges
+from judges.asking.questions import Purpose, Question, Questionnaire, Vote
 from judges.errors import JudgeError, JudgeUnavailable
 from judges.ledger import Batch, Judgement, LabelRow, Ledger
-from judges.questions import Purpose, Question, Questionnaire, Vote
 from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
 from judges.settings import LabelSettings
 

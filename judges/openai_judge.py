@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from judges import wire
+from judges.asking.readout import checked, without_extensions
 from judges.encoding import CallEncoder
 from judges.endpoints import Endpoints, RequestFailed
 from judges.errors import JudgeError
 from judges.inprocess import model_revision
 from judges.jobs import Job, grouped
-from judges.readout import checked, without_extensions
 from judges.records import Call, JudgeIdentity, Reading
 from judges.served import Served, what_is_served
 

@@ -192,7 +192,7 @@ class Call:
     Every `content` in `messages` is data: a judge never interprets special tokens in it. Without more, the
     reading is the options' log probabilities. With `write` the judge writes text and no option is read. With
     `conclude` as well, that question follows what it wrote, and its answer is read; with `verdict`, the text is a
-    JSON object that names an option (see `judges.verdict`).
+    JSON object that names an option (see `judges.asking.verdict`).
     """
 
     messages: tuple[Message, ...] = ()

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from judges.readout import checked, checked_text
+from judges.asking.readout import checked, checked_text
+from judges.asking.verdict import read_verdict
 from judges.records import Call, JudgeIdentity, Reading
-from judges.verdict import read_verdict
 
 
 class ScriptedJudge:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from judges.combine import Margins
+from judges.asking.combine import Margins
 from judges.records import Sampling
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from judges.asking.readout import ambiguous, checked, checked_text, read_listed
+from judges.asking.verdict import read_verdict, verdict_schema
 from judges.defusing import defused
-from judges.readout import ambiguous, checked, checked_text, read_listed
 from judges.records import Call, Reading
-from judges.verdict import read_verdict, verdict_schema
 
 # The most that vLLM and most others list by default.
 TOP_LOGPROBS = 20

@@ -20,13 +20,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from training import cli
-from training.config import Strict
-from training.data import Prompt, read_prompts
+from training.config.base import Strict
+from training.config.rewards import ModelTerm, RewardTerm
+from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
-from training.model_files import check_model
-from training.models import load_causal_lm, load_tokenizer
-from training.reward_config import ModelTerm, RewardTerm
-from training.rewards import RewardFn, build_reward, check_terms
+from training.models.files import check_model
+from training.models.load import load_causal_lm, load_tokenizer
+from training.rewards.compose import RewardFn, build_reward, check_terms
 
 
 class BestOfNConfig(Strict):
@@ -178,8 +178,8 @@ def _groups(
 
 def _sample(config: BestOfNConfig, prompts: Sequence[Prompt]) -> tuple[list[str], int]:
     """n answers to each prompt, and how many of them were cut off."""
-    from training.metrics import Progress
     from training.rollouts import generate
+    from training.run.logs import Progress
 
     tokenizer = load_tokenizer(config.model)
     model = load_causal_lm(config.model, trainable=False).to(_device())

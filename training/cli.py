@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from training.config import load_config
+from training.config.base import load_config
 from training.errors import Interrupted, TrainingError
 
 C = TypeVar("C", bound=BaseModel)

@@ -13,15 +13,16 @@ from collections.abc import Mapping
 
 import torch
 
-from training import cli, rl_loop
-from training.advantages import group_relative
-from training.experience import Experience
-from training.policy_losses import clipped_policy_loss, kl_k3, token_weights
-from training.rewards import RewardFn
-from training.rl_algorithm import Algorithm, Minibatch
-from training.rl_config import GRPOConfig
-from training.rl_update import Stats
-from training.run import TrainResult
+from training import cli
+from training.config.rl import GRPOConfig
+from training.rewards.compose import RewardFn
+from training.rl import train as rl_loop
+from training.rl.advantages import group_relative
+from training.rl.algorithms import Algorithm, Minibatch
+from training.rl.experience import Experience
+from training.rl.objectives import clipped_policy_loss, kl_k3, token_weights
+from training.rl.update import Stats
+from training.run.directory import TrainResult
 
 
 class GRPO(Algorithm):

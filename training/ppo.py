@@ -13,15 +13,16 @@ from collections.abc import Mapping
 
 import torch
 
-from training import cli, rl_loop
-from training.advantages import gae, token_rewards, whiten
-from training.experience import Experience
-from training.policy_losses import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3
-from training.rewards import RewardFn
-from training.rl_algorithm import ActorCritic, Minibatch
-from training.rl_config import PPOConfig
-from training.rl_update import Stats
-from training.run import TrainResult
+from training import cli
+from training.config.rl import PPOConfig
+from training.rewards.compose import RewardFn
+from training.rl import train as rl_loop
+from training.rl.advantages import gae, token_rewards, whiten
+from training.rl.algorithms import ActorCritic, Minibatch
+from training.rl.experience import Experience
+from training.rl.objectives import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3
+from training.rl.update import Stats
+from training.run.directory import TrainResult
 
 
 class PPO(ActorCritic):

@@ -17,20 +17,26 @@ from typing import Any
 import torch
 
 from training import cli
-from training.adapters import check_lora, make_trainable
-from training.attention import choose_layout
-from training.export import export
-from training.model_files import check_model
-from training.models import check_fit, is_decoder, load_sequence_classifier, load_tokenizer, reward_pad_token
-from training.packing import Layout, pack
-from training.pairs import PairItem, load_pairs
-from training.plan import announce, plan_supervised
+from training.config.supervised import RewardModelConfig
+from training.data.packing import Layout, pack
+from training.data.pairs import PairItem, load_pairs
+from training.models.adapters import check_lora, make_trainable
+from training.models.attention import choose_layout
+from training.models.files import check_model
+from training.models.load import (
+    check_fit,
+    is_decoder,
+    load_sequence_classifier,
+    load_tokenizer,
+    reward_pad_token,
+)
 from training.preference_loss import bradley_terry, centring
-from training.run import Run, TrainResult
-from training.runtime import Runtime
-from training.scoring import RewardScorer, branch_scores, score
+from training.rewards.scoring import RewardScorer, branch_scores, score
+from training.run.directory import Run, TrainResult
+from training.run.export import export
+from training.run.memory import announce, plan_supervised
+from training.run.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, run_batches
-from training.supervised_config import RewardModelConfig
 
 __all__ = ["RewardModelConfig", "RewardScorer", "score", "train"]
 

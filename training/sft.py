@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from common.chat import encode_conversation, encode_prompt, encode_response
 from training import cli
-from training.adapters import check_lora, make_trainable
-from training.attention import choose_layout
-from training.chat import encode_conversation, encode_prompt, encode_response
-from training.data import Example, read_examples
+from training.config.supervised import SftConfig
+from training.data.datasets import Example, read_examples
+from training.data.packing import Tree, pack
 from training.errors import TrainingError
-from training.export import export
-from training.logprobs import selected_logits
-from training.model_files import check_model
-from training.models import check_fit, load_causal_lm, load_tokenizer
-from training.packing import Tree, pack
-from training.plan import announce, plan_supervised
-from training.run import Run, TrainResult
-from training.runtime import Runtime
+from training.models.adapters import check_lora, make_trainable
+from training.models.attention import choose_layout
+from training.models.files import check_model
+from training.models.load import check_fit, load_causal_lm, load_tokenizer
+from training.models.logprobs import selected_logits
+from training.run.directory import Run, TrainResult
+from training.run.export import export
+from training.run.memory import announce, plan_supervised
+from training.run.runtime import Runtime
 from training.supervised import Stats, fit, hold_out, run_batches
-from training.supervised_config import SftConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,18 +17,18 @@ from typing import Any, Protocol
 
 import torch
 
-from training.allocator import keep_freed_memory
-from training.checkpoint import rng_state, set_rng_state
-from training.config import SupervisedConfig
+from training.config.base import SupervisedConfig
+from training.data.packing import Layout, Tree, batch_tokens
 from training.errors import Interrupted, TrainingError
-from training.guard import DivergenceGuard, stop_diverged
-from training.interrupt import StopRequest
-from training.metrics import MetricsLog, Progress
-from training.optim import build_optimizer, clip_gradients, schedule
-from training.packing import Layout, Tree, batch_tokens
-from training.run import Run
-from training.runtime import Runtime
-from training.weights import load_optimizer, load_weights, optimizer_state, weights
+from training.run.allocator import keep_freed_memory
+from training.run.checkpoint import rng_state, set_rng_state
+from training.run.directory import Run
+from training.run.interrupt import StopRequest
+from training.run.logs import MetricsLog, Progress
+from training.run.optim import build_optimizer, clip_gradients, schedule
+from training.run.runtime import Runtime
+from training.run.stopping import DivergenceGuard, stop_diverged
+from training.run.weights import load_optimizer, load_weights, optimizer_state, weights
 
 Stats = dict[str, tuple[torch.Tensor | float, float]]
 _OF_A_STEP = {"seconds", "grad_norm", "learning_rate", "tokens", "tokens_per_second"}

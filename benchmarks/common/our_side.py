@@ -20,7 +20,7 @@ OPTIMIZER = {
 
 def timed(module: ModuleType, config: Any, *, first: str = "fit") -> dict[str, Any]:
     """Run a supervised trainer's `train`; seconds from its call of `first` until the last step has been logged."""
-    from training.metrics import read_metrics
+    from training.run.logs import read_metrics
 
     stamps: list[float] = []
     originals = {name: getattr(module, name) for name in {first, "fit"}}

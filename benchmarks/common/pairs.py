@@ -24,9 +24,9 @@ def prepare(folder: Path, count: int) -> None:
 
 def load_items(folder: Path) -> list[Any]:
     """The tokenized pairs, as our trainers read them."""
-    from training.data import read_preferences
-    from training.models import load_tokenizer
-    from training.pairs import encode_pairs
+    from training.data.datasets import read_preferences
+    from training.data.pairs import encode_pairs
+    from training.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(str(folder / "model"))
     return encode_pairs(tokenizer, read_preferences([folder / "pairs.jsonl"]), data.MAX_LENGTH)

@@ -8,8 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from common.statistics import wilson
 from flows.stages.gold_model import LEAST_HELD_OUT, LEAST_RIGHT
-from flows.statistics import wilson
 from replication_parts.jobs import Study
 from replication_parts.policies import learn
 from replication_parts.reward_models import answers_of_all, fit, preferred
@@ -17,7 +17,7 @@ from replication_parts.world import paths, prompts, read_lines, settings, write_
 
 _NEVER = 1_000_000
 """A patience that no run exhausts."""
-_ORACLE = {"kind": "function", "name": "gold", "function": "flows.stages.brake:microworld"}
+_ORACLE = {"kind": "function", "name": "gold", "function": "flows.stages.early_stopping:microworld"}
 
 
 def watched(

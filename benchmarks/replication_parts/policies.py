@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.gold import curve
+from flows.evaluation.gold import curve
 from replication_parts.jobs import Study
 from replication_parts.world import (
     WEIGHTS,
@@ -113,7 +113,7 @@ def prefer(
     **changes: Any,
 ) -> dict[str, Any]:
     """DPO and its relatives from SL-CAI, on the very labels that the reward model learns from."""
-    from training.dpo import DpoConfig, train
+    from training.dpo.train import DpoConfig, train
 
     where = paths(study, seed)
     labels = where["labels.preferences"] if data is None else str(study.work(data) / "preferences.jsonl")
@@ -149,7 +149,7 @@ def learn(
 ) -> dict[str, Any]:
     """Train `policy` by `method` with the demo's `rl` section but for `changes`; gold's figures and curve."""
     from training import grpo, ppo, rloo
-    from training.rl_config import GRPOConfig, PPOConfig, RLConfig, RLOOConfig
+    from training.config.rl import GRPOConfig, PPOConfig, RLConfig, RLOOConfig
 
     config_class, module = {
         "ppo": (PPOConfig, ppo),

@@ -73,8 +73,8 @@ def lessons(count: int, seed: int | str) -> list[dict[str, Any]]:
 def reasoner(study: Study, name: str, seed: int) -> dict[str, Any]:
     """The shipped judge after further lessons; how often its rationales say what gold would."""
     from flows.stages.sampling import Sampler
+    from training.config.supervised import SftConfig
     from training.sft import train
-    from training.supervised_config import SftConfig
 
     folder = study.work(name)
     write_lines(folder / "lessons.jsonl", lessons(LESSONS, seed))

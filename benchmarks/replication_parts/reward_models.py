@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from flows.gold import score_answer
+from flows.evaluation.gold import score_answer
 from replication_parts.jobs import Study
 from replication_parts.world import answers, paths, prompts, read_lines, settings, write_lines
 
@@ -43,7 +43,7 @@ def answers_of_all(study: Study, seed: int, asked: Sequence[Any], *, draw: int) 
 
 def preferred(prompt: Sequence[Mapping[str, str]], a: str, b: str) -> float:
     """The probability that gold gives the first answer under the whole constitution."""
-    from flows.exam import gold_preference
+    from flows.labelling.known_pairs import gold_preference
 
     found = gold_preference(_principles(), *(score_answer(prompt, text) for text in (a, b)))
     assert found is not None
@@ -119,7 +119,7 @@ def _clamped(path: Path, out: Path, low: float, high: float) -> Path:
 
 def judge_pairs(model: Path, pairs: Path) -> dict[str, Any]:
     """A reward model's accuracy and calibration against gold on held-out pairs."""
-    from training.scoring import RewardScorer
+    from training.rewards.scoring import RewardScorer
 
     rows = read_lines(pairs)
     scorer = RewardScorer.load(model, normalise=False)
@@ -143,7 +143,7 @@ def agreement(margins: Sequence[float], gold: Sequence[float]) -> dict[str, Any]
     pairs = list(zip(predicted, gold, strict=True))
 
     def right(least: float) -> dict[str, Any]:
-        from flows.statistics import rate
+        from common.statistics import rate
 
         return rate([(q > 0.5) == (p > 0.5) for q, p in pairs if abs(p - 0.5) > least])
 

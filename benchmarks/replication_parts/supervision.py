@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.gold import figures, score_answer
-from flows.statistics import mean, rate
+from common.statistics import mean, rate
+from flows.evaluation.gold import figures, score_answer
 from replication_parts.jobs import Study
 from replication_parts.reward_models import CLEAR
 from replication_parts.world import WEIGHTS, answers, paths, prompts, read_lines, settings, write_lines
@@ -81,7 +81,7 @@ def red_team(study: Study, name: str, seed: int) -> dict[str, Any]:
 
 
 def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
-    from training.data import Prompt
+    from training.data.datasets import Prompt
 
     return [Prompt(id=str(n), prompt=list(c)) for n, c in enumerate(conversations)]
 
@@ -108,7 +108,7 @@ def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
 def gold_of_labels(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[float | None]:
     """Gold's probability of every label (a row of labels.jsonl) under the principles that it drew; None without one."""
     from constitution import load
-    from flows.exam import gold_preference
+    from flows.labelling.known_pairs import gold_preference
 
     questions = {p.id: p.question for p in load(settings().constitution).comparison}
     by_id = {pair["id"]: pair for pair in pairs}
@@ -181,7 +181,7 @@ def _second_round(study: Study, seed: int, policy: str) -> list[dict[str, Any]]:
 def _against_gold(
     rows: Sequence[dict[str, Any]], labels: dict[str, float | None], constitution: Any
 ) -> dict[str, Any]:
-    from flows.exam import gold_preference
+    from flows.labelling.known_pairs import gold_preference
 
     weighted = [(p.question, p.weight) for p in constitution.comparison]
     right, squares = [], []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import flows
-from flows.gold import figures, overall, score_answer
+from flows.evaluation.gold import figures, overall, score_answer
 from flows.stages.sampling import Sampler
 from replication_parts.jobs import Study
 
@@ -33,9 +33,9 @@ _SAMPLING = {"max_new_tokens": 64, "temperature": 1.0, "top_p": 1.0}
 
 def pipeline(study: Study, name: str, seed: int) -> dict[str, Any]:
     """The demo's own stages up to the reward model; where everything lies, and what the stages counted."""
-    from flows.launch import open_session, run_stages
-    from flows.progress import Silent
-    from flows.request import RunRequest
+    from flows.config.forms import RunRequest
+    from flows.pipeline.launch import open_session, run_stages
+    from flows.runs.progress import Silent
 
     changes = (*FLOAT32, f"seed={seed}", f"name=seed-{seed}", f"runs_dir={study.root / 'runs'}")
     request = RunRequest(config=str(CONFIG), changes=changes, to_stage="reward_model")
@@ -61,7 +61,7 @@ def settings() -> Any:
 
 
 def prompts(path: str | Path) -> list[Any]:
-    from training.data import read_prompts
+    from training.data.datasets import read_prompts
 
     return read_prompts([Path(path)])
 
@@ -133,9 +133,9 @@ def fact_questions(family: Any, split: str, draws: int = 3) -> list[dict[str, An
 
 def fact_match(model: str, seed: int) -> dict[str, Any]:
     """Share of answers that name the true value, by family and split, as rates with their intervals."""
-    from flows.statistics import rate
-    from training.checkers import exact
-    from training.data import Prompt
+    from common.statistics import rate
+    from training.data.datasets import Prompt
+    from training.rewards.checkers import exact
 
     check = exact(answer="answer", contains=True)
     found = {}
@@ -150,7 +150,7 @@ def fact_match(model: str, seed: int) -> dict[str, Any]:
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from flows.files import write_jsonl
+    from common.files import write_jsonl
 
     write_jsonl(path, rows)
 

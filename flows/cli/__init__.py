@@ -15,7 +15,7 @@ COMMANDS = {
         "Check, compare, price and publish constitutions.",
     ),
     "demo": ("flows.cli.run", "demo", "The whole loop on the embedded microworld."),
-    "eval": ("flows.cli.eval", "evaluate", "Compare models head to head, on any prompts."),
+    "eval": ("flows.cli.compare", "evaluate", "Compare models head to head, on any prompts."),
     "judge": ("flows.cli.judge", "judge", "Examine a judge against pairs with known answers."),
     "labels": ("flows.cli.labels", "labels", "Look into a ledger: labels, their reasons, exports."),
     "lineage": ("flows.cli.lineage", "lineage", "Where a run's policy comes from."),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.ledger import label_set_option, ledger_option, open_ledger, print_table, table, text_cells
+from flows.cli.options import label_set_option, ledger_option, open_ledger, print_table, table, text_cells
 
 
 @click.group()
@@ -69,7 +69,7 @@ def import_(csv: Path, place: str | None, ref: str | None, who: str) -> None:
 @label_set_option
 def known(out: Path, place: str | None, ref: str | None) -> None:
     """Write the pairs that people decided to OUT (JSONL), for `charter judge exam --pairs` and `exam.pairs`."""
-    from flows.files import write_atomically
+    from common.files import write_atomically
     from judges.audit import known_from_verdicts
     from judges.ledger.reading import find_label_set
 
@@ -84,7 +84,7 @@ def known(out: Path, place: str | None, ref: str | None) -> None:
 @label_set_option
 def card(place: str | None, ref: str | None) -> None:
     """The report card of each principle: drawn, flips, agreement with people, effect on the labels, overlap."""
-    from flows.audit_view import card_rows
+    from flows.report.audit import card_rows
     from judges.audit import report_card
     from judges.ledger.reading import find_label_set
 

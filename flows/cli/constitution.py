@@ -100,7 +100,7 @@ def publish(
         c = publishing.publish(name, message=message or "", bump=bump, version=version, root=root)
     click.echo(f"{c.ref}  digest {c.digest[:16]}")
     if not relock:
-        from flows.announce import announce
+        from flows.orchestration.events import announce
 
         if (problem := announce(c)) is not None:
             click.echo(f"note: published, but the Prefect server was not told: {problem}", err=True)

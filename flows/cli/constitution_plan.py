@@ -90,7 +90,7 @@ def _ids(path: Path) -> list[str]:
 def _manifests(runs: Path) -> Iterable[dict[str, Any]]:
     """Every finished attempt of every run in a folder, as `constitution.descent` reads it."""
     from flows.errors import FlowError
-    from flows.runs import RunDirectory
+    from flows.runs.directory import RunDirectory
 
     for path in sorted(runs.glob("*/run.json")):
         run = RunDirectory(path.parent)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from flows.exam_form import ExamRequest
+    from flows.config.forms_judging import ExamRequest
 
 
 @click.group(name="judge")
@@ -115,15 +115,15 @@ def exam(
 
     An exam counts for labels that are asked in the same way. --config asks as a run of that configuration does.
     """
-    from flows.examining import Exam, take
+    from flows.labelling.exam import Exam, take
     from judges.exam import text
 
     given = {name: value for name, value in own.items() if value is not None}
     if config is not None:
         if given:
             raise click.UsageError(f"--config settles it; leave out {', '.join(map(_option, given))}")
-        from flows.launch import resolve
-        from flows.request import RunRequest
+        from flows.config.forms import RunRequest
+        from flows.pipeline.launch import resolve
 
         run = resolve(RunRequest(config=str(config), constitution=constitution))
         wanted = Exam.of_run(*run, files=pairs, ledger=ledger, limit=limit, page=page)
@@ -140,7 +140,7 @@ def exam(
 
 def _request(given: dict[str, Any]) -> ExamRequest:
     """The form, filled in from the options that were given."""
-    from flows.exam_form import ExamRequest
+    from flows.config.forms_judging import ExamRequest
 
     asking = {name: given.pop(name) for name in ("readout", "rationales", "principles") if name in given}
     thresholds = {"probe_pairs": given.pop("probes")} if "probes" in given else {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.audit import agreement_lines, audit, card
-from flows.cli.label_story import decimals, story
-from flows.cli.ledger import (
+from flows.cli.explain import decimals, story
+from flows.cli.options import (
     label_set_option,
     ledger_option,
     open_ledger,
@@ -63,8 +63,8 @@ def show(
     """Labels of a set, one a line: winner, probability, orders, status, principles, texts."""
     from itertools import islice
 
+    from common.text import clipped
     from judges.ledger.reading import find_label_set, labelled_pairs
-    from judges.text import clipped
 
     with open_ledger(place) as ledger:
         label_set = find_label_set(ledger, ref)
@@ -155,7 +155,7 @@ def export(out: Path, place: str | None, ref: str | None, statuses: tuple[Any, .
 
 
 def _export_people(out: Path, place: str | None) -> None:
-    from flows.files import write_atomically
+    from common.files import write_atomically
     from judges.audit import last_words
     from judges.export import json_line
 
@@ -178,7 +178,7 @@ def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, lim
 
     Rows of our own export are verdicts on the pairs that it names. What was read before is not added again.
     """
-    from flows.files import write_atomically
+    from common.files import write_atomically
     from judges.audit.preferences import as_labelled, record_preferences
     from judges.known import read_known_pairs
 

@@ -18,9 +18,9 @@ def lineage(run: Path, as_json: bool) -> None:
 
     All of it is read from the manifests and the ledger; nothing is written.
     """
-    from flows.lineage import lineage_of_run
-    from flows.report.lineage import lineage_sentences, principle_rows, step_rows
-    from flows.report.lineage_facts import fact_rows
+    from flows.report.lineage import lineage_of_run
+    from flows.report.lineage.facts import fact_rows
+    from flows.report.lineage.view import lineage_sentences, principle_rows, step_rows
 
     found = lineage_of_run(run)
     if as_json:
@@ -42,8 +42,8 @@ def _table(title: str, rows: list[list[str]]) -> object:
     from rich import box
     from rich.table import Table
 
-    from flows.cli.ledger import text_cells
-    from judges.text import printable
+    from common.text import printable
+    from flows.cli.options import text_cells
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for number, heading in enumerate(rows[0]):

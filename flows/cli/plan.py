@@ -12,7 +12,7 @@ from flows.cli.terminal import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flows.planning import Forecast
+    from flows.pipeline.forecast.plan import Forecast
 
 # As narrow as a terminal of 80 columns wants it.
 _COLUMNS = ("stage", "calls", "tokens", "time", "samples", "steps", "trained", "memory", "disk")
@@ -43,10 +43,10 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what a run will ask of judge, GPUs and disk. Nothing is run and nothing is written."""
-    from flows.launch import resolve
-    from flows.planning import plan_run
-    from flows.preflight import check_constitution, check_data
-    from flows.request import RunRequest
+    from flows.config.forms import RunRequest
+    from flows.pipeline.forecast.plan import plan_run
+    from flows.pipeline.launch import resolve
+    from flows.pipeline.preflight import check_constitution, check_data
 
     if measure and rate is not None:
         raise click.UsageError("--measure and --judgements-per-second exclude each other")

@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 from flows.cli.terminal import console
-from flows.request import RunRequest, StageName
+from flows.config.forms import RunRequest, StageName
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "microworld.yaml"
 
@@ -72,11 +72,11 @@ def demo(
 
 def start(request: RunRequest) -> None:
     """Check the request, then run it under Prefect and print the results and the run directory."""
-    from flows import local_prefect
-    from flows.launch import resolve
-    from flows.preflight import preflight
-    from flows.progress import Terminal
+    from flows.orchestration import local as local_prefect
+    from flows.pipeline.launch import resolve
+    from flows.pipeline.preflight import preflight
     from flows.report.terminal import print_report
+    from flows.runs.progress import Terminal
 
     config, constitution = resolve(request)
     preflight(config, constitution)

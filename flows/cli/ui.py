@@ -36,9 +36,10 @@ def ui(port: int, runs_dir: Path, host: str, no_browser: bool) -> None:
     import os
     import webbrowser
 
-    from flows import local_prefect, serving
     from flows.errors import FlowError
-    from flows.locks import only_one
+    from flows.orchestration import local as local_prefect
+    from flows.orchestration import server as serving
+    from flows.runs.locks import only_one
 
     if host not in LOCAL and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         raise FlowError(

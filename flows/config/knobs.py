@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, create_model, model_validator
 
-from flows.config.types import Section
+from flows.config.fields import Section
 
 
 def knobs(

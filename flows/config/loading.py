@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from flows.config.fields import FromCommandLine
 from flows.config.run import RunConfig
-from flows.config.types import FromCommandLine
 from flows.errors import FlowError
+from training.config.yaml import Location, describe, read_yaml
 from training.errors import TrainingError
-from training.yaml_files import Location, describe, read_yaml
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 

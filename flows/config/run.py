@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from flows.config.oversight import AuditSection, ExamSection
-from flows.config.sections import (
+from flows.config.data import (
     CritiqueRevisionSection,
     DemonstrationsSection,
     EvaluateSection,
@@ -23,6 +22,8 @@ from flows.config.sections import (
     ReportSection,
     WorldSection,
 )
+from flows.config.fields import ConstitutionRef, RunsDir, Section
+from flows.config.judging import AuditSection, ExamSection
 from flows.config.trainers import (
     HelpfulSFTSection,
     PPOSection,
@@ -31,7 +32,6 @@ from flows.config.trainers import (
     RLSection,
     SLCAISection,
 )
-from flows.config.types import ConstitutionRef, RunsDir, Section
 
 
 class RunConfig(Section):

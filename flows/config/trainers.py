@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from flows.config.data import JudgeSection
+from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef
 from flows.config.knobs import knobs
-from flows.config.sections import JudgeSection
-from flows.config.types import ConfigPath, ModelRef, Section, TemplatesRef
-from training.brake import BrakeConfig
-from training.reward_config import (
+from training.config.rewards import (
     CheckerTerm,
     EnsembleTerm,
     ExactTerm,
@@ -19,8 +18,9 @@ from training.reward_config import (
     NumericTerm,
     RegexTerm,
 )
-from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
-from training.supervised_config import DpoConfig, PreferenceLoss, RewardModelConfig, SftConfig
+from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
+from training.config.supervised import DpoConfig, PreferenceLoss, RewardModelConfig, SftConfig
+from training.rl.early_stopping import BrakeConfig
 
 # Stand-ins for what the pipeline fills in.
 _SHARED: dict[str, Any] = {"model": "-", "output_dir": "-", "seed": 0, "metadata": {}}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from flows.evaluation.bradley_terry import rate_models
+from flows.evaluation.ratings import rate_models
 from flows.evaluation.win_rates import Match, between, head_to_head
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.statistics import bounded_mean, correlation, difference, student_mean
+from common.statistics import bounded_mean, correlation, difference, student_mean
 
 # Fewer prompts earn no flag: so few answers of one model differ as much among themselves.
 MIN_PROMPTS = 10

@@ -37,7 +37,7 @@ def opinion_pairs(prompts: Sequence[PromptLike], *, gold: bool) -> list[OpinionP
     for prompt in prompts:
         opinion, neutral = prompt.meta.get("opinion"), prompt.meta.get("neutral")
         if gold and not opinion:
-            from flows.gold import without_opinion
+            from flows.evaluation.gold import without_opinion
 
             opinion, neutral = without_opinion(prompt.prompt[-1]["content"]) or (None, None)
         if opinion and neutral:

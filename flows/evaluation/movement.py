@@ -17,10 +17,10 @@ from typing import Any
 
 from flows.errors import FlowError
 from flows.evaluation.rank_correlation import rank_correlation
-from flows.models import is_hub_id
-from flows.progress import Progress
+from flows.runs.models import is_hub_id
+from flows.runs.progress import Progress
 from training.errors import TrainingError
-from training.safetensors_files import check_safetensors
+from training.models.safetensors import check_safetensors
 
 #: what a weight belongs to, by its name; the first that fits
 KINDS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.statistics import benjamini_hochberg
 from flows.evaluation.win_rates import Match, head_to_head
-from flows.statistics import benjamini_hochberg
 
 #: share of the principles said to part two models that may be expected to do so by chance
 FALSE_DISCOVERIES = 0.05

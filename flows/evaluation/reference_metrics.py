@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from common.statistics import bounded_mean
 from flows.errors import FlowError
-from flows.statistics import bounded_mean
 
 _ROUGES = ("rouge1", "rouge2", "rougeL")
 

@@ -14,7 +14,7 @@ from typing import Any
 from flows.evaluation.diversity import diversity_change
 from flows.evaluation.effects import BOILERPLATE, EFFECTS, FEWER_PHRASES, MIN_PROMPTS
 from flows.evaluation.flattery import OpinionPair, sway
-from flows.evaluation.overused import overused
+from flows.evaluation.phrases import overused
 from flows.evaluation.readings import Answered
 from flows.evaluation.texts import (
     compression_ratio,

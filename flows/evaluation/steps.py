@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.statistics import difference, t_quantile
 from flows.evaluation.effects import BOILERPLATE, EFFECTS, MIN_PROMPTS, Effect
-from flows.evaluation.overused import overused
+from flows.evaluation.phrases import overused
 from flows.evaluation.readings import Answered
 from flows.evaluation.side_effects import judged_benign
 from flows.evaluation.texts import distinct, repeated_share, tokens
-from flows.statistics import difference, t_quantile
 
 _STRETCHES = 12
 _KEYS = ("length", "refusals", "evasions", "wrong", "repetition")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.statistics import away_from_half, bounded_mean
 from flows.evaluation.length_control import length_controlled
-from flows.statistics import away_from_half, bounded_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the labels cost, as a sentence and a table; `flows.costs` has the figures."""
+"""What the labels cost, as a sentence and a table; `flows.runs.costs` has the figures."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.report.brake import brake_sentences
 from flows.report.costs import cost_sentences
-from flows.report.lineage import lineage_sentences
+from flows.report.early_stopping import brake_sentences
+from flows.report.lineage.view import lineage_sentences
 from flows.report.side_effects import effect_sentences
 from flows.report.weights import weight_sentences
 

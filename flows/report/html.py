@@ -11,15 +11,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from flows.report.brake_plot import brake_figure
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words
+from flows.report.early_stopping_plot import brake_figure
 from flows.report.figures import figures, svg
-from flows.report.lineage import principle_rows, step_rows
-from flows.report.lineage_boxes import in_words
-from flows.report.lineage_facts import fact_rows
-from flows.report.lineage_picture import picture
+from flows.report.lineage.boxes import in_words
+from flows.report.lineage.facts import fact_rows
+from flows.report.lineage.picture import picture
+from flows.report.lineage.view import principle_rows, step_rows
 from flows.report.side_effects import effect_rows
 from flows.report.side_effects import step_rows as side_effect_steps
 from flows.report.weights import SAID, weight_rows
@@ -31,7 +31,7 @@ _TEMPLATE = "report.html.j2"
 def environment() -> jinja2.Environment:
     """Where the templates of all pages are: every value is escaped, an unknown name is an error."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

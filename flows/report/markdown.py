@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.escape import escape_html, escape_markdown
-from flows.report.brake_plot import brake_figure
+from common.escape import escape_html, escape_markdown
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words
+from flows.report.early_stopping_plot import brake_figure
 from flows.report.figures import figures, png_uri
-from flows.report.lineage import principle_rows, step_rows
-from flows.report.lineage_facts import fact_rows
+from flows.report.lineage.facts import fact_rows
+from flows.report.lineage.view import principle_rows, step_rows
 from flows.report.side_effects import effect_rows
 from flows.report.side_effects import step_rows as effect_steps
 from flows.report.weights import SAID, weight_rows

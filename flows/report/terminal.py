@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.text import printable
 from flows.report.data import ReportData, change_rows, findings, rate_rows, result_rows, result_words
-from judges.text import printable
 
 
 def print_report(data: ReportData, console: Console) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from flows.stages import (
     critique_revision,
     evaluate,
-    gain,
     gold_model,
     helpful_sft,
     judge_exam,
@@ -19,7 +18,8 @@ from flows.stages import (
     sl_cai,
     world,
 )
-from flows.stages.base import Stage
+from flows.stages import improvement as gain
+from flows.stages.contract import Stage
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

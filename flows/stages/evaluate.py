@@ -10,20 +10,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.files import write_json, write_jsonl
+from common.statistics import mean
 from constitution import templates_digest
-from flows import gold
-from flows.digests import digest_json
-from flows.evaluation import Answered, OpinionPair, opinion_pairs, read_answers, watch, watch_steps
-from flows.files import write_json, write_jsonl
-from flows.judging import priced_judge
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch, watch_steps
+from flows.labelling.judge import priced_judge
+from flows.runs.digests import digest_json
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.kept import once
 from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.stages.weights import moved_weights
-from flows.statistics import mean
 from judges import TemplateSet
-from training.data import Prompt, read_prompts, read_rows
+from training.data.datasets import Prompt, read_prompts, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -141,7 +140,7 @@ def rewards_of(
     """The reward model's scores; None where prompt and answer exceed its context."""
     import torch
 
-    from training.scoring import RewardScorer
+    from training.rewards.scoring import RewardScorer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     scorer = RewardScorer.load(work.inputs["reward_model"], device=device)
@@ -155,7 +154,7 @@ def rewards_of(
 
 def _exam(work: Work) -> dict[str, Any]:
     """What the judge and the critic can do on held-out topics, by the microworld's exam."""
-    from flows.exam import examine
+    from flows.labelling.known_pairs import examine
 
     depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
     name = f"exam-{digest_json(depends_on)[:12]}.json"
@@ -165,7 +164,7 @@ def _exam(work: Work) -> dict[str, Any]:
 
 def _agreement(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How often this run's labels and its reward model agree with gold."""
-    from flows.exam import label_agreement, reward_agreement
+    from flows.labelling.known_pairs import label_agreement, reward_agreement
 
     assert work.constitution is not None
     principles = work.constitution.comparison

@@ -11,21 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.digests import digest_file
+from common.files import write_atomically
+from common.statistics import rate
 from flows.errors import FlowError
-from flows.files import write_atomically
-from flows.gates import existing_ledger
-from flows.people import LEAST_PAIRS, too_few, worth
-from flows.stages.base import WITHOUT, Artifact, Inputs, Result, Stage, Work
+from flows.labelling.gates import existing_ledger
+from flows.labelling.people import LEAST_PAIRS, too_few, worth
+from flows.runs.digests import digest_file
+from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import ledger_url
 from flows.stages.reward_model import OWN
-from flows.stages.training import settings_of, train, tuning_of
-from flows.statistics import rate
+from flows.stages.trainer import settings_of, train, tuning_of
 from judges import JudgeError, Ledger, Pair
 from judges.audit import last_words, last_words_digest
 from judges.export import json_line
 from judges.known import known_pair
-from training.data import read_preferences, read_rows
+from training.data.datasets import read_preferences, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flows.digests import digest_file
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
-from flows.stages.training import settings_of, train, tuning_of
+from flows.runs.digests import digest_file
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.trainer import settings_of, train, tuning_of
 
 
 def run(work: Work) -> Result:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.digests import digest_file, digest_json, digest_path
+from common.files import write_atomically, write_json
 from flows.errors import FlowError
-from flows.examining import read_all
-from flows.files import write_atomically, write_json
-from flows.gates import exam_metrics
-from flows.judging import make_judge, priced_judge
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.labelling.exam import read_all
+from flows.labelling.gates import exam_metrics
+from flows.labelling.judge import make_judge, priced_judge
+from flows.runs.digests import digest_file, digest_json, digest_path
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
@@ -75,7 +75,7 @@ def _known(work: Work) -> tuple[list[KnownPair], str]:
     if files := work.settings["files"]:
         paths = [Path(work.inputs[name]) for name in files]
         return read_all(paths)[0], ", ".join(path.name for path in paths)
-    from flows.exam import generated_pairs
+    from flows.labelling.known_pairs import generated_pairs
 
     assert work.constitution is not None
     n, principles = work.settings["generated"], work.settings["asked"]["principles"]

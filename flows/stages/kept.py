@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.stages.base import Work
+from flows.stages.contract import Work
 
 
 def once(work: Work, name: str, make: Callable[[Path], None]) -> Path:

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from common.files import write_json, write_jsonl
 from flows.errors import TooFewLabels
-from flows.files import write_json, write_jsonl
-from flows.gates import labelling_gate, people_said
-from flows.judging import priced_judge
-from flows.label_shards import LabelShard, drop_judge
+from flows.labelling.gates import labelling_gate, people_said
+from flows.labelling.judge import priced_judge
+from flows.labelling.shard import LabelShard, drop_judge
 from flows.snapshot import to_json
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
-from training.data import read_rows
+from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.digests import digest_json
+from common.files import write_jsonl
 from flows.errors import FlowError
-from flows.files import write_jsonl
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.runs.digests import digest_json
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
-from training.data import read_prompts
+from training.data.datasets import read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

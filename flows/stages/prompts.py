@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from common.files import write_jsonl
 from flows.errors import FlowError
-from flows.files import write_jsonl
 from flows.prompts import Prompt, read_prompts
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -41,8 +41,8 @@ def run(work: Work) -> Result:
 def _fits(work: Work) -> Any:
     from transformers import AutoConfig
 
-    from training.chat import encode_prompt
-    from training.models import load_tokenizer
+    from common.chat import encode_prompt
+    from training.models.load import load_tokenizer
 
     base = work.inputs["base"]
     tokenizer = load_tokenizer(base)
@@ -56,7 +56,7 @@ def _fits(work: Work) -> Any:
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:
-    from flows.digests import digest_file
+    from flows.runs.digests import digest_file
 
     found = {"base": inputs.model("base")}
     if inputs.config.prompts is None:

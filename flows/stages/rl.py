@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from common.files import write_jsonl
 from flows.config.trainers import PreferenceSection
-from flows.files import write_jsonl
-from flows.gates import training_gate
-from flows.judge_reward import judge_term
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
-from flows.stages.brake import brake_fields, brake_inputs, brake_judge, brake_settings
+from flows.labelling.gates import training_gate
+from flows.labelling.reward import judge_term
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.early_stopping import brake_fields, brake_inputs, brake_judge, brake_settings
 from flows.stages.labels import judge_settings
 from flows.stages.reward_model import Member, members
-from flows.stages.training import settings_of, train, tuning_of
+from flows.stages.trainer import settings_of, train, tuning_of
 from judges import TemplateSet
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.digests import digest_json
-from flows.files import write_jsonl
-from flows.stages.base import Work
+from common.files import write_jsonl
+from flows.runs.digests import digest_json
+from flows.stages.contract import Work
 
 # Part of what decides the answers (each part has a seed of its own), so not a setting.
 PART = 512
@@ -52,7 +52,7 @@ class Sampler:
         if self._loaded is None:
             import torch
 
-            from training.models import load_causal_lm, load_tokenizer
+            from training.models.load import load_causal_lm, load_tokenizer
 
             model = load_causal_lm(self._ref, dtype=getattr(torch, self._dtype), trainable=False)
             device = "cuda" if torch.cuda.is_available() else "cpu"

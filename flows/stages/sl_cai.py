@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flows.stages.base import Artifact, Inputs, Result, Stage, Work
-from flows.stages.training import settings_of, train, tuning_of
+from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.trainer import settings_of, train, tuning_of
 
 
 def run(work: Work) -> Result:

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flows.digests import digest_json
+from common.files import write_json
 from flows.errors import FlowError
 from flows.evaluation.movement import movement
-from flows.files import write_json
-from flows.stages.base import Work
+from flows.runs.digests import digest_json
+from flows.stages.contract import Work
 from flows.stages.kept import once
 
 _POLL_SECONDS = 0.2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.digests import digest_json, digest_path
-from flows.files import write_jsonl
-from flows.stages.base import Result, Stage, Work
-from training.data import read_rows
+from common.files import write_jsonl
+from flows.runs.digests import digest_json, digest_path
+from flows.stages.contract import Result, Stage, Work
+from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

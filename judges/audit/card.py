@@ -10,8 +10,8 @@ from itertools import combinations, islice
 
 import sqlalchemy as sa
 
+from judges.asking.combine import Combined, Margins, combine
 from judges.audit.people import rated_pairs
-from judges.combine import Combined, Margins, combine
 from judges.exam.measures import Share, share
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import LabelledPair, label_set_content, labelled_pairs

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from common.text import printable
 from judges.audit.verdicts import Given, Said, shown_order
 from judges.errors import JudgeError
 from judges.ledger import Ledger
 from judges.ledger.reading import LabelledPair, labelled_pairs
 from judges.records import ORDERS
-from judges.text import printable
 
 COLUMNS = ("pair_id", "label", "shown", "prompt", "A", "B", "verdict", "note")
 _READ = ("pair_id", "label", "shown", "verdict", "note")

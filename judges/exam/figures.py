@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from judges.combine import Margins, combine
+from judges.asking.combine import Margins, combine
 from judges.exam.measures import Share, share
 from judges.known import KnownPair
 from judges.records import ORDERS, Label, Reading, Status

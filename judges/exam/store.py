@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from constitution import Constitution
+from judges.asking.methods import Method
 from judges.digests import canonical
 from judges.errors import JudgeError
 from judges.exam.report import ExamReport
@@ -16,7 +17,6 @@ from judges.exam.way import way_of_asking, way_of_method
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import label_set_content
 from judges.ledger.rows import storable
-from judges.methods import Method
 from judges.records import JudgeIdentity
 from judges.settings import LabelSettings
 

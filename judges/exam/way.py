@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from constitution import Constitution
 from constitution.model import vars_of
+from judges.asking.methods import Method
 from judges.digests import digest
-from judges.methods import Method
 from judges.settings import LabelSettings
 
 

@@ -102,9 +102,8 @@ def test_operations_are_those_that_torch_counts():
 
 def test_padded_work_counts_both_answers_of_a_batch_s_longest():
     from common import pairs
-
-    from training.packing import Tree
-    from training.pairs import PairItem
+    from training.data.packing import Tree
+    from training.data.pairs import PairItem
 
     items = [
         PairItem(id=str(n), tree=Tree(prefix=(1,) * (10 + n), branches=((1,) * 4, (1,) * 2)), p=1.0)

@@ -20,7 +20,7 @@ def study(tmp_path_factory):
         from replication_parts.jobs import Study
         from replication_parts.world import WEIGHTS
 
-        from flows.files import write_jsonl
+        from common.files import write_jsonl
         from microworld.data import WorldSizes, write_world
         from microworld.responses import make_answer
         from microworld.world import parse_request

@@ -23,7 +23,7 @@ from flows.report.markdown import walk_markdown
 from judges import Call, LabelSettings, Ledger, Pair, ScriptedJudge, label_pairs
 from judges.audit import agreement
 from judges.ledger.reading import find_label_set, labelled_pairs
-from training.data import read_rows
+from training.data.datasets import read_rows
 
 pytestmark = [
     pytest.mark.browser,

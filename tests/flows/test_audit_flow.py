@@ -16,7 +16,7 @@ from flows.errors import FlowError
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import agreement
 from judges.ledger.reading import labelled_pairs
-from training.data import read_rows
+from training.data.datasets import read_rows
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -42,14 +42,14 @@ def knows(call: Call) -> float:
 @pytest.fixture
 def session(tmp_path, make_run, tiny_model, monkeypatch):
     """`session()`: the labels stage of a run, done or reused."""
-    import flows.label_shards
-    from flows.launch import open_session
-    from flows.progress import Silent
-    from flows.request import RunRequest
+    import flows.labelling.shard
+    from flows.config.forms import RunRequest
+    from flows.pipeline.launch import open_session
+    from flows.runs.progress import Silent
     from flows.stages import labels
-    from flows.stages.base import Artifact
+    from flows.stages.contract import Artifact
 
-    monkeypatch.setattr(flows.label_shards, "make_judge", lambda settings: ScriptedJudge(knows))
+    monkeypatch.setattr(flows.labelling.shard, "make_judge", lambda settings: ScriptedJudge(knows))
     path = make_run(tmp_path, tiny_model, labels={"templates": "microworld"})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
 
@@ -66,7 +66,7 @@ class Running:
     """The flow in a thread, and what a person does to it through the client API."""
 
     def __init__(self, **request) -> None:
-        from flows.audit_flow import AuditRequest, audit_labels
+        from flows.orchestration.audit import AuditRequest, audit_labels
 
         self._done: list = []
         asked = AuditRequest(**request)
@@ -199,8 +199,8 @@ def test_nobody_answers_and_what_was_given_stays(server, session):
 
 def test_an_answer_that_is_no_answer_is_asked_for_again_with_the_rest_filled_in(monkeypatch):
     """The server checks a form itself; this is what happens when something slips through it."""
-    import flows.audit_flow as audit_flow
-    from flows.audit_page import Page
+    import flows.orchestration.audit as audit_flow
+    from flows.orchestration.audit_page import Page
 
     forms, given = [], {"verdict_1": "C", "note_1": "clear", "stop": True}
     page = Page(number=1, of=1, pairs=())
@@ -233,9 +233,9 @@ def _one_pair_form(real):
 
 
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):
-    from flows.audit_flow import AuditRequest, audit_labels
-    from flows.exam_flow import judge_exam
-    from flows.exam_form import ExamRequest
+    from flows.config.forms_judging import ExamRequest
+    from flows.orchestration.audit import AuditRequest, audit_labels
+    from flows.orchestration.exam import judge_exam
 
     state = audit_labels(AuditRequest(run=str(tmp_path / "nothing"), reviewer="Ada"), return_state=True)
     assert state.is_failed() and state.message == f"no ledger at {tmp_path / 'nothing'}"
@@ -245,8 +245,8 @@ def test_a_mistake_is_failed_in_one_line(server, tmp_path):
 
 
 def test_a_failed_exam_is_a_failed_run_with_its_artifact(server, tmp_path, tiny_model):
-    from flows.exam_flow import judge_exam
-    from flows.exam_form import ExamRequest
+    from flows.config.forms_judging import ExamRequest
+    from flows.orchestration.exam import judge_exam
 
     request = ExamRequest(
         judge=str(tiny_model), templates="microworld", ledger=str(tmp_path / "e.db"), limit=6,

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from constitution import ComparisonPrinciple, Constitution
-from flows.audit_page import given, next_pages
-from flows.audit_pairs import LONGEST_BODY, block, page_markdown
-from flows.audit_view import card_markdown, card_rows, report_markdown
+from flows.orchestration.audit_page import given, next_pages
+from flows.report.audit import card_markdown, card_rows, report_markdown
+from flows.report.audit_pairs import LONGEST_BODY, block, page_markdown
 from judges import Call, JudgeError, LabelSettings, Ledger, Pair, ScriptedJudge, label_pairs
 from judges.audit import audit, record, report_card
 

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.files import write_json
 from constitution import load
-from flows import judge_reward
 from flows.config import load_config
 from flows.errors import FlowError
-from flows.files import write_json
+from flows.labelling import reward as judge_reward
 from flows.snapshot import to_json
-from flows.stages.brake import brake_fields, brake_judge, brake_settings, microworld
+from flows.stages.early_stopping import brake_fields, brake_judge, brake_settings, microworld
 from judges import ScriptedJudge
-from training.rl_config import PPOConfig
+from training.config.rl import PPOConfig
 
 
 @pytest.fixture
@@ -69,7 +69,10 @@ def test_held_out_prompts_are_of_every_kind(run_yaml, tmp_path):
     settings = PPOConfig(
         model="m", prompts=["p"], output_dir="o", rewards=[term], value={"start_from": "policy"}, brake=fields
     )
-    assert settings.brake is not None and settings.brake.gold.function == "flows.stages.brake:microworld"
+    assert (
+        settings.brake is not None
+        and settings.brake.gold.function == "flows.stages.early_stopping:microworld"
+    )
 
 
 def test_a_judge_is_gold(run_yaml, tmp_path, tiny_model, monkeypatch):

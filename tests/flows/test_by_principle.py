@@ -9,9 +9,9 @@ import pytest
 
 import microworld
 from flows.cli import main
-from flows.compare import compare
-from flows.comparing import CompareRequest
-from flows.report.comparison import html, markdown
+from flows.comparison.compare import compare
+from flows.comparison.contestants import CompareRequest
+from flows.comparison.report import html, markdown
 from microworld.data import WorldSizes, write_world
 
 WEIGHTS = Path(microworld.__file__).parent / "weights"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.runs import RunDirectory
+from flows.runs.directory import RunDirectory
 
 CHARTER = [sys.executable, "-c", "from flows.cli import main; main()"]
 

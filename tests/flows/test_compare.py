@@ -13,12 +13,12 @@ import microworld
 from constitution import load
 from constitution.draw import draw_comparison
 from flows.cli import main
-from flows.compare import compare
-from flows.comparing import CompareRequest, resolve
+from flows.comparison.compare import compare
+from flows.comparison.contestants import CompareRequest, resolve
+from flows.comparison.matches import OVERALL, by_dimension, duels, outcome
+from flows.comparison.report import html, markdown, print_comparison, sections
 from flows.errors import FlowError
-from flows.matches import OVERALL, by_dimension, duels, outcome
 from flows.prompts import Prompt
-from flows.report.comparison import html, markdown, print_comparison, sections
 from judges import Label
 from microworld.data import WorldSizes, write_world
 
@@ -225,9 +225,9 @@ def test_the_command_prints_json_for_programs(found, request_of, capsys):
 @pytest.fixture(scope="module")
 def run_folder(make_run, tiny_model, tmp_path_factory) -> Path:
     """A run that has come as far as its prompts."""
-    from flows.launch import open_session
-    from flows.progress import Silent
-    from flows.request import RunRequest
+    from flows.config.forms import RunRequest
+    from flows.pipeline.launch import open_session
+    from flows.runs.progress import Silent
     from flows.stages import by_name
 
     config = make_run(tmp_path_factory.mktemp("run"), tiny_model)
@@ -256,7 +256,7 @@ def test_the_flow_leaves_the_comparison_as_an_artifact(found, request_of):
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.compare_flow import compare_models
+    from flows.orchestration.compare import compare_models
 
     # By principle as well: each dimension has one, so nothing is asked that `found` has not asked.
     request = request_of(by_principle=True, before="microworld-detailed@1.0.0")

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from flows.config import dump_config, load_config, trainers
+from flows.config.forms import StageName
 from flows.config.run import RunConfig
 from flows.errors import FlowError
-from flows.request import StageName
 from flows.stages import NAMES, active
-from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
-from training.supervised_config import DpoConfig, RewardModelConfig, SftConfig
+from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
+from training.config.supervised import DpoConfig, RewardModelConfig, SftConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

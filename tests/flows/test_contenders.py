@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from common.files import write_json
 from constitution import loads
-from flows.comparing import CompareRequest, resolve
-from flows.contenders import find_model
-from flows.digests import digest_path
+from flows.comparison.contestants import CompareRequest, resolve
+from flows.comparison.models import find_model
 from flows.errors import FlowError
-from flows.files import write_json
-from flows.manifest import FileRecord, Manifest, PeakMemory, versions
-from flows.runs import RunDirectory, utc_now
+from flows.runs.digests import digest_path
+from flows.runs.directory import RunDirectory, utc_now
+from flows.runs.manifest import FileRecord, Manifest, PeakMemory, versions
 from flows.snapshot import to_json
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.serving import load_flow, read_deployments
+from flows.orchestration.server import load_flow, read_deployments
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = read_deployments(ROOT / "prefect.yaml")
@@ -45,9 +45,9 @@ def test_every_flow_has_a_deployment_and_none_is_named_twice():
     from prefect import Flow
 
     found = {}
-    for path in sorted((ROOT / "flows").glob("*.py")):
+    for path in sorted((ROOT / "flows" / "orchestration").glob("*.py")):
         if re.search(r"^from prefect import .*\bflow\b", path.read_text(), re.MULTILINE):
-            module = importlib.import_module(f"flows.{path.stem}")
+            module = importlib.import_module(f"flows.orchestration.{path.stem}")
             found |= {f.name: f for f in vars(module).values() if isinstance(f, Flow)}
     deployed = {load_flow(entry["entrypoint"]).name for entry in DEPLOYMENTS}
     assert set(found) - NO_DEPLOYMENT == deployed
@@ -67,7 +67,7 @@ def test_every_field_of_the_form_has_a_title_and_a_description(entry):
 def test_automations_name_deployments_that_exist_and_wait_for_an_address():
     from prefect.events.schemas.automations import AutomationCore
 
-    from flows.automations import read_automations
+    from flows.orchestration.automations import read_automations
 
     deployed = {f"{load_flow(e['entrypoint']).name}/{e['name']}" for e in DEPLOYMENTS}
     by_name = {entry["name"]: entry for entry in read_automations()}

@@ -8,28 +8,28 @@ from pathlib import Path
 
 import pytest
 
-import flows.examining
-import flows.gates
-import flows.label_shards
+import flows.labelling.exam
+import flows.labelling.gates
+import flows.labelling.shard
 import flows.stages.judge_exam as judge_exam
 from constitution import Constitution
 from flows.config import RunConfig
+from flows.config.forms import RunRequest
+from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
-from flows.exam import generated_pairs
-from flows.exam_form import ExamRequest
-from flows.examining import Exam, exam_pairs, read_all, take
-from flows.gates import audit_gate, audit_problem, exam_gate, exam_record, training_gate
-from flows.launch import finish, open_session, resolve, run_stages
-from flows.progress import Silent
+from flows.labelling.exam import Exam, exam_pairs, read_all, take
+from flows.labelling.gates import audit_gate, audit_problem, exam_gate, exam_record, training_gate
+from flows.labelling.known_pairs import generated_pairs
+from flows.pipeline.launch import finish, open_session, resolve, run_stages
+from flows.pipeline.session import Session
 from flows.report.data import findings
-from flows.request import RunRequest
-from flows.session import Session
+from flows.runs.progress import Silent
 from flows.stages import labels
-from flows.stages.base import Artifact
+from flows.stages.contract import Artifact
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import Given, record
 from judges.ledger.reading import labelled_pairs
-from training.data import read_rows
+from training.data.datasets import read_rows
 
 # The longer one is right in every other pair, and the responses say which is good.
 KNOWN = [
@@ -70,7 +70,7 @@ def examined(tmp_path, make_run, tiny_model, monkeypatch):
         exam = {"pairs": ["known.jsonl"], "probe_pairs": 8, **section}
         path = make_run(tmp_path, tiny_model, exam=exam, labels={"templates": "microworld"})
         judge = ScriptedJudge(answer, name=getattr(answer, "__name__", "always A"))
-        for module in (judge_exam, flows.gates):
+        for module in (judge_exam, flows.labelling.gates):
             monkeypatch.setattr(module, "make_judge", lambda settings: judge)
         with open_session(RunRequest(config=str(path)), Silent()) as session:
             run_stages(session, to_stage=to_stage)
@@ -181,7 +181,7 @@ def outside(tmp_path, make_run, tiny_model, monkeypatch):
 
     def start(answer, *, ledger=None, other=(), **sections) -> tuple[RunConfig, Constitution]:
         judge = ScriptedJudge(answer)
-        for module in (flows.gates, flows.examining, flows.label_shards):
+        for module in (flows.labelling.gates, flows.labelling.exam, flows.labelling.shard):
             monkeypatch.setattr(module, "make_judge", lambda settings: judge)
         path = make_run(tmp_path, tiny_model, **{"labels": {"templates": "microworld"}, **sections})
         examined = resolve(RunRequest(config=str(path), changes=other))
@@ -275,10 +275,10 @@ PAIRS = [
 @pytest.fixture
 def labelled_run(tmp_path, make_run, tiny_model, monkeypatch):
     """`labelled_run(**audit section)`: a session whose labels stage is done, by a judge that knows half of the time."""
-    import flows.label_shards
+    import flows.labelling.shard
 
     judge = ScriptedJudge(lambda call: knows(call))
-    for module in (flows.gates, flows.label_shards):
+    for module in (flows.labelling.gates, flows.labelling.shard):
         monkeypatch.setattr(module, "make_judge", lambda settings: judge)
 
     def start(**section) -> Session:

@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 from flows.config import load_config
+from flows.config.forms import RoundsRules, RunRequest
 from flows.errors import FlowError
-from flows.iterate import Round, _later_round
-from flows.launch import open_session, run_stages
-from flows.planning import plan_run
-from flows.progress import Silent
+from flows.pipeline.forecast.plan import plan_run
+from flows.pipeline.launch import open_session, run_stages
+from flows.pipeline.rounds import Round, _later_round
 from flows.report.data import ReportData, findings
-from flows.report.lineage_boxes import in_words
-from flows.request import RoundsRules, RunRequest
+from flows.report.lineage.boxes import in_words
+from flows.runs.progress import Silent
 from flows.stages import gold_model
-from flows.stages.base import Artifact, Inputs
+from flows.stages.contract import Artifact, Inputs
 from judges import Ledger, Pair
 from judges.ledger import Verdict
 from judges.records import Message
@@ -257,6 +257,6 @@ def test_a_run_is_braked_by_what_people_said(peopled, monkeypatch):
 
 
 def _resolved(path: Path):
-    from flows.launch import resolve
+    from flows.pipeline.launch import resolve
 
     return resolve(RunRequest(config=str(path)))

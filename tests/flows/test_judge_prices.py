@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.config import load_config
-from flows.judging import make_judge
+from flows.labelling.judge import make_judge
 from flows.stages import evaluate, judge_exam, labels
 from judges import Call
 from judges.endpoints import Endpoints

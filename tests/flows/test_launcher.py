@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from flows.launch import open_session, run_stages
-from flows.progress import Silent
-from flows.request import RunRequest
-from flows.stages.training import launcher
+from flows.config.forms import RunRequest
+from flows.pipeline.launch import open_session, run_stages
+from flows.runs.progress import Silent
+from flows.stages.trainer import launcher
 
 
 def test_one_process_needs_no_launcher():

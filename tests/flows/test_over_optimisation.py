@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from flows.over_optimisation import Fit, fit
+from flows.evaluation.over_optimisation import Fit, fit
 
 
 def test_known_coefficients_come_back():

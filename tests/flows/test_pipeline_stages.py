@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.digests import digest_path
+from flows.config.forms import RunRequest
 from flows.errors import FlowError
-from flows.launch import open_session, run_one_stage, run_stages
-from flows.progress import Silent
-from flows.request import RunRequest
-from flows.runs import RunDirectory
-from flows.session import Outcome
+from flows.pipeline.launch import open_session, run_one_stage, run_stages
+from flows.pipeline.session import Outcome
+from flows.runs.digests import digest_path
+from flows.runs.directory import RunDirectory
+from flows.runs.progress import Silent
 
 pytestmark = pytest.mark.slow
 
@@ -234,9 +234,9 @@ def test_from_stage_runs_again_although_nothing_changed(finished):
 
 _GO = """
 import sys
-from flows.launch import open_session, run_stages
-from flows.progress import Silent
-from flows.request import RunRequest
+from flows.pipeline.launch import open_session, run_stages
+from flows.runs.progress import Silent
+from flows.config.forms import RunRequest
 with open_session(RunRequest(config=sys.argv[1]), Silent()) as session:
     run_stages(session)
 """

@@ -11,11 +11,11 @@ import pytest
 
 from constitution import load
 from flows.config import load_config
-from flows.forecasts import Forecaster
-from flows.launch import open_session, run_stages
-from flows.planning import plan_run
-from flows.progress import Silent
-from flows.request import RunRequest
+from flows.config.forms import RunRequest
+from flows.pipeline.forecast.plan import plan_run
+from flows.pipeline.forecast.stages import Forecaster
+from flows.pipeline.launch import open_session, run_stages
+from flows.runs.progress import Silent
 from flows.stages import STAGES
 
 

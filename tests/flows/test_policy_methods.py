@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from flows.config import load_config
+from flows.config.forms import RunRequest
 from flows.config.trainers import GRPOSection, PPOSection, PreferenceSection
 from flows.errors import FlowError
-from flows.launch import open_session, run_stages
-from flows.progress import Silent
-from flows.request import RunRequest
+from flows.pipeline.launch import open_session, run_stages
+from flows.runs.progress import Silent
 from flows.stages.reward_model import members
 
 
@@ -83,7 +83,7 @@ def test_a_mistake_within_a_method_names_its_line(run_yaml):
 
 
 def test_what_cannot_work_is_said_before_the_run_starts(run_yaml, tmp_path):
-    from flows.preflight import check_data
+    from flows.pipeline.preflight import check_data
     from flows.stages.rl import STAGE
     from judges import JudgeError
 
@@ -115,12 +115,12 @@ def test_members_of_an_ensemble():
 def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
     """As a trainer calls it: through its name and the file that the stage writes."""
     from constitution import load
-    from flows import judge_reward
+    from flows.labelling import reward as judge_reward
     from flows.snapshot import to_json
     from judges import ScriptedJudge
-    from training.data import Prompt
-    from training.reward_config import FunctionTerm
-    from training.rewards import build_reward
+    from training.config.rewards import FunctionTerm
+    from training.data.datasets import Prompt
+    from training.rewards.compose import build_reward
 
     (tmp_path / "tiny.yaml").write_text(CONSTITUTION)
     settings = tmp_path / "judge_reward.json"
@@ -145,7 +145,7 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
         kind="function",
         name="judge",
         weight=2.0,
-        function="flows.judge_reward:score",
+        function="flows.labelling.reward:score",
         arguments={"settings": str(settings)},
     )
     prompts = [Prompt(id=str(i), prompt=[{"role": "user", "content": "Well?"}]) for i in range(3)]

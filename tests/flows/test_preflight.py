@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flows.launch import open_session, resolve
-from flows.preflight import preflight
-from flows.progress import Silent
-from flows.request import RunRequest
+from flows.config.forms import RunRequest
+from flows.pipeline.launch import open_session, resolve
+from flows.pipeline.preflight import preflight
+from flows.runs.progress import Silent
 from judges import Ledger
 from judges.audit.preferences import record_preferences
 from judges.known import known_pair, read_known_pairs

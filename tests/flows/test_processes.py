@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flows.errors import StageFailed
-from flows.processes import Command, last_error, run_children, stop_stale
+from flows.runs.processes import Command, last_error, run_children, stop_stale
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +109,7 @@ time.sleep(60)
 def test_a_killed_parent_takes_its_child_along(tmp_path):
     log = tmp_path / "log.txt"
     script = (
-        "from pathlib import Path\nfrom flows.processes import Command, run_children\n"
+        "from pathlib import Path\nfrom flows.runs.processes import Command, run_children\n"
         f"run_children([Command(arguments=['sleep', '60'], log=Path({str(log)!r}))], what='x')"
     )
     parent = subprocess.Popen(python(script), cwd=ROOT)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from flows.config.forms import RoundsRules, RunRequest
 from flows.errors import FlowError
-from flows.iterate import Round, kept, run_rounds, why_stop
-from flows.launch import open_session
-from flows.progress import Silent
-from flows.relabelling import Staleness, relabel
-from flows.request import RoundsRules, RunRequest
-from flows.runs import RunDirectory
-from flows.session import Outcome, Session
-from flows.stages.base import Stage
+from flows.pipeline.launch import open_session
+from flows.pipeline.relabel import Staleness, relabel
+from flows.pipeline.rounds import Round, kept, run_rounds, why_stop
+from flows.pipeline.session import Outcome, Session
+from flows.runs.directory import RunDirectory
+from flows.runs.progress import Silent
+from flows.stages.contract import Stage
 
 ROOT = Path(__file__).parents[2]
 RULES = RoundsRules(rounds=2, measure="reward", min_gain=-100)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.errors import FlowError, RunBusy
-from flows.manifest import FileRecord, Manifest, PeakMemory, versions
-from flows.runs import RunDirectory, utc_now
+from flows.runs.directory import RunDirectory, utc_now
+from flows.runs.manifest import FileRecord, Manifest, PeakMemory, versions
 
 CONSTITUTION = {"ref": "x@1.0.0", "digest": "0" * 64}
 

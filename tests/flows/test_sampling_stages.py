@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from constitution import loads
-from flows import isolation
 from flows.errors import FlowError
+from flows.pipeline import isolation
 from flows.stages import critique_revision, pairs, prompts
-from flows.stages.base import Work
+from flows.stages.contract import Work
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}

@@ -48,7 +48,7 @@ def postgres(require):
 @pytest.mark.prefect
 @pytest.mark.postgres
 def test_runs_are_kept_in_postgresql(postgres, tmp_path, monkeypatch):
-    from flows import serving
+    from flows.orchestration import server as serving
 
     folder, ask = postgres
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))

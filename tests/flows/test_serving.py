@@ -19,7 +19,7 @@ import yaml
 from harness.prefect_client import client_of
 from harness.ui import AUTH, CHARTER, ENDED, ROOT, UI, server_of, start_ui, wait_for
 
-from flows.runs import RunDirectory
+from flows.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.prefect]
 
@@ -208,7 +208,7 @@ def test_a_failed_gate_is_failed_with_its_reason_and_no_traceback(ui):
 def test_only_a_judge_that_is_away_is_asked_again(ui, monkeypatch):
     from prefect import flow
 
-    from flows import shards
+    from flows.orchestration import shards
     from judges import JudgeError, JudgeUnavailable
 
     monkeypatch.setattr(shards, "RETRY_SECONDS", (0.1, 0.1))
@@ -292,7 +292,7 @@ def test_a_killed_worker_of_a_pool_takes_its_run_along_and_the_next_one_goes_on(
         work_pool_name="charter",
         # What `prefect deploy` writes; without it the worker would copy all that lies in the deployment's path.
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ui.folder)}}],
-        entrypoint="flows.pipeline.rlaif",
+        entrypoint="flows.orchestration.rlaif.rlaif",
         parameter_openapi_schema=served["parameter_openapi_schema"],
     )
     worker = start_worker(ui)

@@ -87,7 +87,7 @@ def work(tmp_path, make_run, tiny_model):
     """`work(endpoints, ledger, shards)`: what the labels stage gets, but for its shards."""
     from constitution import draw_comparison, load
     from flows.config import load_config
-    from flows.stages.base import Work
+    from flows.stages.contract import Work
     from flows.stages.labels import STAGE
 
     def make(endpoints, ledger, shards, **judge):
@@ -137,7 +137,7 @@ def run_labels(work):
 
     from prefect import flow
 
-    from flows.shards import run_shards
+    from flows.orchestration.shards import run_shards
     from flows.stages.labels import run
 
     @flow
@@ -150,7 +150,7 @@ def run_labels(work):
 @pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory):
     """A Prefect server, and settings that point this process at it."""
-    from flows import serving
+    from flows.orchestration import server as serving
 
     home = tmp_path_factory.mktemp("prefect")
     before = os.environ.get("PREFECT_HOME")
@@ -275,7 +275,7 @@ def test_two_vllm_servers_behind_a_ray_cluster(
 def test_shards_land_on_both_nodes(ray_cluster, prefect_server):
     from prefect import flow
 
-    from flows.shards import run_shards
+    from flows.orchestration.shards import run_shards
 
     def where(number):
         import time
@@ -321,7 +321,7 @@ def test_without_ray_it_is_one_line(tmp_path):
     """In a process that cannot import prefect_ray."""
     code = (
         "import sys; sys.modules['prefect_ray'] = None\n"
-        "from flows.shards import run_shards\n"
+        "from flows.orchestration.shards import run_shards\n"
         "how = {'runner': 'ray', 'at_once': 1, 'address': None}\n"
         "try: run_shards('x', [1], str, how=how)\n"
         "except ValueError as error: print(error)"

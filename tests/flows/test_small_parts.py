@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.escape import clip, escape_html, escape_markdown
+from common.files import write_atomically, write_jsonl
+from common.statistics import mean, rate, wilson
 from constitution import load, loads
-from flows.digests import digest_file, digest_json, digest_model, note_digests, remember_digests
 from flows.errors import FlowError
-from flows.escape import clip, escape_html, escape_markdown
-from flows.files import write_atomically, write_jsonl
-from flows.progress import Terminal
+from flows.runs.digests import digest_file, digest_json, digest_model, note_digests, remember_digests
+from flows.runs.memory import MemoryWatch
+from flows.runs.progress import Terminal
 from flows.snapshot import from_json, to_json
-from flows.statistics import mean, rate, wilson
-from flows.usage import MemoryWatch
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), st.integers(), min_size=2))
@@ -80,7 +80,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
 def test_rows_come_back_as_they_were_written(tmp_path_factory, texts):
-    from training.data import read_rows
+    from training.data.datasets import read_rows
 
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     rows = [{"text": text} for text in texts]

@@ -14,9 +14,9 @@ import pytest
 
 from flows.config import load_config
 from flows.errors import FlowError, RunBusy
-from flows.manifest import FileRecord
-from flows.runs import RunDirectory
-from flows.store import LEASE_S, RunStore
+from flows.runs.directory import RunDirectory
+from flows.runs.manifest import FileRecord
+from flows.runs.store import LEASE_S, RunStore
 from judges.ledger.claims import worker_name
 
 CONSTITUTION = {"ref": "x@1.0.0", "digest": "0" * 64}
@@ -27,9 +27,9 @@ def finish(run: RunDirectory, *, text: str = "{}\n"):
     """A finished stage with a file and a model, as a session leaves it."""
     import hashlib
 
-    from flows.digests import digest_model
-    from flows.manifest import Manifest, PeakMemory, versions
-    from flows.runs import utc_now
+    from flows.runs.digests import digest_model
+    from flows.runs.directory import utc_now
+    from flows.runs.manifest import Manifest, PeakMemory, versions
 
     key = "a" * 64
     directory = run.stage_path("rl", key)

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from flows.config.forms import RunRequest
 from flows.errors import FlowError
-from flows.launch import open_session
-from flows.over_optimisation import Fit
-from flows.progress import Silent
-from flows.request import RunRequest
-from flows.sweeping import Sweep, _measured, _shape, _strand, run_sweep
+from flows.evaluation.over_optimisation import Fit
+from flows.pipeline.launch import open_session
+from flows.pipeline.sweep import Sweep, _measured, _shape, _strand, run_sweep
+from flows.runs.progress import Silent
 
 TRUE = Fit(alpha=0.5, beta=0.2, r_squared=1.0)
 
@@ -51,7 +51,7 @@ def test_outside_of_the_microworld_gold_is_what_the_brake_saw(tmp_path):
 
 @pytest.mark.prefect
 def test_the_page():
-    from flows.sweep import markdown
+    from flows.orchestration.sweep import markdown
 
     strands = [_strand(beta, curve(furthest)) for beta, furthest in ((0.0, 8.0), (0.1, 4.0))]
     page = markdown(Sweep(strands=strands, fit=_shape(strands)))

@@ -15,7 +15,7 @@ def client_of(url: str, auth: str | None = None) -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from flows.local_prefect import send_what_is_left
+    from flows.orchestration.local import send_what_is_left
 
     with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth}):
         try:

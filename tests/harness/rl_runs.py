@@ -2,8 +2,9 @@
 
 import json
 
-from training import grpo, learner, ppo, rloo
-from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
+from training import grpo, ppo, rloo
+from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
+from training.rl import learner
 
 METHODS = {"ppo": (ppo, PPOConfig), "grpo": (grpo, GRPOConfig), "rloo": (rloo, RLOOConfig)}
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from judges import LabelSettings, Margins, Reading, combine
-from judges.readout import checked, option_mass, read_listed
+from judges import LabelSettings, Margins, Reading
+from judges.asking import combine
+from judges.asking.readout import checked, option_mass, read_listed
 
 MARGINS = Margins()
 probabilities = st.floats(min_value=0.0, max_value=1.0)

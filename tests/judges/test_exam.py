@@ -354,7 +354,7 @@ def wanted(monkeypatch):
         found.append(exam)
         raise JudgeError("enough")
 
-    monkeypatch.setattr("flows.examining.take", take)
+    monkeypatch.setattr("flows.labelling.exam.take", take)
     return found
 
 

@@ -23,8 +23,8 @@ from judges import (
     label_pairs,
     wire,
 )
+from judges.asking.templates import fence_tag
 from judges.ledger.reading import labelled_pairs
-from judges.templates import fence_tag
 
 SETTINGS = LabelSettings(templates="microworld", batch_pairs=256)
 

@@ -18,14 +18,14 @@ from judges import (
     Reading,
     Sampling,
     ScriptedJudge,
-    combine,
     label_pairs,
 )
+from judges.asking import combine
+from judges.asking.templates import SHIPPED
+from judges.asking.verdict import read_verdict
 from judges.explain import explain
 from judges.ledger.reading import labelled_pairs
 from judges.records import orders
-from judges.templates import SHIPPED
-from judges.verdict import read_verdict
 
 COT = LabelSettings(rationales=2, batch_pairs=4)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from judges import Call, InProcessJudge, JudgeError, Reading, ScriptedJudge
-from judges.pointwise import PointwiseScorer
-from judges.readout import ambiguous, without_extensions
-from judges.templates import SCORES
+from judges.asking.readout import ambiguous, without_extensions
+from judges.asking.scoring import PointwiseScorer
+from judges.asking.templates import SCORES
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from flows.cli import main
-from flows.cli.label_story import story
+from flows.cli.explain import story
 from judges import JudgeIdentity, LabelSettings, Ledger, LedgerError, Reading, ScriptedJudge, label_pairs
 from judges.digests import digest
 from judges.explain import explain

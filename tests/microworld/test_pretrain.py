@@ -11,8 +11,8 @@ import torch
 
 from constitution import CritiquePrinciple
 from constitution.render import render_critique, render_revision
+from judges.asking.templates import TemplateSet
 from judges.records import Pair
-from judges.templates import TemplateSet
 from microworld.batches import batches, encode
 from microworld.corpus import Corpus, critique_prompt, judge_prompt, revision_prompt
 from microworld.lessons import PHASES

@@ -9,7 +9,7 @@ import pytest
 from constitution import load
 from constitution.render import render_critique, render_revision
 from judges import InProcessJudge, Pair, TemplateSet
-from judges.readout import normalised
+from judges.asking.readout import normalised
 from microworld import BASE_MODEL, FEEDBACK_MODEL, WEIGHTS
 from microworld.data import requests
 from microworld.exam import examine_judge, examine_revision

@@ -90,7 +90,7 @@ def tiny_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_model(tiny_dir):
     """A fresh copy of the tiny model."""
-    from training.models import load_causal_lm
+    from training.models.load import load_causal_lm
 
     return load_causal_lm(str(tiny_dir))
 
@@ -110,7 +110,7 @@ def prompts_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def reward_dir(tiny_dir, tmp_path_factory) -> str:
     """A reward model with the tiny model's body and a random head; do not write into it."""
-    from training.models import load_sequence_classifier, load_tokenizer, save_model
+    from training.models.load import load_sequence_classifier, load_tokenizer, save_model
 
     directory = tmp_path_factory.mktemp("reward")
     tokenizer = load_tokenizer(str(tiny_dir))

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from training.advantages import gae, group_relative, leave_one_out, token_rewards, whiten
-from training.kl_control import KLController
-from training.rl_sections import KLConfig
+from training.config.rl_sections import KLConfig
+from training.rl.advantages import gae, group_relative, leave_one_out, token_rewards, whiten
+from training.rl.kl_control import KLController
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 

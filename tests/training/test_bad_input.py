@@ -11,10 +11,11 @@ import pytest
 import transformers
 import yaml
 
-from training import best_of_n, cli, dpo, grpo, ppo, reward_model, rloo, sft
-from training.models import load_sequence_classifier, load_tokenizer, save_model
-from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
-from training.supervised_config import DpoConfig, RewardModelConfig, SftConfig
+from training import best_of_n, cli, grpo, ppo, reward_model, rloo, sft
+from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
+from training.config.supervised import DpoConfig, RewardModelConfig, SftConfig
+from training.dpo import train as dpo
+from training.models.load import load_sequence_classifier, load_tokenizer, save_model
 
 TRAINERS = {
     "sft": (SftConfig, sft.train),

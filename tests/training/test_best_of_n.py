@@ -7,7 +7,7 @@ import json
 import pytest
 
 from training.best_of_n import BestOfNConfig, best_of_n_pairs, make
-from training.data import Prompt, read_preferences
+from training.data.datasets import Prompt, read_preferences
 from training.errors import TrainingError
 
 PROMPT = Prompt(id="p", prompt=[{"role": "user", "content": "?"}])
@@ -68,7 +68,7 @@ def config(tiny_dir, tmp_path):
 
 
 def test_pairs_of_a_model_train(config, tiny_dir, tmp_path):
-    from training.dpo import DpoConfig, train
+    from training.dpo.train import DpoConfig, train
 
     made = make(config(), reward_functions={"letters": letters})
     pairs = read_preferences([made.output_dir])

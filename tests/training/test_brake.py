@@ -7,8 +7,8 @@ import pytest
 from safetensors.torch import load_file
 
 from training import TrainingError, ppo
-from training.brake import Brake, Evaluation, chance_of_fall
-from training.rl_config import PPOConfig
+from training.config.rl import PPOConfig
+from training.rl.early_stopping import Brake, Evaluation, chance_of_fall
 
 
 def evaluation(step, proxy, gold):

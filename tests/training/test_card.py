@@ -9,9 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from training.card import Result, finished_card, model_card
+from training.config.supervised import RewardModelConfig, SftConfig
 from training.errors import TrainingError
-from training.supervised_config import RewardModelConfig, SftConfig
+from training.run.card import Result, finished_card, model_card
 
 HOSTILE = [
     "<script>x</script>",

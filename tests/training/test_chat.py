@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.chat import (
+from common.chat import (
     decode_response,
     encode_conversation,
     encode_prompt,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training import checkers
+from training.rewards import checkers
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from training.checkpoint import Checkpoints, load_tree, rng_state, save_tree, set_rng_state
 from training.errors import TrainingError
-from training.metrics import MetricsLog, read_metrics
+from training.run.checkpoint import Checkpoints, load_tree, rng_state, save_tree, set_rng_state
+from training.run.logs import MetricsLog, read_metrics
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path):
@@ -42,7 +42,7 @@ def test_the_last_n_are_kept_and_an_unfinished_one_is_not_seen(tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.checkpoint.os.replace", killed)
+        patch.setattr("training.run.checkpoint.os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(20, {"state": {"step": 20}})
     assert checkpoints.latest() == 15

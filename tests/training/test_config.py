@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from training.config import SupervisedConfig, TrainConfig, load_config, save_config
+from training.config.base import SupervisedConfig, TrainConfig, load_config, save_config
 from training.errors import TrainingError
 
 
@@ -73,5 +73,7 @@ def test_every_field_has_a_description():
 
 
 def test_configs_import_without_torch():
-    code = "import sys, training.config, training.data, training; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, training.config.base, training.data.datasets, training; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ import json
 import pandas as pd
 import pytest
 
-from training.data import read_examples, read_preferences, read_prompts
+from training.data.datasets import read_examples, read_preferences, read_prompts
 from training.errors import TrainingError
 
 USER = {"role": "user", "content": "Hi"}

@@ -15,8 +15,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from training.adapters import add_lora
-from training.config import LoraConfig
+from training.config.base import LoraConfig
+from training.models.adapters import add_lora
 from training.rollouts import Sampling, decoders, generate_ids
 from training.rollouts.decoders import LlamaDecoder, ModelDecoder, choose_decoder, spans
 from training.rollouts.slots import SlotCache

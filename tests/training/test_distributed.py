@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.metrics import read_metrics
-from training.models import load_causal_lm, load_sequence_classifier
+from training.models.load import load_causal_lm, load_sequence_classifier
+from training.run.logs import read_metrics
 
 # Trains everything named on the command line in one launch; a launch costs more than the training.
 SCRIPT = """
 import json, signal, sys
-from training import dpo, reward_model, sft
+from training import reward_model, sft
+from training.dpo import train as dpo
 from training.errors import Interrupted
-from training.interrupt import StopRequest
+from training.run.interrupt import StopRequest
 
 kinds = {"sft": (sft.SftConfig, sft.train), "reward": (reward_model.RewardModelConfig, reward_model.train),
          "kto": (dpo.DpoConfig, dpo.train)}
@@ -121,7 +122,7 @@ def test_two_processes_give_the_losses_of_one(kind, names, jobs, tmp_path):
 
 @pytest.mark.slow
 def test_processes_that_do_not_find_each_other_are_one_line(jobs, tmp_path):
-    from training.config import save_config
+    from training.config.base import save_config
     from training.sft import SftConfig
 
     save_config(SftConfig(**jobs("lost", ["sft"])[0][1]), tmp_path / "sft.yaml")

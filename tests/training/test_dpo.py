@@ -9,14 +9,14 @@ import random
 import pytest
 import torch
 
-from training.attention import choose_layout
-from training.data import read_preferences
-from training.dpo import DpoConfig, DpoObjective, make_items, train, with_reference
+from training.data.datasets import read_preferences
+from training.data.packing import pack
+from training.data.pairs import encode_pairs
+from training.dpo.train import DpoConfig, DpoObjective, make_items, train, with_reference
 from training.errors import Interrupted
-from training.metrics import read_metrics
-from training.packing import pack
-from training.pairs import encode_pairs
-from training.runtime import Runtime
+from training.models.attention import choose_layout
+from training.run.logs import read_metrics
+from training.run.runtime import Runtime
 
 LOSSES = ("dpo", "robust", "ipo", "kto", "orpo", "simpo")
 GOOD = ("Take the egg and boil it.", "Paris is the capital.", "You are welcome.")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from training import Diverged
-from training.guard import DivergenceGuard, KLGuard, stop_diverged
+from training.run.stopping import DivergenceGuard, KLGuard, stop_diverged
 
 
 def test_high_losses_must_come_in_a_row():

@@ -7,15 +7,15 @@ import json
 import pytest
 import torch
 
-from training.attention import choose_layout
-from training.data import read_preferences
-from training.dpo import DpoConfig, DpoObjective, train
-from training.dpo_items import balanced_weights, make_items
-from training.dpo_reference import with_reference
+from training.data.datasets import read_preferences
+from training.data.pairs import encode_pairs, load_pairs
+from training.dpo.items import balanced_weights, make_items
+from training.dpo.reference import with_reference
+from training.dpo.train import DpoConfig, DpoObjective, train
 from training.errors import TrainingError
-from training.metrics import read_metrics
-from training.pairs import encode_pairs, load_pairs
-from training.runtime import Runtime
+from training.models.attention import choose_layout
+from training.run.logs import read_metrics
+from training.run.runtime import Runtime
 
 GOOD = ("Take the egg and boil it.", "Paris is the capital.", "You are welcome.")
 BAD = ("I cannot help.", "No", "Go and ask a dog in a red house.")

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from training.metrics import Progress
+from training.run.logs import Progress
 
 
 class Terminal(io.StringIO):

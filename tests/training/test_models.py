@@ -7,8 +7,8 @@ import json
 import pytest
 
 from training.errors import TrainingError
-from training.model_files import check_model
-from training.models import (
+from training.models.files import check_model
+from training.models.load import (
     check_fit,
     load_causal_lm,
     load_sequence_classifier,

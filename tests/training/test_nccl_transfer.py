@@ -11,11 +11,11 @@ import torch
 from safetensors import safe_open
 
 from training import TrainingError
-from training.adapters import add_lora
-from training.collect import connect
-from training.config import LoraConfig, load_config
-from training.policy import without_adapter
-from training.rl_config import GRPOConfig
+from training.config.base import LoraConfig, load_config
+from training.config.rl import GRPOConfig
+from training.models.adapters import add_lora
+from training.models.policy import without_adapter
+from training.rl.rollout import connect
 from training.rollouts import VLLMEngine
 from training.rollouts.export import save_untied
 from training.rollouts.nccl import NCCLGroup

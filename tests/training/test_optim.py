@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.config import OptimizerConfig
+from training.config.base import OptimizerConfig
 from training.errors import TrainingError
-from training.muon import Muon, orthogonalize
-from training.optim import build_optimizer, clip_gradients, schedule
+from training.run.muon import Muon, orthogonalize
+from training.run.optim import build_optimizer, clip_gradients, schedule
 
 
 def test_schedules_rise_and_fall():

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import cpu_attention
-from training.attention import NAME, choose_layout
-from training.logprobs import selected_logprobs, sum_by_branch
-from training.packing import Tree, batch_tokens, pack
+from training.data.packing import Tree, batch_tokens, pack
+from training.models import cpu_attention
+from training.models.attention import NAME, choose_layout
+from training.models.logprobs import selected_logprobs, sum_by_branch
 from training.supervised import batch_of_step, micro_batches, share_out
 
 

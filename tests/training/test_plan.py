@@ -8,19 +8,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training import cpu_attention, grpo
-from training.attention import backbone, choose_layout, model_inputs
-from training.chat import encode_prompt
-from training.config import TrainConfig
-from training.data import Prompt
+from common.chat import encode_prompt
+from training import grpo
+from training.config.base import TrainConfig
+from training.config.rl import GRPOConfig, PPOConfig
+from training.data.datasets import Prompt
+from training.data.packing import Tree, attention_areas, pack
 from training.errors import TrainingError
-from training.models import load_causal_lm, load_sequence_classifier, save_model
-from training.packing import Tree, attention_areas, pack
-from training.plan import activation_bytes, model_size, plan_supervised, size_of
-from training.rl_config import GRPOConfig, PPOConfig
-from training.rl_plan import plan_rl
+from training.models import cpu_attention
+from training.models.attention import backbone, choose_layout, model_inputs
+from training.models.load import load_causal_lm, load_sequence_classifier, save_model
+from training.rl.memory import plan_rl
 from training.rollouts.slots import SlotCache
-from training.runtime import Runtime
+from training.run.memory import activation_bytes, model_size, plan_supervised, size_of
+from training.run.runtime import Runtime
 from training.sft import SftConfig, train
 
 
@@ -126,7 +127,7 @@ def test_probabilities_that_a_cpu_keeps_are_counted(tmp_path, make_model, monkey
     found = planned(tmp_path / "model", tmp_path, [Item(500)] * 4)
     kept = activation_bytes(size, 2000, bf16=False, checkpointing=False, probabilities=of_sequences(500))
     assert found.activations == pytest.approx(kept)
-    monkeypatch.setattr("training.plan.free_memory", lambda runtime: 1e12)
+    monkeypatch.setattr("training.run.memory.free_memory", lambda runtime: 1e12)
     elsewhere = planned(tmp_path / "model", tmp_path, [Item(500)] * 4, device="cuda")
     assert elsewhere.activations == activation_bytes(size, 2000, bf16=False, checkpointing=False)
     # As many as attention keeps: of a pair's long prompt once, of its answers under a mask.
@@ -157,7 +158,7 @@ def test_a_model_that_needs_rows_is_planned_with_rows(tmp_path, make_model):
 
 
 def test_a_whole_model_that_is_sharded_later_is_counted(tiny_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.plan.free_memory", lambda runtime: 1e12)
+    monkeypatch.setattr("training.run.memory.free_memory", lambda runtime: 1e12)
     whole = 4 * size_of(str(tiny_dir)).parameters
     few = {"items": [Item(5)], "world": 64, "sharded": True}
     assert planned(tiny_dir, tmp_path, **few, device="cuda").weights == whole / 64
@@ -170,7 +171,7 @@ def test_a_run_that_cannot_fit_is_refused_before_the_model_loads(tiny_dir, tmp_p
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     data.write_text(json.dumps({"messages": messages}) + "\n")
     config = SftConfig(model=str(tiny_dir), output_dir=tmp_path / "out", data=[data], precision="float32")
-    monkeypatch.setattr("training.plan.free_memory", lambda runtime: 1000.0)
+    monkeypatch.setattr("training.run.memory.free_memory", lambda runtime: 1000.0)
     monkeypatch.setattr("training.sft.load_causal_lm", lambda *a, **k: pytest.fail("the model was loaded"))
     with pytest.raises(TrainingError, match=r"does not fit: 0\.0M parameters, 1 steps") as caught:
         train(config)
@@ -236,9 +237,9 @@ def test_a_policy_that_cannot_fit_is_refused_before_its_model_loads(tiny_dir, tm
     config = GRPOConfig(
         model=str(tiny_dir), prompts=[prompts], output_dir=tmp_path / "out", rewards=[{"kind": "length"}]
     )
-    monkeypatch.setattr("training.rl_plan.free_memory", lambda runtime: 1000.0)
+    monkeypatch.setattr("training.rl.memory.free_memory", lambda runtime: 1000.0)
     monkeypatch.setattr(
-        "training.rl_models.load_causal_lm", lambda *a, **k: pytest.fail("the model was loaded")
+        "training.rl.models.load_causal_lm", lambda *a, **k: pytest.fail("the model was loaded")
     )
     with pytest.raises(
         TrainingError, match=r"does not fit: .* frozen 0\.00, cache 0\.00\) of .*; lower micro_"

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from training.policy_losses import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3, token_weights
+from training.rl.objectives import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3, token_weights
 
 
 def _numbers(n=200, scale=0.5, seed=0):

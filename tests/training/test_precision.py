@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from training import dpo, reward_model, sft
-from training.metrics import read_metrics
-from training.models import load_causal_lm, load_sequence_classifier
+from training import reward_model, sft
+from training.dpo import train as dpo
+from training.models.load import load_causal_lm, load_sequence_classifier
+from training.run.logs import read_metrics
 
 ANSWERS = ("Take the egg and boil it.", "Paris is the capital.", "No", "Go and ask a dog in a red house.")
 

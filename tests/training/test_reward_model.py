@@ -11,15 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.chat import encode_prompt, encode_response
-from training.data import read_preferences
+from common.chat import encode_prompt, encode_response
+from training.data.datasets import read_preferences
+from training.data.packing import Tree, pack
+from training.data.pairs import PairItem, encode_pairs, load_pairs
 from training.errors import Interrupted, TrainingError
-from training.metrics import read_metrics
-from training.models import load_sequence_classifier, load_tokenizer
-from training.packing import Tree, pack
-from training.pairs import PairItem, encode_pairs, load_pairs
-from training.policy import ValueModule
+from training.models.load import load_sequence_classifier, load_tokenizer
+from training.models.policy import ValueModule
 from training.reward_model import RewardModelConfig, RewardObjective, RewardScorer, score, train
+from training.run.logs import read_metrics
 from training.supervised import hold_out
 
 GOOD = ("Take the egg and boil it.", "Paris is the capital of France.", "You are welcome.")
@@ -220,7 +220,7 @@ def test_answers_to_one_prompt_are_scored_in_passes_of_so_many_tokens(
         passes.append(packed.input_ids_BT.numel())
         return packed
 
-    monkeypatch.setattr("training.scoring.pack", spy)
+    monkeypatch.setattr("training.rewards.scoring.pack", spy)
     assert scorer([prompt] * 40, answers) == pytest.approx(expected, abs=1e-4)
     assert len(passes) > 1 and max(passes) <= 200
 

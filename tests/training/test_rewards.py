@@ -5,11 +5,12 @@ import math
 import pytest
 from pydantic import TypeAdapter
 
-from training import TrainingError, checkers
-from training.data import Prompt
-from training.models import load_sequence_classifier
-from training.reward_config import RewardTerm
-from training.rewards import Reward, build_reward, check_terms, combine
+from training import TrainingError
+from training.config.rewards import RewardTerm
+from training.data.datasets import Prompt
+from training.models.load import load_sequence_classifier
+from training.rewards import checkers
+from training.rewards.compose import Reward, build_reward, check_terms, combine
 
 
 def _prompts(*metas):
@@ -101,7 +102,7 @@ def test_ensembles():
 
 @pytest.fixture(scope="module")
 def reward_dirs(tiny_dir, tmp_path_factory):
-    from training.models import load_tokenizer, save_model
+    from training.models.load import load_tokenizer, save_model
 
     directories = []
     for seed in (1, 2):

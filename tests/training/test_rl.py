@@ -8,18 +8,18 @@ import pytest
 import torch
 from harness.rl_runs import METHODS, letters, make_config, rows, run, without_times
 
+from common.chat import encode_prompt
 from training import Interrupted, TrainingError, grpo, ppo, rloo
-from training.attention import backbone
-from training.chat import encode_prompt
-from training.data import read_prompts
-from training.experience import Rollout, pack_rows, rows_of
-from training.measure import measure
-from training.models import load_causal_lm, load_sequence_classifier, load_tokenizer
-from training.policy import PolicyModule, ValueModule
-from training.rl_algorithm import Minibatch
-from training.rl_update import Trained
+from training.data.datasets import read_prompts
+from training.models.attention import backbone
+from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
+from training.models.policy import PolicyModule, ValueModule
+from training.rl.algorithms import Minibatch
+from training.rl.experience import Rollout, pack_rows, rows_of
+from training.rl.measure import measure
+from training.rl.update import Trained
 from training.rollouts import Sampling, generate_ids
-from training.runtime import Runtime
+from training.run.runtime import Runtime
 
 
 def build_experience(config, tiny_dir, *, value=True):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training.metrics import read_metrics
-from training.models import load_causal_lm
+from training.models.load import load_causal_lm
+from training.run.logs import read_metrics
 
 # All methods in one launch; a launch costs more than the training.
 SCRIPT = """
 import json, sys
 from training import grpo, ppo, rloo
-from training.rl_config import GRPOConfig, PPOConfig, RLOOConfig
+from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
 
 kinds = {"ppo": (PPOConfig, ppo.train), "grpo": (GRPOConfig, grpo.train), "rloo": (RLOOConfig, rloo.train)}
 for name, settings in json.loads(sys.argv[1]):
@@ -119,7 +119,7 @@ import json, os, sys
 from pathlib import Path
 import yaml
 from training import cli, rloo
-from training.rl_config import RLOOConfig
+from training.config.rl import RLOOConfig
 
 rloo.clipped_policy_loss = lambda moved, *rest, **named: (moved * float("nan"), moved * 0)
 settings = json.loads(sys.argv[1])

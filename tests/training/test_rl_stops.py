@@ -9,11 +9,12 @@ import torch
 import yaml
 from harness.rl_runs import make_config, rows, run
 
-from training import Diverged, TrainingError, learner, ppo
-from training.collect import prompts_of_step
-from training.config import load_config
-from training.models import load_causal_lm
-from training.rl_config import GRPOConfig, PPOConfig
+from training import Diverged, TrainingError, ppo
+from training.config.base import load_config
+from training.config.rl import GRPOConfig, PPOConfig
+from training.models.load import load_causal_lm
+from training.rl import learner
+from training.rl.rollout import prompts_of_step
 
 
 def test_prompts_that_fill_the_context_are_dropped(tiny_dir, tmp_path):
@@ -73,12 +74,12 @@ def test_what_ends_the_process_while_the_model_is_saved_loses_nothing(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.rl_loop.save_model", killed)
+        patch.setattr("training.rl.train.save_model", killed)
         with pytest.raises(Killed):
             run(config)
     done = rows(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("training.learner.Learner._one_step", killed)
+        patch.setattr("training.rl.learner.Learner._one_step", killed)
         result = run(config, resume=True)
     assert rows(tmp_path) == done and result.metrics["reward"] == done[-1]["reward"]
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "checkpoints").exists()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from common.chat import encode_prompt
 from training import TrainingError
-from training.chat import encode_prompt
 from training.rollouts import InProcessEngine, Sampling, generate, generate_ids
 from training.rollouts.loop import PREFILL_COST, PREFILL_TOKENS, alike
 from training.rollouts.sampling import draw

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from training.config import TrainConfig
-from training.runtime import Runtime
+from training.config.base import TrainConfig
+from training.run.runtime import Runtime
 
 
 def test_gradients_lie_in_the_buckets_they_are_exchanged_in(tiny_dir, tmp_path):
@@ -21,6 +21,6 @@ def test_a_module_is_sharded_block_by_block_from_where_it_lies(tiny_dir, tiny_mo
     def shard(module):
         seen.append((type(module).__name__, {p.device.type for p in module.parameters()}))
 
-    monkeypatch.setattr("training.runtime.fully_shard", shard)
+    monkeypatch.setattr("training.run.runtime.fully_shard", shard)
     runtime.prepare(tiny_model)
     assert seen == [("LlamaDecoderLayer", {"cpu"})] * 2 + [("LlamaForCausalLM", {"cpu"})]

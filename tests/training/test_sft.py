@@ -11,10 +11,10 @@ import time
 import pytest
 import torch
 
-from training.chat import encode_conversation
+from common.chat import encode_conversation
 from training.errors import Diverged, Interrupted, TrainingError
-from training.metrics import read_metrics
-from training.models import load_causal_lm
+from training.models.load import load_causal_lm
+from training.run.logs import read_metrics
 from training.sft import SftConfig, SftObjective, encode, train
 
 VERBS = ("boil", "paint", "sell", "draw", "read")
@@ -83,7 +83,7 @@ def slow_loss(model, tokenizer, conversations, prompt_weight, only_last=False):
 def test_loss_and_gradients_equal_a_plain_slow_reference(
     tiny_model, tiny_tokenizer, config, layout, train_on, prompt_weight
 ):
-    from training.data import read_examples
+    from training.data.datasets import read_examples
 
     settings = config(train_on=train_on, prompt_weight=prompt_weight)
     examples = read_examples(settings.data)[:5]
@@ -105,7 +105,7 @@ def test_loss_and_gradients_equal_a_plain_slow_reference(
 
 
 def test_logits_of_prompt_and_padding_have_no_gradient(tiny_model, tiny_tokenizer, config):
-    from training.data import read_examples
+    from training.data.datasets import read_examples
 
     settings = config()
     items = encode(tiny_tokenizer, read_examples(settings.data)[:3], settings)
@@ -141,7 +141,7 @@ def test_it_learns_and_saves_a_hugging_face_model(config, tiny_tokenizer):
 
     model = AutoModelForCausalLM.from_pretrained(settings.output_dir)
     tokenizer = AutoTokenizer.from_pretrained(settings.output_dir)
-    from training.chat import decode_response, encode_prompt
+    from common.chat import decode_response, encode_prompt
 
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": "How do I paint a cat?"}])
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=30, do_sample=False)[0, len(prompt) :]
@@ -256,7 +256,7 @@ def test_bad_input_is_one_line_before_the_model_loads(config, tmp_path, data, mo
 
 
 def test_the_command_line_stops_at_sigterm_with_143_and_resumes(config, tmp_path):
-    from training.config import save_config
+    from training.config.base import save_config
 
     settings = config(epochs=200)
     save_config(settings, tmp_path / "sft.yaml")

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from training import grpo, rloo
-from training.attention import choose_layout
-from training.data import Example, Prompt
-from training.dpo import DpoConfig, DpoObjective, make_items, with_reference
-from training.experience import Rollout, pack_rows, rows_of
-from training.models import load_causal_lm, load_sequence_classifier, load_tokenizer
-from training.pairs import encode_pairs
-from training.policy import PolicyModule
+from training.config.rl import GRPOConfig, RLOOConfig
+from training.data.datasets import Example, Prompt
+from training.data.pairs import encode_pairs
+from training.dpo.train import DpoConfig, DpoObjective, make_items, with_reference
+from training.models.attention import choose_layout
+from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
+from training.models.policy import PolicyModule
 from training.reward_model import RewardObjective
-from training.rl_algorithm import Minibatch
-from training.rl_config import GRPOConfig, RLOOConfig
-from training.rl_update import Trained
+from training.rl.algorithms import Minibatch
+from training.rl.experience import Rollout, pack_rows, rows_of
+from training.rl.update import Trained
 from training.rollouts.protocol import Completion
-from training.runtime import Runtime
+from training.run.runtime import Runtime
 from training.sft import SftConfig, SftObjective, encode
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def trl():
 
 @pytest.fixture(scope="module")
 def pairs(tiny_dir):
-    from training.data import Preference
+    from training.data.datasets import Preference
 
     draw = random.Random(0)
     found = []
@@ -316,8 +316,8 @@ def policies(trainer_class, config, tiny_dir):
 
 def experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, *, by):
     """The same answers and rewards as our loop measures them, and the policy moved on from there."""
-    from training.chat import encode_prompt
-    from training.measure import measure
+    from common.chat import encode_prompt
+    from training.rl.measure import measure
 
     runtime = Runtime(config)
     model = moved(tiny_dir, 4)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.chat import encode_prompt
 from judges import VllmServer
 from training import TrainingError, ppo
-from training.chat import encode_prompt
-from training.models import load_causal_lm, load_tokenizer
-from training.rl_config import PPOConfig
+from training.config.rl import PPOConfig
+from training.models.load import load_causal_lm, load_tokenizer
 from training.rollouts import Sampling, VLLMEngine, generate_ids
 from training.rollouts.export import save_untied
 

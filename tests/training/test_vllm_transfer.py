@@ -10,11 +10,11 @@ import pytest
 import torch
 from harness.vllm_gloo import GlooGroup, install
 
+from common.chat import encode_prompt
 from judges import VllmServer
 from training import TrainingError, grpo
-from training.chat import encode_prompt
-from training.models import load_causal_lm, load_tokenizer
-from training.rl_config import GRPOConfig
+from training.config.rl import GRPOConfig
+from training.models.load import load_causal_lm, load_tokenizer
 from training.rollouts import Sampling, VLLMEngine
 from training.rollouts.export import save_untied
 
@@ -92,7 +92,7 @@ def test_grpo_with_adapters_and_transfers(served, tmp_path, monkeypatch):
     def connect(config, runtime, tokenizer):
         return VLLMEngine(config.rollouts.url, tokenizer, weights_dir=tmp_path / "weights", group=GlooGroup())
 
-    monkeypatch.setattr("training.rl_loop.connect", connect)
+    monkeypatch.setattr("training.rl.train.connect", connect)
     config = GRPOConfig(
         model=str(source),
         prompts=(prompts,),

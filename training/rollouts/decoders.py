@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from training.attention import backbone
+from training.models.attention import backbone
 from training.rollouts.slots import SlotCache
 
 # Rotary embeddings whose angles do not change as a text grows.

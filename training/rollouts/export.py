@@ -17,7 +17,7 @@ import torch
 from transformers.core_model_loading import revert_weight_conversion
 
 from training.errors import TrainingError
-from training.models import load_causal_lm, load_tokenizer, save_model
+from training.models.load import load_causal_lm, load_tokenizer, save_model
 
 
 def save_untied(model: Any, tokenizer: Any, directory: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from training.chat import Conversation, encode_prompt
+from common.chat import Conversation, encode_prompt
 from training.errors import TrainingError
-from training.models import context_length
+from training.models.load import context_length
 from training.rollouts.loop import Loop
 from training.rollouts.protocol import Completion, Progress, Sampling
 

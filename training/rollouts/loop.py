@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.chat import decode_response, stop_token_ids
+from common.chat import decode_response, stop_token_ids
 from training.rollouts.decoders import choose_decoder
 from training.rollouts.protocol import Completion, FinishReason, Sampling
 from training.rollouts.sampling import draw, uniform

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from training.chat import decode_response, stop_token_ids
+from common.chat import decode_response, stop_token_ids
 from training.errors import TrainingError
-from training.policy import without_adapter
+from training.models.policy import without_adapter
 from training.rollouts.export import save_untied, served_weights
 from training.rollouts.nccl import NCCLGroup, NCCLTransfer
 from training.rollouts.protocol import Completion, Sampling

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from flows.statistics import bounded_mean, correlation, difference, mean, student_mean, t_quantile, wilson
+from common.statistics import bounded_mean, correlation, difference, mean, student_mean, t_quantile, wilson
 
 
 def test_the_interval_of_zeros_and_ones_is_wilsons():

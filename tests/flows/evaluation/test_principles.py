@@ -8,13 +8,13 @@ import random
 import pytest
 from rich.console import Console
 
+from common.statistics import away_from_half, benjamini_hochberg, bounded_mean
 from constitution import loads
+from flows.comparison.principles import edited_principles
+from flows.comparison.report import html, markdown, print_comparison
+from flows.comparison.report_principles import principle_rows, principle_sentences, shown_examples
 from flows.evaluation import Match
 from flows.evaluation.principles import by_principle
-from flows.principles import edited_principles
-from flows.report.comparison import html, markdown, print_comparison
-from flows.report.principles import principle_rows, principle_sentences, shown_examples
-from flows.statistics import away_from_half, benjamini_hochberg, bounded_mean
 
 HOSTILE = "</td><script>alert(1)</script> [bold]x[/] ![x](https://evil.invalid/x) | `a` \x1b[31m\u202e"
 

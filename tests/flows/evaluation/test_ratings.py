@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
+from common.statistics import bounded_mean
 from flows.evaluation import Match, head_to_head, length_controlled, rate_models
-from flows.evaluation.bradley_terry import fit_davidson
 from flows.evaluation.length_control import logistic
-from flows.statistics import bounded_mean
+from flows.evaluation.ratings import fit_davidson
 
 TEAMS = ["Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore"]
 # American League East 1987: row beat column (Agresti, Categorical Data Analysis, 2nd ed., table 10.10).

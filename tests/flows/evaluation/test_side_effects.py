@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import microworld
-from flows import gold
-from flows.evaluation import opinion_pairs, read_answers, watch, watch_steps
+from flows.evaluation import gold, opinion_pairs, read_answers, watch, watch_steps
 from flows.stages.sampling import Sampler
 from microworld import lexicon as lx
 from microworld.data import requests

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
 from flows.evaluation.flattery import endorses, sway
-from flows.evaluation.overused import _z_score, overused
+from flows.evaluation.phrases import _z_score, overused
 from flows.evaluation.readings import content_words, is_evasive, is_refusal, is_unsure
 from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.texts import (

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-import flows.gates
-import flows.label_shards
-from flows.digests import digest_json, digest_path
-from flows.launch import open_session
-from flows.lineage import lineage
-from flows.manifest import FileRecord, Manifest, PeakMemory
-from flows.progress import Silent
-from flows.request import RunRequest
-from flows.session import Outcome, Session
+import flows.labelling.gates
+import flows.labelling.shard
+from flows.config.forms import RunRequest
+from flows.pipeline.launch import open_session
+from flows.pipeline.session import Outcome, Session
+from flows.report.lineage import lineage
+from flows.runs.digests import digest_json, digest_path
+from flows.runs.manifest import FileRecord, Manifest, PeakMemory
+from flows.runs.progress import Silent
 from flows.stages import labels
-from flows.stages.base import Artifact
+from flows.stages.contract import Artifact
 from judges import Call, LabelSettings, Ledger, Reading, ScriptedJudge
 from judges.audit import Given, record
 from judges.exam import ExamSettings, examine, save_exam
@@ -45,7 +45,7 @@ def built(tmp_path_factory, make_run, tiny_model):
     folder = tmp_path_factory.mktemp("lineage")
     judge = ScriptedJudge(reads)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (flows.gates, flows.label_shards):
+        for module in (flows.labelling.gates, flows.labelling.shard):
             patch.setattr(module, "make_judge", lambda settings: judge)
         path = make_run(
             folder,

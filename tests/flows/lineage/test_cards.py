@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from huggingface_hub import ModelCard
 
-from flows.cards import write_cards
-from flows.digests import digest_path
-from flows.runs import RunDirectory
-from flows.store import RunStore
+from flows.report.model_cards import write_cards
+from flows.runs.digests import digest_path
+from flows.runs.directory import RunDirectory
+from flows.runs.store import RunStore
 
 
 def test_cards_are_written_again_beside_the_models_and_at_the_runs_url(built, tmp_path):

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from flows.costs import label_costs
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, cost_sentences, price_words
 from flows.report.figures import svg
+from flows.runs.costs import label_costs
 
 
 def test_costs_are_the_ledgers_and_money_only_at_stated_prices(built, labels_folder):

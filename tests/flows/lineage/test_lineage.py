@@ -14,16 +14,16 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import cli
-from flows.digests import digest_path
 from flows.errors import FlowError
-from flows.lineage import lineage, lineage_of_run, trace
-from flows.manifest import FileRecord, Manifest
-from flows.report.lineage import lineage_sentences, principle_rows, step_rows
-from flows.report.lineage_boxes import in_words, rows
-from flows.report.lineage_facts import exam_words, fact_rows
-from flows.report.lineage_picture import picture
-from flows.runs import KEY_LENGTH
-from training.data import read_rows
+from flows.report.lineage import lineage, lineage_of_run, trace
+from flows.report.lineage.boxes import in_words, rows
+from flows.report.lineage.facts import exam_words, fact_rows
+from flows.report.lineage.picture import picture
+from flows.report.lineage.view import lineage_sentences, principle_rows, step_rows
+from flows.runs.digests import digest_path
+from flows.runs.directory import KEY_LENGTH
+from flows.runs.manifest import FileRecord, Manifest
+from training.data.datasets import read_rows
 
 
 def test_it_is_followed_from_the_policy_to_what_came_from_outside(found, built, tiny_model):

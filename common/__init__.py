@@ -1,0 +1,1 @@
+"""The ground: rows, conversations, files, digests, statistics. No words of the domain."""

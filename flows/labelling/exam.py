@@ -1,0 +1,154 @@
+"""A judge's exam on its own, outside of a run: who is examined, how and on what, and taking it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import judges.exam
+from common.files import write_atomically
+from constitution import Constitution, load
+from flows.labelling.gates import ledger_of
+from flows.labelling.judge import judge_at, label_settings, make_judge, priced_judge
+from judges import LabelSettings, Ledger
+from judges.exam import ExamReport, ExamSettings
+from judges.exam.html import html
+from judges.known import KnownPair, read_known_pairs
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+    from flows.config.forms_judging import ExamRequest
+
+OUR_PAIRS = Path(judges.exam.__file__).with_name("pairs.json")
+GENERATED = 200
+"""Pairs of the microworld, where none are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """One exam of one judge under one constitution, asked as `settings` say.
+
+    `judge` is a configuration's section as plain data. Without `files` there are `generated` pairs of the microworld
+    where its templates are used, else our own. `limit` bounds the pairs; `page` is where the HTML report goes.
+    """
+
+    judge: Mapping[str, Any]
+    constitution: Constitution
+    settings: LabelSettings
+    thresholds: ExamSettings
+    ledger: str
+    files: tuple[Path, ...] = ()
+    generated: int = GENERATED
+    limit: int | None = None
+    page: Path | None = None
+
+    @classmethod
+    def of_request(cls, request: ExamRequest) -> Self:
+        """The exam that a form describes. Raises ConstitutionError."""
+        judge = judge_at(
+            request.judge, model=request.model, tokenizer=request.tokenizer, api_key_env=request.api_key_env
+        )
+        return cls(
+            judge=judge,
+            constitution=load(request.constitution),
+            settings=LabelSettings(templates=request.templates, **request.asking.model_dump()),
+            thresholds=request.thresholds,
+            ledger=request.ledger,
+            files=tuple(map(Path, request.pairs)),
+            limit=request.limit,
+            page=None if request.page is None else Path(request.page),
+        )
+
+    @classmethod
+    def of_run(
+        cls,
+        config: RunConfig,
+        constitution: Constitution,
+        *,
+        files: tuple[Path, ...] = (),
+        ledger: str | None = None,
+        limit: int | None = None,
+        page: Path | None = None,
+    ) -> Self:
+        """The exam of a run's own judge, asked as the run asks it; by default on its pairs and into its ledger."""
+        return cls(
+            judge=priced_judge(config),
+            constitution=constitution,
+            settings=label_settings(config),
+            thresholds=ExamSettings(**config.exam.model_dump(include=set(ExamSettings.model_fields))),
+            ledger=ledger or ledger_of(config),
+            files=files or tuple(config.exam.pairs),
+            generated=config.exam.generated,
+            limit=limit,
+            page=page,
+        )
+
+
+def take(
+    exam: Exam,
+    *,
+    on_progress: Callable[[str], None] | None = None,
+    on_skipped: Callable[[str], None] | None = None,
+) -> ExamReport:
+    """Examines the judge, keeps the report in the ledger, and writes its page.
+
+    `on_skipped` hears of the first rows that were no pairs.
+    Raises JudgeError or LedgerError in one line. A failed exam raises nothing.
+    """
+    known, skipped, source = exam_pairs(exam)
+    if on_skipped is not None:
+        for line in skipped[:3]:
+            on_skipped(line)
+    with Ledger.open(exam.ledger) as ledger:
+        report = judges.exam.examine(
+            make_judge(exam.judge),
+            exam.constitution,
+            known,
+            ledger=ledger,
+            settings=exam.settings,
+            exam=exam.thresholds,
+            source=source,
+            on_progress=on_progress,
+        )
+        judges.exam.save_exam(ledger, report)
+    if exam.page is not None:
+        write_atomically(exam.page, html(report))
+    return report
+
+
+def exam_pairs(exam: Exam) -> tuple[list[KnownPair], list[str], str]:
+    """The pairs, the rows that were passed over, and where the pairs come from.
+
+    A judge that reads the microworld's language only would be asked about a world that it has never seen.
+    """
+    asked = exam.settings
+    if not exam.files and asked.templates == "microworld":
+        from flows.labelling.known_pairs import generated_pairs
+
+        n = exam.limit or exam.generated
+        if pairs := generated_pairs(exam.constitution, n=n, seed=asked.seed, principles=asked.principles):
+            return pairs, [], "generated pairs on held-out topics"
+    known, skipped = read_all(list(exam.files) or [OUR_PAIRS], limit=exam.limit)
+    return known, skipped, ", ".join(path.name for path in exam.files) or "our own pairs"
+
+
+def read_all(paths: list[Path], *, limit: int | None = None) -> tuple[list[KnownPair], list[str]]:
+    """The pairs of several files, the first `limit` of them, and a line for each row that was passed over.
+
+    Files often number their pairs alike: an id that came before with another pair gets its file's name.
+    """
+    pairs: dict[str, KnownPair] = {}
+    skipped: list[str] = []
+    for path in paths:
+        if limit is not None and len(pairs) >= limit:
+            break
+        found = read_known_pairs(path, limit=None if limit is None else limit - len(pairs))
+        skipped += found.skipped
+        for known in found.pairs:
+            before = pairs.get(known.pair.id)
+            if before is not None and before.pair.digest != known.pair.digest:
+                known = known.renamed(f"{path.name}:{known.pair.digest[:12]}:{known.pair.id}")
+            pairs[known.pair.id] = known
+    return list(pairs.values()), skipped

@@ -1,0 +1,118 @@
+"""What the Prefect UI shows of a run: progress while it runs, then results, label report and walk-through.
+
+Artifacts are views: everything in them can be rebuilt from the run directory. Model text in them is escaped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import SettingsContext, get_settings_context
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings
+
+from common.escape import clip
+from constitution.diff import diff
+from constitution.views import diff_markdown
+from flows.report.data import ReportData, result_rows
+from flows.report.excerpts import constitution_before
+from flows.report.markdown import result_markdown, walk_markdown
+from flows.runs.progress import label
+
+if TYPE_CHECKING:
+    from flows.pipeline.session import Session
+
+_UPDATE_SECONDS = 3.0
+
+
+class PrefectReporter:
+    """A progress artifact per running stage, and one log line when it ends.
+
+    A server that is away for a moment costs the view its update, never the run.
+    """
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._last = 0.0
+
+    def started(self, stage: str) -> None:
+        self._last, self._artifact = time.monotonic(), None
+        with a_view_only():
+            self._artifact = create_progress_artifact(  # type: ignore[assignment]
+                progress=0.0, key=f"progress-{stage.replace('_', '-')}", description=label(stage).strip()
+            )
+
+    def reused(self, stage: str, key: str) -> None:
+        get_run_logger().info("%s: nothing changed, reused %s", stage, key[:12])
+
+    def progress(self, stage: str, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if self._artifact is None or not total or now - self._last < _UPDATE_SECONDS:
+            return
+        with a_view_only():
+            update_progress_artifact(
+                artifact_id=self._artifact,
+                progress=min(100.0, 100.0 * done / total),
+                description=f"{label(stage).strip()}: {done:,} of {total:,} {text}",
+            )
+        self._last = time.monotonic()
+
+    def warned(self, text: str) -> None:
+        get_run_logger().warning(text)
+
+    def finished(self, stage: str, seconds: float, text: str) -> None:
+        if self._artifact is not None:
+            with a_view_only():
+                update_progress_artifact(artifact_id=self._artifact, progress=100.0)
+            self._artifact = None
+        get_run_logger().info("%s: %.1f s, %s", stage, seconds, text)
+
+
+@contextmanager
+def a_view_only() -> Iterator[None]:
+    """What cannot be shown now is left out: no waiting for the server, no error."""
+    context = get_settings_context()
+    try:
+        with SettingsContext(profile=context.profile, settings=_without_retries(context.settings)):
+            yield
+    except (httpx.HTTPError, PrefectException) as error:
+        get_run_logger().debug("progress not shown: %s", error)
+
+
+_known: tuple[Settings, Settings] | None = None
+
+
+def _without_retries(settings: Settings) -> Settings:
+    """These settings, but clients try once. Kept, since making them takes longer than the calls they are for."""
+    global _known
+    if _known is None or _known[0] is not settings:
+        _known = (settings, settings.copy_with_update(updates={PREFECT_CLIENT_MAX_RETRIES: 0}))
+    return _known[1]
+
+
+def publish(session: Session, data: ReportData) -> None:
+    """Publish what the finished stages of this attempt have to show."""
+    mark = "" if session.constitution.published else " (unpublished)"
+    title = f"{session.config.name}, {clip(session.constitution.ref)}{mark}"
+    if data.models:
+        heading, *rows = result_rows(data)
+        create_table_artifact(
+            key="results", table=[dict(zip(heading, row, strict=True)) for row in rows], description=title
+        )
+        create_markdown_artifact(key="report", markdown=result_markdown(data), description=title)
+        create_markdown_artifact(key="walk-through", markdown=walk_markdown(data), description=title)
+    if (before := constitution_before(session)) is not None:
+        markdown = diff_markdown(diff(before, session.constitution))
+        create_markdown_artifact(key="constitution-diff", markdown=markdown, description=title)

@@ -1,0 +1,186 @@
+"""The flow `audit-labels`: a person judges pairs page by page in the Resume form.
+
+Each page is written to the ledger when it comes in, so stopping, a timeout or a kill loses only the page that is
+open. Nothing here holds a GPU, and the judge is not asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.escape import clip, escape_markdown
+from flows.orchestration.audit_artifacts import publish_audit
+from flows.orchestration.audit_page import Page, given, next_pages
+from flows.orchestration.states import told
+from flows.report.audit_pairs import page_markdown
+from judges import Ledger
+from judges.audit import agreement, record
+from judges.ledger.place import ledger_url
+from judges.ledger.reading import find_label_set
+
+_POLL_SECONDS = 2
+_FORM_LINES = 12
+
+
+class AuditRequest(BaseModel):
+    """Who looks at which labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str = Field(
+        default="runs/microworld",
+        min_length=1,
+        title="Run or ledger",
+        description="A run's folder, a ledger's file, or postgresql://user@host/name.",
+        json_schema_extra={"position": 0},
+    )
+    reviewer: str = Field(
+        default="",
+        max_length=100,
+        title="Reviewer",
+        description="Your name; it is kept with each verdict.",
+        json_schema_extra={"position": 1},
+    )
+    per_page: int = Field(
+        default=5,
+        ge=1,
+        le=10,
+        title="Pairs on a page",
+        description="A handful: the form is narrow.",
+        json_schema_extra={"position": 2},
+    )
+    pages: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        title="Pages at most",
+        description="Every page has a box to stop there.",
+        json_schema_extra={"position": 3},
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        title="Seed",
+        description="The same seed draws the same pairs, less those that you have judged.",
+        json_schema_extra={"position": 4},
+    )
+    label_set: str | None = Field(
+        default=None,
+        title="Label set",
+        description="The beginning of its digest; by default the newest.",
+        json_schema_extra={"position": 5},
+    )
+    patience_s: int = Field(
+        default=7200,
+        ge=1,
+        le=604_800,
+        title="Seconds that a page waits",
+        description="Then the audit ends with what it has.",
+        json_schema_extra={"position": 6},
+    )
+
+
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    request = flow_run.parameters["request"]
+    asked = request if isinstance(request, dict) else request.model_dump()
+    return f"audit-labels of {Path(asked['run']).name} by {clip(asked['reviewer']) or 'nobody'}"
+
+
+@flow(name="audit-labels", flow_run_name=_run_name)
+@told
+def audit_labels(request: AuditRequest) -> str:
+    """Judge pairs in the Resume form: the doubtful ones first, as many pages as wanted.
+
+    Returns what people and the judge agree on so far, in one line.
+
+    Args:
+        request: Who looks at which labels.
+    """
+    logger = get_run_logger()
+    with Ledger.open(ledger_url(request.run), create=False) as ledger:
+        label_set = find_label_set(ledger, request.label_set)
+        pages = next_pages(
+            ledger,
+            label_set,
+            reviewer=request.reviewer,
+            seed=request.seed,
+            per_page=request.per_page,
+            pages=request.pages,
+        )
+        kept = 0
+        for page in pages:
+            answers = _asked(page, request)
+            if answers is None:
+                logger.warning("page %d was not answered in %d s", page.number, request.patience_s)
+                break
+            new = record(ledger, given(page, answers), reviewer=request.reviewer)
+            kept += new
+            logger.info("page %d of %d: %d verdicts kept", page.number, len(pages), new)
+            if answers["stop"]:
+                break
+        name = Path(request.run).name
+        publish_audit(ledger, label_set, title=name, sampled=24, seed=request.seed)
+        people = agreement(ledger, label_set)
+    if people.kappa is None:
+        line = f"{kept} verdicts kept"
+    else:
+        k = people.kappa
+        with_judge = f"kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}] with the judge"
+        line = f"{kept} verdicts kept; on {people.pairs} pairs {with_judge}"
+    logger.info("%s", line)
+    return line
+
+
+def _asked(page: Page, request: AuditRequest) -> dict[str, Any] | None:
+    """What the form brought back: verdicts and notes by number, and whether to stop. None after a timeout.
+
+    An answer that the form should not have let through is asked for again, with what of it was in order filled in.
+    """
+    heading = f"# Page {page.number} of {page.of}, {escape_markdown(request.reviewer)}"
+    create_markdown_artifact(
+        key="audit-page", markdown=page_markdown(page.pairs, heading=heading), description=_run_name()
+    )
+    filled: dict[str, Any] = {}
+    problem, attempt = "", 0
+    while True:
+        attempt += 1
+        intro = f"{problem}Page {page.number} of {page.of}. The pairs in full are in the artifact audit-page."
+        form = page.form(RunInput, filled).with_initial_data(
+            description=page_markdown(page.pairs, heading=intro, lines=_FORM_LINES)
+        )
+        key = f"page-{page.number}-{attempt}"
+        try:
+            answer = pause_flow_run(
+                wait_for_input=form, timeout=request.patience_s, poll_interval=_POLL_SECONDS, key=key
+            )
+        except FlowPauseTimeout:
+            _run_on()
+            return None
+        except ValidationError as error:
+            bad = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+            said: Any = read_flow_run_input(keyset_from_base_key(f"paused-{key}")["response"]) or {}
+            filled = {name: said[name] for name in form.model_fields if name in said and name not in bad}
+            problem = f"**Please look again at {', '.join(sorted(map(page.title, bad)))}.** "
+            continue
+        return answer.model_dump()
+
+
+def _run_on() -> None:
+    """Out of a pause that nobody ended. The server would call the run Failed; it ends with what it was given."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+    from prefect.states import Running
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run.id), Running(), force=True)

@@ -1,0 +1,184 @@
+"""What a labelling will ask of the judge: judgements, tokens, and hours at a stated or measured speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from constitution import Constitution
+from flows.labelling.judge import make_judge
+from judges import Judge, JudgeError, JudgeIdentity, LabelSettings, Ledger, Pair
+from judges.asking.questions import Questionnaire
+from judges.encoding import CallEncoder
+from judges.ledger.statistics import PlanStatistics
+from judges.records import Call
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+SAMPLE = 64
+"""Pairs whose prompts are rendered and counted, and judgements that a probe asks."""
+CHARACTERS_PER_TOKEN = 4.0
+"""Of English text under common vocabularies; used only where no tokenizer is at hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Judgements per second of all endpoints together, and where the figure comes from."""
+
+    per_second: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeForecast:
+    """`known` judgements are in the ledger; `judgements` will be asked. Tokens are those of the judgements asked."""
+
+    judgements: int
+    known: int
+    prompt_tokens: int
+    completion_tokens: int
+    source: str
+
+
+class JudgeForecaster:
+    """The judge of a configuration, its ledger if there is one, and the questions that it would be asked."""
+
+    def __init__(self, config: RunConfig, constitution: Constitution, *, ledger: str | None) -> None:
+        self._config, self._constitution, self._ledger = config, constitution, ledger
+        knobs = config.labels
+        fields = {name: getattr(knobs, name) for name in LabelSettings.model_fields if hasattr(knobs, name)}
+        self._settings = LabelSettings.model_validate({**fields, "seed": config.seed})
+        self._judge = make_judge(config.judge.model_dump(mode="json"))
+        self._identity: JudgeIdentity | None = None
+
+    def speed(self, *, given: float | None, probe: Sequence[Pair] | None) -> Speed | None:
+        """As stated, as a short probe of pairs measures it, or as the ledger remembers it; None where nobody knows.
+
+        A probe asks the judge and keeps nothing. Raises JudgeError when it fails.
+        """
+        if given is not None:
+            return Speed(per_second=given, source="as stated")
+        if probe:
+            return self._probe(probe)
+        with_ledger = self._open()
+        if with_ledger is None:
+            return None
+        with with_ledger as ledger:
+            seconds = PlanStatistics(ledger).seconds_per_call()
+        return (
+            None if not seconds else Speed(per_second=1 / seconds, source="mean of the ledger's judgements")
+        )
+
+    def of_pairs(self, pairs: Sequence[Pair]) -> JudgeForecast:
+        """Of pairs that are there: every judgement that the ledger lacks, each counted once."""
+        questionnaire = self._questionnaire()
+        with_ledger = self._open()
+        if with_ledger is None:
+            # Without rendering prompts: the same content under the same principle is the same judgement.
+            distinct = {
+                (q.item.digest, p.digest) for q in map(questionnaire.question, pairs) for p in q.principles
+            }
+            asked, known = 2 * self._settings.samples * len(distinct), 0
+        else:
+            asked = known = 0
+            with with_ledger as ledger:
+                for start in range(0, len(pairs), 1024):
+                    batch = map(questionnaire.question, pairs[start : start + 1024])
+                    keys = {vote.key for question in batch for vote in question.votes}
+                    found = len(ledger.readings(keys))
+                    asked, known = asked + len(keys) - found, known + found
+        prompt, source = self._prompt_tokens(pairs[:SAMPLE], "counted on the pairs")
+        return self._total(asked, known, prompt, source)
+
+    def of_prompts(
+        self, pairs: int, sample: Sequence[Pair], *, answer_tokens: int, further_tokens: float = 0.0
+    ) -> JudgeForecast:
+        """Before the pairs are there: at most so many, their answers as long as they may be.
+
+        `sample` are pairs of real prompts with empty answers; `further_tokens` are those that all pairs together
+        hold beyond what the sample shows.
+        """
+        asked = 2 * self._settings.samples * self._settings.principles * pairs
+        frame, source = self._prompt_tokens(sample, "prompts counted, answers as long as they may be")
+        tokens = frame + 2 * answer_tokens + further_tokens / max(1, pairs)
+        return self._total(asked, 0, tokens, f"at most; {source}")
+
+    def _total(self, asked: int, known: int, prompt: float, source: str) -> JudgeForecast:
+        written = self._settings.rationale_tokens if self._settings.writes else 0
+        if self._settings.rationales:  # the rationale is written, then read again with the question
+            prompt = 2 * prompt + written
+        return JudgeForecast(
+            judgements=asked,
+            known=known,
+            prompt_tokens=round(asked * prompt),
+            completion_tokens=asked * (written + 1),
+            source=source,
+        )
+
+    def _prompt_tokens(self, pairs: Sequence[Pair], counted: str) -> tuple[float, str]:
+        """Mean tokens of a question about these pairs, and how that is known."""
+        calls = self._calls(pairs)
+        folder = self._config.judge.tokenizer
+        if self._config.judge.kind == "in_process" and Path(self._config.judge.model).is_dir():
+            folder = Path(self._config.judge.model)
+        if folder is not None:
+            from transformers import AutoTokenizer
+
+            encoder = CallEncoder(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+            lengths = [len(ids) for ids in encoder.encode(calls)]
+            return sum(lengths) / max(1, len(lengths)), counted
+        texts = [c.text or "".join(m["content"] for m in c.messages) for c in calls]
+        characters = sum(map(len, texts)) / max(1, len(texts))
+        return (
+            characters / CHARACTERS_PER_TOKEN,
+            f"{counted}, {CHARACTERS_PER_TOKEN:g} characters a token (no tokenizer)",
+        )
+
+    def _calls(self, pairs: Sequence[Pair]) -> list[Call]:
+        questionnaire = self._questionnaire()
+        return [vote.call for pair in pairs for vote in questionnaire.question(pair).votes]
+
+    def _probe(self, pairs: Sequence[Pair]) -> Speed:
+        calls = self._calls(pairs)
+        if len(calls) > 2 * SAMPLE:
+            calls = calls[: 2 * SAMPLE]
+        half = len(calls) // 2
+        self._judge.ask(calls[:half])  # connections, tokenizer, the prefix that all prompts share
+        began = time.perf_counter()
+        readings = self._judge.ask(calls[half:])
+        seconds = time.perf_counter() - began
+        failed = [r.detail for r in readings if r.status in ("error", "timeout")]
+        if failed:
+            raise JudgeError(f"the probe failed: {failed[0]}")
+        return Speed(per_second=len(readings) / seconds, source=f"measured now on {len(readings)} judgements")
+
+    def _questionnaire(self) -> Questionnaire:
+        """With the judge's own identity where it answers; without it nothing can be in the ledger, only counted."""
+        if self._identity is None:
+            try:
+                self._identity = self._judge.identity
+            except JudgeError:
+                self._identity = JudgeIdentity(
+                    kind="openai", model=self._config.judge.model, revision="unknown"
+                )
+        return Questionnaire(self._constitution, [self._identity], self._settings)
+
+    def _open(self) -> Ledger | None:
+        """The ledger, unless it is a file that nobody has made yet: a plan writes nothing."""
+        if self._ledger is None:
+            return None
+        if (
+            self._ledger.startswith("sqlite:///")
+            and not Path(self._ledger.removeprefix("sqlite:///")).exists()
+        ):
+            return None
+        return Ledger.open(self._ledger)
+
+    @property
+    def judge(self) -> Judge:
+        """The judge; nothing is loaded before it is asked."""
+        return self._judge

@@ -1,0 +1,242 @@
+"""A look at everything that a run will need, before anything is spent: each problem is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import httpx
+
+from constitution import Constitution, templates_digest
+from flows.config import RunConfig
+from flows.config.data import JudgeSection
+from flows.errors import FlowError
+from flows.labelling.gates import exam_gate
+from flows.labelling.people import check_people
+from flows.prompts import read_prompts
+from flows.runs.models import cached_commit, is_hub_id
+from flows.runs.store import RunStore
+from flows.stages import active, judge_exam
+from judges.asking.templates import TemplateSet
+from judges.errors import JudgeError
+from judges.known import read_known_pairs
+from training.data.datasets import read_examples, read_preferences
+from training.errors import TrainingError
+from training.models.files import check_model as check_trained_model
+from training.models.safetensors import check_safetensors
+from training.rl.early_stopping import LEAST_PROMPTS
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def preflight(config: RunConfig, constitution: Constitution) -> None:
+    """Check constitution, templates, files, models and endpoints, the cheap ones first.
+
+    Raises FlowError or JudgeError: one line that says what is wrong and where.
+    """
+    check_constitution(config, constitution)
+    TemplateSet(config.labels.templates)
+    templates_digest(config.critique_revision.templates)
+    check_run_directory(config.run_directory)
+    if config.run_url is not None:
+        RunStore(config.run_url).check()
+    check_model(config.models.base, "models.base")
+    if config.models.critic is not None:
+        check_model(config.models.critic, "models.critic")
+    check_data(config)
+    check_judge(config.judge, "judge")
+    check_brake(config)
+    check_exam(config, constitution)
+    for stage in active(config):
+        stage.settings(config)
+
+
+def check_constitution(config: RunConfig, constitution: Constitution) -> None:
+    """Principles of both kinds, enough of them, and a published version unless the config allows otherwise."""
+    if not constitution.published and not config.allow_unpublished:
+        raise FlowError(
+            f"constitution: {constitution.ref} is not published; publish it (charter constitution publish "
+            f"{constitution.name}) or set allow_unpublished: true for a trial"
+        )
+    for half in ("critique", "comparison"):
+        enabled = [p for p in getattr(constitution, half) if p.enabled and p.weight > 0]
+        if not enabled:
+            raise FlowError(f"constitution: {constitution.ref} has no enabled {half} principle")
+        if half == "comparison" and config.labels.principles > len(enabled):
+            raise FlowError(
+                f"labels.principles: {config.labels.principles} is not allowed: {constitution.ref} has "
+                f"{len(enabled)} enabled comparison principles"
+            )
+
+
+def check_model(ref: str, field: str) -> None:
+    """A model folder has config, safetensors weights and a tokenizer; a hub id is cached or reachable."""
+    if is_hub_id(ref):
+        check_hub_model(ref, field)
+        return
+    folder = Path(ref)
+    if not folder.exists():
+        raise FlowError(f"{field}: {ref}: no such folder (and not a hub id of the form organisation/name)")
+    if not folder.is_dir():
+        raise FlowError(
+            f"{field}: {ref}: is a file; a model is a folder with config.json and safetensors weights"
+        )
+    path = folder / "config.json"
+    if not path.is_file():
+        reason = "is empty" if not any(folder.iterdir()) else "has no config.json"
+        raise FlowError(f"{field}: {ref}: {reason}")
+    try:
+        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise FlowError(f"{field}: {path}: is not a model configuration: {error}") from error
+    if architectures and not any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures):
+        raise FlowError(f"{field}: {ref}: {architectures[0]} is not a causal language model")
+    if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
+        raise FlowError(f"{field}: {ref}: has no safetensors weights")
+    for weights in sorted(folder.glob("*.safetensors")):
+        try:
+            check_safetensors(weights)
+        except TrainingError as error:
+            raise FlowError(f"{field}: {error}") from error
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
+
+
+def check_hub_model(ref: str, field: str) -> None:
+    """A hub id is in the local cache, or the hub knows it and lets us in."""
+    if cached_commit(ref) is not None:
+        return
+    from huggingface_hub import model_info
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        raise FlowError(
+            f"{field}: {ref}: no such folder, and not in the local hub cache (HF_HUB_OFFLINE is set)"
+        )
+    try:
+        model_info(ref, timeout=10)
+    except Exception as error:  # the hub's client raises many kinds, all of them mean the same to a user
+        reason = " ".join(str(error).split())[:200]
+        raise FlowError(f"{field}: {ref}: no such folder, and the hub does not give it: {reason}") from error
+
+
+def check_data(config: RunConfig) -> None:
+    """Every prompts file parses and is not empty, and so do the demonstrations and people's pairs."""
+    if config.prompts is not None:
+        for purpose in ("sl", "sl_benign", "rl", "eval"):
+            source = getattr(config.prompts, purpose)
+            if source is not None:
+                try:
+                    read_prompts(source.path, limit=source.limit)
+                except ValueError as error:
+                    raise FlowError(f"prompts.{purpose}: {error}") from error
+    if config.demonstrations is not None:
+        try:
+            read_examples([config.demonstrations.path])
+        except TrainingError as error:
+            raise FlowError(f"demonstrations.path: {error}") from error
+    if config.reward_model.human is not None:
+        try:
+            read_preferences([config.reward_model.human.path])
+        except TrainingError as error:
+            raise FlowError(f"reward_model.human.path: {error}") from error
+
+
+def check_exam(config: RunConfig, constitution: Constitution) -> None:
+    """The exam's pairs can be read; without any of one's own, the ledger holds no exam that the judge failed."""
+    for path in config.exam.pairs:
+        try:
+            read_known_pairs(path)
+        except JudgeError as error:
+            raise FlowError(f"exam.pairs: {error}") from error
+    # A run that examines its judge does so in a moment, perhaps with other thresholds than last time.
+    if not judge_exam.STAGE.active(config):
+        exam_gate(config, constitution)
+
+
+def check_judge(judge: JudgeSection, field: str) -> None:
+    """A judge's own folder and tokenizer are whole; every one of its servers serves its model."""
+    if judge.kind == "in_process":
+        check_model(judge.model, f"{field}.model")
+    if judge.tokenizer is not None and not (judge.tokenizer / "tokenizer_config.json").is_file():
+        raise FlowError(f"{field}.tokenizer: {judge.tokenizer}: has no tokenizer (tokenizer_config.json)")
+    if judge.kind == "openai":
+        for endpoint in judge.endpoints:
+            check_endpoint(endpoint, judge.model, judge.api_key_env, field)
+
+
+def check_brake(config: RunConfig) -> None:
+    """The brake's gold judge can be had, and there are prompts enough to hold out."""
+    brake = getattr(config.rl, "brake", None)
+    if brake is None:
+        return
+    if brake.microworld and config.gold is None:
+        raise FlowError(
+            "rl.brake.microworld: the oracle reads the microworld's prompts alone; gold: microworld says these are, "
+            "or name another gold"
+        )
+    if brake.judge is not None:
+        check_judge(brake.judge, "rl.brake.judge")
+    if brake.model is not None:
+        if is_hub_id(brake.model):
+            check_hub_model(brake.model, "rl.brake.model")
+        else:
+            try:
+                check_trained_model(brake.model, head="reward")
+            except TrainingError as error:
+                raise FlowError(f"rl.brake.{error}") from error
+    if brake.people:
+        check_people(config)
+    if config.prompts is not None:
+        sources = filter(None, (config.prompts.sl, config.prompts.sl_benign))
+        held_out = sum(len(read_prompts(source.path, limit=source.limit)) for source in sources)
+        if held_out < LEAST_PROMPTS:
+            raise FlowError(
+                f"rl.brake: needs {LEAST_PROMPTS} held-out prompts; prompts.sl and prompts.sl_benign have {held_out}"
+            )
+
+
+def check_endpoint(url: str, model: str, api_key_env: str | None, field: str) -> None:
+    """The server answers `/v1/models` and serves the model of the judge that is `field` of the configuration."""
+    headers = {}
+    if api_key_env is not None:
+        key = os.environ.get(api_key_env)
+        if not key:
+            raise FlowError(f"{field}.api_key_env: the environment variable {api_key_env} is not set")
+        headers["Authorization"] = f"Bearer {key}"
+    models_url = f"{url.rstrip('/').removesuffix('/v1')}/v1/models"
+    try:
+        response = httpx.get(models_url, headers=headers, timeout=10)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise FlowError(f"{field}.endpoints: {url}: no answer: {reason}") from error
+    if response.status_code in (401, 403):
+        hint = (
+            f"the key in {api_key_env} is refused"
+            if api_key_env
+            else f"it asks for a key; set {field}.api_key_env"
+        )
+        raise FlowError(f"{field}.endpoints: {url}: {hint}")
+    try:
+        response.raise_for_status()
+        served = [entry["id"] for entry in response.json()["data"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise FlowError(
+            f"{field}.endpoints: {url}: not an OpenAI-compatible server (/v1/models answered "
+            f"{response.status_code})"
+        ) from error
+    if model not in served:
+        raise FlowError(f"{field}.model: {model}: {url} serves {', '.join(served) or 'no model'}")
+
+
+def check_run_directory(path: Path) -> None:
+    """The run directory can be made and written."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise FlowError(f"runs_dir: {existing}: is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FlowError(f"runs_dir: {existing}: cannot be written to")

@@ -1,0 +1,127 @@
+"""The same run at several strengths of the leash: what reward each buys, and at what distance.
+
+All strengths share one run directory; only the stage of reinforcement learning differs, so its key and its folder
+do, and what is done is reused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common.files import write_json
+from flows.config.trainers import PreferenceSection
+from flows.errors import FlowError
+from flows.evaluation import gold
+from flows.evaluation.over_optimisation import Fit, fit
+from flows.pipeline.session import Outcome, Session
+from flows.stages import active, rl
+from flows.stages.contract import Stage
+from training.data.datasets import read_rows
+
+SWEEP = "sweep.json"
+# The end of a curve is the mean of its last steps: one step's answers are few.
+_LAST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strand:
+    """Reinforcement learning at one beta: ends are means over the last steps, KL in nats per answer.
+
+    `gold` figures are None where there is neither the microworld's oracle nor a brake. With a brake alone the curve is
+    what it saw on held-out prompts, and the end is its last evaluation.
+    """
+
+    beta: float
+    proxy: float
+    kl: float
+    gold: float | None
+    gold_peak: float | None
+    curve: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """All strands, from the loosest leash to the tightest, and the shape of gold over all of their steps."""
+
+    strands: Sequence[Strand]
+    fit: Fit | None
+
+    def record(self) -> dict[str, Any]:
+        """For sweep.json."""
+        shape = None if self.fit is None else {**asdict(self.fit), "peak": self.fit.peak}
+        return {"schema_version": 1, "strands": [asdict(strand) for strand in self.strands], "fit": shape}
+
+
+def run_sweep(
+    session: Session,
+    betas: Sequence[float],
+    *,
+    execute: Callable[[Session, Stage], Outcome],
+    on_strand: Callable[[int], None] = lambda done: None,
+) -> Sweep:
+    """Everything up to reinforcement learning once, then that for every beta; writes sweep.json.
+
+    Raises FlowError where the method has no leash of this kind.
+    """
+    config = session.config
+    if isinstance(config.rl, PreferenceSection):
+        raise FlowError(f"rl.method {config.rl.method} learns from pairs; a sweep needs ppo, grpo or rloo")
+    stages = active(config)
+    for stage in stages[: [s.name for s in stages].index(rl.STAGE.name)]:
+        execute(session, stage)
+    strands = []
+    for beta in sorted(set(betas)):
+        leash = config.rl.model_copy(update={"kl": config.rl.kl.model_copy(update={"beta": beta})})
+        now = replace(session, config=config.model_copy(update={"rl": leash}))
+        now = replace(now, outputs=dict(session.outputs), outcomes={})
+        execute(now, rl.STAGE)
+        strands.append(_measured(beta, now))
+        on_strand(len(strands))
+    sweep = Sweep(strands=strands, fit=_shape(strands))
+    write_json(session.run.path / SWEEP, sweep.record())
+    return sweep
+
+
+def _measured(beta: float, session: Session) -> Strand:
+    """The strand whose reinforcement learning is done."""
+    config = session.config
+    if config.gold is None and ("rl", "brake") in session.outputs:
+        seen = [row for _, row in read_rows(Path(session.outputs[("rl", "brake")].path))]
+        return _strand(beta, seen, last=1)
+    samples = [row for _, row in read_rows(Path(session.outputs[("rl", "samples")].path))]
+    return _strand(beta, gold.curve(samples, gold=config.gold is not None))
+
+
+def _strand(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> Strand:
+    if not curve:
+        raise FlowError(f"beta {beta:g}: no answers were logged; set rl.log_samples")
+
+    def end(points: Sequence[dict[str, Any]], name: str) -> float:
+        ends = points[-last:]
+        return sum(point[name] for point in ends) / len(ends)
+
+    has_gold = "gold" in curve[0]
+    windows = [curve[: n + 1] for n in range(min(last, len(curve)) - 1, len(curve))]
+    return Strand(
+        beta=beta,
+        proxy=end(curve, "proxy"),
+        kl=end(curve, "kl"),
+        gold=end(curve, "gold") if has_gold else None,
+        gold_peak=max(end(window, "gold") for window in windows) if has_gold else None,
+        curve=curve,
+    )
+
+
+def _shape(strands: Sequence[Strand]) -> Fit | None:
+    """Gold gains of all steps against root KL, from the mean gold of the first steps, where KL is still zero."""
+    if any(strand.gold is None for strand in strands):
+        return None
+    start = sum(strand.curve[0]["gold"] for strand in strands) / len(strands)
+    points = [
+        (math.sqrt(max(0.0, p["kl"])), p["gold"] - start) for strand in strands for p in strand.curve[1:]
+    ]
+    return fit([d for d, _ in points], [g for _, g in points])

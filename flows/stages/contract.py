@@ -1,0 +1,201 @@
+"""What a stage is: a plain function from input paths and settings to a folder of outputs.
+
+`settings` decide the result and are part of the stage's key; `tuning` (checkpoint intervals, processes, batch
+sizes that only cost time) is not. A stage function sees nothing else of the configuration, so a key cannot
+miss what a stage reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from flows.runs.digests import digest_json
+from flows.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from constitution import Constitution
+    from flows.config import RunConfig
+    from flows.pipeline.session import Session
+
+Half = Literal["critique", "comparison"]
+
+
+WITHOUT = "without_"
+"""How the names of inputs begin whose content a stage leaves out of its result."""
+
+Done = Callable[[int, Any], None]
+"""`done(number, result)`: shard `number`, from 0, has come back."""
+
+
+def nobody(number: int, result: Any) -> None:
+    """Nobody wants to know."""
+
+
+class Shards(Protocol):
+    """How a stage's shards are worked through: here, or as an orchestrator's tasks.
+
+    `work` and its items must be picklable: they may run on another machine. `how` is the configuration's
+    `launcher.shards`. The results come in the items' order; `done` is called in this thread as each arrives.
+    """
+
+    def __call__(
+        self,
+        name: str,
+        items: Sequence[Any],
+        work: Callable[[Any], Any],
+        *,
+        how: Mapping[str, Any],
+        done: Done = nobody,
+    ) -> list[Any]: ...
+
+
+def in_turn(
+    name: str,
+    items: Sequence[Any],
+    work: Callable[[Any], Any],
+    *,
+    how: Mapping[str, Any],
+    done: Done = nobody,
+) -> list[Any]:
+    """Shard after shard, in this process, without an orchestrator; `how` is for those."""
+    results = []
+    for number, item in enumerate(items):
+        results.append(work(item))
+        done(number, results[-1])
+    return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """An input: a local path or a hub id, and the digest of its content."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a stage function returns: output names with paths inside its folder, and numbers."""
+
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Everything that a stage function gets.
+
+    `inputs` are paths (or hub ids), `digests` those of their content. Of `world` processes that run the same
+    isolated stage, this is number `rank`. `facts` about the run go into the card of a model and decide nothing.
+    """
+
+    stage: str
+    directory: Path
+    run_directory: Path
+    seed: int
+    settings: Mapping[str, Any]
+    tuning: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    digests: Mapping[str, str]
+    constitution: Constitution | None
+    progress: Progress
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    note_child: Callable[[int], None] = lambda ru_maxrss: None
+    shards: Shards = in_turn
+    rank: int = 0
+    world: int = 1
+
+    def input(self, name: str) -> Path:
+        """An input that is a local file or folder."""
+        return Path(self.inputs[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of the pipeline.
+
+    `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a child
+    process of their own, so that a model's memory is given back and a crash is an exit code; those that
+    `samples` may do so in several processes. The `gate` is asked at every start, before a result is reused too; it
+    raises FlowError for what must not go on.
+    """
+
+    name: str
+    title: str
+    version: int = 1
+    half: Half | None = None
+    isolated: bool = False
+    samples: bool = False
+    inputs: Callable[[Inputs], Mapping[str, Artifact]]
+    settings: Callable[[RunConfig], Mapping[str, Any]]
+    tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
+    run: Callable[[Work], Result]
+    active: Callable[[RunConfig], bool] = lambda config: True
+    summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
+    gate: Callable[[Session], None] = lambda session: None
+
+    def key(
+        self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None
+    ) -> str:
+        """The digest of all that decides the stage's result; paths are not part of it."""
+        return digest_json(
+            {
+                "stage": self.name,
+                "version": self.version,
+                "seed": seed,
+                "settings": settings,
+                "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+                "constitution": half,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where a stage finds what it reads: outputs of earlier stages, and what the config points at."""
+
+    config: RunConfig
+    outputs: Mapping[tuple[str, str], Artifact]
+
+    def output(self, stage: str, name: str) -> Artifact:
+        """An output of an earlier stage of this run."""
+        return self.outputs[(stage, name)]
+
+    def model(self, role: str) -> Artifact:
+        """A model by its role: base, helpful_only, critic, sl_cai, rl_cai or reward_model.
+
+        Without demonstrations the base model plays the helpful-only model; without a critic of its own the
+        helpful-only model criticises.
+        """
+        made_by = {
+            "helpful_only": "helpful_sft",
+            "sl_cai": "sl_cai",
+            "rl_cai": "rl",
+            "reward_model": "reward_model",
+        }
+        if role == "critic":
+            return (
+                self.external(self.config.models.critic)
+                if self.config.models.critic
+                else self.model("helpful_only")
+            )
+        if role == "helpful_only" and ("helpful_sft", "model") not in self.outputs:
+            role = "base"
+        if role == "base":
+            return self.external(self.config.models.base)
+        return self.output(made_by[role], "model")
+
+    def judge(self) -> dict[str, Artifact]:
+        """`{"judge": …}`: the judge's own folder, or the one of its tokenizer; nothing for a server alone."""
+        judge = self.config.judge
+        folder = judge.model if judge.kind == "in_process" else judge.tokenizer
+        return {} if folder is None else {"judge": self.external(str(folder))}
+
+    def external(self, ref: str) -> Artifact:
+        """A model that the config names: a local directory, or a hub id."""
+        from flows.runs.models import model_digest
+
+        return Artifact(path=ref, digest=model_digest(ref))

@@ -1,0 +1,91 @@
+"""The brake of reinforcement learning in a run: who is gold, and which prompts are held out for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from common.files import write_jsonl
+from flows.evaluation import gold
+from flows.labelling.reward import judge_term
+from flows.stages.contract import Artifact, Inputs, Work
+from judges import TemplateSet
+from training.data.datasets import read_rows
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+    from flows.config.trainers import BrakeSection
+
+_GOLDS = ("microworld", "model", "judge", "people")
+
+
+def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
+    """What of the brake decides the stage's result; nothing without one."""
+    if section is None:
+        return {}
+    judge = section.judge
+    settings = {
+        "knobs": section.model_dump(mode="json", exclude={*_GOLDS, "templates"}),
+        "gold": next(name for name in _GOLDS if getattr(section, name)),
+    }
+    if judge is not None:
+        settings["judge"] = {"model": judge.model, "revision": judge.revision, "dtype": judge.dtype}
+        templates = TemplateSet(section.templates)
+        # Before the run starts: a set that cannot mark a single answer says so here.
+        templates.pointwise([{"role": "user", "content": "?"}], "", "")
+        settings["templates"] = templates.digest
+    return {"brake": settings}
+
+
+def brake_judge(config: RunConfig) -> dict[str, Any] | None:
+    """How to reach the gold judge, and its templates; None where gold is something else."""
+    section = getattr(config.rl, "brake", None)
+    if section is None or section.judge is None:
+        return None
+    return {"judge": section.judge.model_dump(mode="json"), "templates": section.templates}
+
+
+def brake_inputs(inputs: Inputs) -> dict[str, Artifact]:
+    """The held-out prompts, and what the gold judge reads."""
+    section = getattr(inputs.config.rl, "brake", None)
+    if section is None:
+        return {}
+    found = {"held_out": inputs.output("prompts", "sl")}
+    if ("prompts", "sl_benign") in inputs.outputs:
+        found["held_out_benign"] = inputs.output("prompts", "sl_benign")
+    if section.model is not None:
+        found["gold"] = inputs.external(section.model)
+    if section.people:
+        found["gold"] = inputs.output("gold_model", "model")
+    if section.judge is not None:
+        found["constitution"] = inputs.output("labels", "constitution")
+    return found
+
+
+def brake_fields(work: Work) -> dict[str, Any]:
+    """The `brake` of the trainer's config; the held-out prompts go into `held_out.jsonl`."""
+    settings = work.settings["brake"]
+    files = [work.input(name) for name in ("held_out", "held_out_benign") if name in work.inputs]
+    rows = [row for file in files for _, row in read_rows(file)]
+    # In turns at random, so that the first ones are of every kind.
+    random.Random(f"{work.seed}/brake").shuffle(rows)
+    path = work.directory / "held_out.jsonl"
+    write_jsonl(path, rows[: settings["knobs"]["limit"]])
+    return {"gold": _gold(work, settings["gold"]), "prompts": [str(path)], **settings["knobs"]}
+
+
+def _gold(work: Work, who: str) -> dict[str, Any]:
+    if who == "microworld":
+        return {"kind": "function", "name": "gold", "function": f"{__name__}:microworld"}
+    if who in ("model", "people"):
+        return {"kind": "model", "name": "gold", "path": work.inputs["gold"]}
+    return judge_term(work, "brake_judge.json", **work.tuning["brake_judge"])
+
+
+def microworld(conversations: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]) -> list[float]:
+    """The oracle's overall score in [0, 1] of each answer."""
+    return [
+        gold.overall(gold.score_answer(conversation, response))
+        for conversation, response in zip(conversations, responses, strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""Stopping a run that is no longer training: numbers that are not finite, a loss or a policy that ran away."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import Diverged
+
+if TYPE_CHECKING:
+    from training.run.runtime import Runtime
+
+
+class DivergenceGuard:
+    """Compares each loss with the first one, which no update has touched.
+
+    A single loss above `factor` times the first may be a hard batch; three in a row are a divergence.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.first: float | None = None
+        self.high = 0
+
+    def problem(self, loss: float, grad_norm: float) -> str | None:
+        """What is wrong after a backward pass, or None."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if not math.isfinite(grad_norm):
+            return f"the gradient's norm is {grad_norm}"
+        if self.first is None:
+            self.first = loss
+        self.high = self.high + 1 if loss > self.factor * max(abs(self.first), 1e-3) else 0
+        if self.high >= 3:
+            return f"the loss, now {loss:.4g}, was over {self.factor:g} times the first, {self.first:.4g}, 3 times"
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {"first": self.first, "high": self.high}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.first, self.high = state["first"], state["high"]
+
+
+class KLGuard:
+    """Compares a policy with its reference; its losses hover about zero and say little.
+
+    Where a token is on average more than `limit` nats less likely to the reference than to the policy, the answers
+    are noise. Three such steps in a row are a divergence.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.high = 0
+
+    def problem(self, kl_per_token: float) -> str | None:
+        """What is wrong with a step's answers, or None."""
+        if not math.isfinite(kl_per_token):
+            return f"the KL per token is {kl_per_token}"
+        self.high = self.high + 1 if kl_per_token > self.limit else 0
+        if self.high >= 3:
+            return f"the KL per token, now {kl_per_token:.4g} nats, was over {self.limit:g} 3 times"
+        return None
+
+
+def stop_diverged(runtime: Runtime, output_dir: Path, step: int, problem: str, batch: list[Any]) -> None:
+    """Save the batch (anything JSON can hold) as `diverged.json` and raise Diverged. Every process must call this.
+
+    The main process writes; the others wait for it, since a launcher ends all processes when one has ended.
+    """
+    path = output_dir / "diverged.json"
+    if runtime.is_main:
+        temporary = path.with_suffix(".tmp")
+        record = {"step": step, "problem": problem, "batch": batch}
+        temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+    runtime.barrier()
+    raise Diverged(
+        f"step {step}: {problem}; the batch is in {path}; lower the learning rate or look at the data"
+    )
