@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import duel
 from microworld_seeds import IMAGES, RESULTS, machine
 
-from common import duel
 from judges import JudgeIdentity, Label, LabelSettings, Ledger, Pair, Reading, export_preferences
 from judges.digests import digest
 from judges.ledger import Batch, Judgement, LabelRow

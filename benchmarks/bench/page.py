@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from common.duel import REPOSITORY, RESULTS
+from bench.duel import REPOSITORY, RESULTS
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- written by benchmarks/common/page.py -->", "<!-- end -->"
+BEGIN, END = "<!-- written by benchmarks/bench/page.py -->", "<!-- end -->"
 WORK = {
     "reward_model": ("Reward model", "pairs/s"),
     "dpo": ("DPO", "pairs/s"),
