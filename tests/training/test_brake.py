@@ -187,7 +187,7 @@ def test_a_run_that_over_optimises_ends_at_its_peak(tiny_dir, files, tmp_path):
     assert all(found[name] == step[name] for name in ("kl", "reward", "length", "held_out_kl"))
     card = (tmp_path / "braked/README.md").read_text()
     assert f"PPO, {kept} optimiser steps" in card and f"| held out gold | {best['gold']:.6g} |" in card
-    assert f"The brake stopped the run after step {last}" in card and f"after step {kept}, the best" in card
+    assert f"Early stopping ended the run after step {last}" in card and f"after step {kept}, the best" in card
 
 
 @pytest.mark.parametrize(

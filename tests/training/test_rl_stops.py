@@ -122,6 +122,13 @@ def test_pretraining_mix_keeps_the_language(tiny_dir, prompts_file, tmp_path):
     run(config)
     losses = [row["pretrain_loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < losses[0] - 0.5
+    # The likelihood is the model's own, whatever temperature answers are drawn at.
+    found = []
+    for temperature in (0.5, 1.0):
+        once = {"pretrain": mix, "steps": 1, "epochs": 1, "minibatches": 1, "temperature": temperature}
+        run(make_config("ppo", tiny_dir, prompts_file, tmp_path / str(temperature), **once))
+        found.append(rows(tmp_path / str(temperature))[0]["pretrain_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_lora_trains_the_adapter_and_saves_a_merged_model(tiny_dir, prompts_file, tmp_path):

@@ -24,6 +24,7 @@ from training.models.adapters import check_lora, make_trainable
 from training.models.attention import choose_layout
 from training.models.files import check_model
 from training.models.load import check_fit, load_causal_lm, load_tokenizer
+from training.models.policy import switch_dropout_off
 from training.run.directory import Run, TrainResult
 from training.run.export import export
 from training.run.memory import announce, plan_supervised
@@ -184,7 +185,10 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
         )
         del reference
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
-    objective = DpoObjective(make_trainable(model, config, task="CAUSAL_LM"), config, layout)
+    model = make_trainable(model, config, task="CAUSAL_LM")
+    if reference_needed:
+        switch_dropout_off(model)
+    objective = DpoObjective(model, config, layout)
     if kto:
         balanced = balanced_weights(items)
         objective.weights = (

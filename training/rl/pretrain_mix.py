@@ -53,7 +53,10 @@ class PretrainMix:
                 predictors += [start + place - 1 for place in example.answer]
                 targets += [example.tree.prefix[place] for place in example.answer]
             logprobs_N, _ = module(
-                packed, torch.tensor(predictors, device=device), torch.tensor(targets, device=device)
+                packed,
+                torch.tensor(predictors, device=device),
+                torch.tensor(targets, device=device),
+                temperature=1.0,
             )
             mean = -logprobs_N.sum() / tokens
             return self.config.coefficient * mean, {"pretrain_loss": mean.detach()}
