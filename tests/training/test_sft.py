@@ -192,7 +192,9 @@ def test_resuming_with_another_config_is_refused(config, monkeypatch):
     data = Path(config().data[0])
     before = data.read_bytes()
     data.write_bytes(before.replace(b"egg", b"cat"))
-    with pytest.raises(TrainingError, match=rf"cannot resume: {data} has other contents than when the run began"):
+    with pytest.raises(
+        TrainingError, match=rf"cannot resume: {data} has other contents than when the run began"
+    ):
         train(config(), resume=True)
     data.write_bytes(before)
     weights = Path(config().model) / "model.safetensors"

@@ -6,6 +6,8 @@ Imports no torch, so that a config can be checked before anything heavy is loade
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -169,14 +171,30 @@ class SupervisedConfig(TrainConfig):
 
 
 C = TypeVar("C", bound=BaseModel)
+_RENAMED = {"brake": "early_stopping"}
 
 
-def load_config(path: str | os.PathLike[str], config_class: type[C]) -> C:
-    """Read a YAML file as `config_class`.
+def load_config(path: str | os.PathLike[str], config_class: type[C] | Mapping[str, type[C]]) -> C:
+    """Read a YAML file as `config_class`; of several, as the one that its `method:` names.
 
     Raises TrainingError: one line naming file, line, field, value and what is allowed.
     """
     values, lines = read_yaml(Path(path))
+    if isinstance(config_class, Mapping):
+        method = values.pop("method", None)
+        if method not in config_class:
+            place = f"{path}:{lines[('method',)]}" if ("method",) in lines else str(path)
+            raise TrainingError(f"{place}: method: {method!r} is not one of {', '.join(config_class)}")
+        config_class = config_class[method]
+    for old, new in _RENAMED.items():
+        if old in values and old not in config_class.model_fields and new in config_class.model_fields:
+            values[new] = values.pop(old)
+            place = f"{path}:{lines[(old,)]}"
+            lines |= {(new, *at[1:]): line for at, line in lines.items() if at[:1] == (old,)}
+            print(
+                f"{place}: {old} is called {new} now; the old name is read for one more version",
+                file=sys.stderr,
+            )
     try:
         return config_class.model_validate(values)
     except ValidationError as error:

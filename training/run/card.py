@@ -139,9 +139,9 @@ def _kept_words(metrics: Mapping[str, float]) -> str:
     kept, last = (int(metrics.get(name, 0)) for name in ("kept_step", "last_step"))
     if kept == last:
         return ""
-    if "braked" not in metrics:
+    if "stopped_early" not in metrics:
         return f" These are the weights after step {kept}, the best on held-out data, and so are the metrics."
-    how = "Early stopping ended the run" if metrics["braked"] else "The run ended"
+    how = "Early stopping ended the run" if metrics["stopped_early"] else "The run ended"
     return (
         f" {how} after step {last}: held-out gold had fallen while the proxy climbed. This is the policy after step "
         f"{kept}, the best by gold, and so are its metrics."
