@@ -20,14 +20,13 @@ import torch
 from training.config.base import SupervisedConfig
 from training.data.packing import Layout, Tree, batch_tokens
 from training.errors import Interrupted, TrainingError
-from training.run.allocator import keep_freed_memory
 from training.run.checkpoint import rng_state, set_rng_state
 from training.run.directory import Run
-from training.run.interrupt import StopRequest
 from training.run.logs import MetricsLog, Progress
+from training.run.memory import keep_freed_memory
 from training.run.optim import build_optimizer, clip_gradients, schedule
 from training.run.runtime import Runtime
-from training.run.stopping import DivergenceGuard, stop_diverged
+from training.run.stopping import DivergenceGuard, StopRequest, stop_diverged
 from training.run.weights import load_optimizer, load_weights, optimizer_state, weights
 
 Stats = dict[str, tuple[torch.Tensor | float, float]]

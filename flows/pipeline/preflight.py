@@ -25,7 +25,7 @@ from training.config.rl_sections import LEAST_PROMPTS
 from training.data.datasets import read_examples, read_preferences
 from training.errors import TrainingError
 from training.models.files import check_model as check_trained_model
-from training.models.safetensors import check_safetensors
+from training.models.files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

@@ -67,7 +67,12 @@ def test_held_out_prompts_are_of_every_kind(run_yaml, tmp_path):
     assert len(ids) == 40 and 10 < sum("benign" in i for i in ids) < 30
     term = {"kind": "length"}
     settings = PPOConfig(
-        model="m", prompts=["p"], output_dir="o", rewards=[term], value={"start_from": "policy"}, early_stopping=fields
+        model="m",
+        prompts=["p"],
+        output_dir="o",
+        rewards=[term],
+        value={"start_from": "policy"},
+        early_stopping=fields,
     )
     assert (
         settings.early_stopping is not None
@@ -113,7 +118,9 @@ def test_a_judge_is_gold(run_yaml, tmp_path, tiny_model, monkeypatch):
         early_stopping=brake_fields(work),
     )
     found = ppo.train(settings).metrics
-    evaluations = [json.loads(line) for line in (tmp_path / "policy/early_stopping.jsonl").read_text().splitlines()]
+    evaluations = [
+        json.loads(line) for line in (tmp_path / "policy/early_stopping.jsonl").read_text().splitlines()
+    ]
     assert [row["n"] for row in evaluations] == [8, 8] and len(seen) == 16
     assert all(row["gold"] == pytest.approx(0.5) for row in evaluations) and found["stopped_early"] == 0.0
     assert asked[0]["model"] == str(tiny_model)

@@ -121,7 +121,7 @@ def switch_dropout_off(model: torch.nn.Module) -> None:
     config.update({OWN_DROPOUT: {**own, **getattr(config, OWN_DROPOUT, {})}, **dict.fromkeys(own, 0.0)})
     if not same_in_training(model):
         raise TrainingError(
-            f"model {model.config.name_or_path}: computes otherwise in training than in evaluation, through a dropout "
+            f"model {config.name_or_path}: computes otherwise in training than in evaluation, through a dropout "
             "that cannot be switched off from outside; set it to 0 in the model's config.json"
         )
 

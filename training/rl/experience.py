@@ -134,10 +134,10 @@ def measure(
             if value.layout != policy.layout:
                 packed, _ = pack_rows(group, value.layout, device)
             values_N = value.bare(packed, packed.predictors_N)
-        for name, values in zip(names, (logprobs_N, reference_N, entropies_N, values_N), strict=True):
-            if counted and values is not None:
+        for name, measured_N in zip(names, (logprobs_N, reference_N, entropies_N, values_N), strict=True):
+            if counted and measured_N is not None:
                 part_RT = torch.zeros((len(order), mask_RT.shape[1]), device=device)
-                found[name][order] = part_RT.masked_scatter(mask_RT[order], values.float())
+                found[name][order] = part_RT.masked_scatter(mask_RT[order], measured_N.float())
     if runtime.world > 1:
         for tensor in found.values():
             torch.distributed.all_reduce(tensor)

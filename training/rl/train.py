@@ -23,13 +23,12 @@ from training.rl.memory import plan_rl
 from training.rl.pretrain_mix import PretrainMix
 from training.rl.rollout import connect
 from training.rl.sample_log import SampleLog
-from training.run.allocator import keep_freed_memory
 from training.run.checkpoint import rng_state, set_rng_state
 from training.run.directory import Run, TrainResult
-from training.run.interrupt import StopRequest
 from training.run.logs import MetricsLog, Progress
-from training.run.memory import announce
+from training.run.memory import announce, keep_freed_memory
 from training.run.runtime import Runtime
+from training.run.stopping import StopRequest
 
 
 def train(
