@@ -6,6 +6,8 @@ import re
 
 from common.text import printable
 
+# Where an address is taken apart: behind `www`, the colon of `://`, and `@`.
+_ADDRESS = re.compile(r"www(?=\.)|:(?=//)|@", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
@@ -17,14 +19,21 @@ def escape_markdown(text: str, *, limit: int = 2000) -> str:
     """Text that a Markdown renderer shows letter by letter, on one line, clipped to `limit` characters.
 
     Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax; characters that control,
-    hide or turn text round are written out. Inside an HTML element use `escape_html`.
+    hide or turn text round are written out; addresses do not become links. Inside an HTML element use `escape_html`.
     """
-    return _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), printable(clip(text, limit)))
+    shown = unlinked(printable(clip(text, limit)))
+    return _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), shown)
 
 
 def escape_html(text: str, *, limit: int = 2000) -> str:
     """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
-    return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", printable(clip(text, limit)))
+    return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", unlinked(printable(clip(text, limit))))
+
+
+def unlinked(text: str) -> str:
+    """Text in which no renderer finds an address to link, whatever is escaped in it: GitHub's Markdown looks for them
+    in the text that is left after parsing. An invisible U+2060 (word joiner) parts `://`, `www.` and `@`."""
+    return _ADDRESS.sub(lambda m: f"{m.group()}\u2060", text)
 
 
 def clip(text: str, limit: int = 60) -> str:
