@@ -9,7 +9,10 @@ function ready(act) {
 function press(key) {
   const found = [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
   if (!found) return;
-  if (found.matches("textarea")) return found.focus();
+  if (found.matches("textarea")) {
+    found.focus();
+    return found.setSelectionRange(found.value.length, found.value.length);
+  }
   found.disabled = false;
   found.click();
 }
