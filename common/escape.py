@@ -7,6 +7,7 @@ import re
 from common.text import printable
 
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
 
 
 # Prefect's page decodes these references in Markdown and shows others as they stand; what is left takes a backslash.
@@ -25,6 +26,17 @@ def escape_markdown(text: str, *, limit: int = 2000) -> str:
 def escape_html(text: str, *, limit: int = 2000) -> str:
     """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
     return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", printable(clip(text, limit)))
+
+
+def plain(text: str, *, limit: int = 160) -> str:
+    """Text for a place that one page takes for Markdown and another shows letter by letter, on one line.
+
+    No escape reads well in both, so a mark that Markdown or HTML knows becomes a space, and a dot inside a word, which
+    could make an address, one that looks the same. Long words are parted: such a place may not wrap them.
+    """
+    words = " ".join(_SYNTAX.sub(" ", printable(clip(text, limit))).split())
+    words = re.sub(r"(\S{40})(?=\S)", r"\1 ", words)
+    return re.sub(r"\.(?=\w)", "\u2024", words)
 
 
 def clip(text: str, limit: int = 60) -> str:

@@ -27,6 +27,8 @@ from judges.explain import explain
 from judges.ledger.reading import LabelledPair, labelled_one, labelled_pairs
 from judges.records import Order
 
+ADDRESS = "/charter/audit"
+"""Where Prefect's server has the page."""
 _TEMPLATES = Path(__file__).parent / "templates"
 STATIC = _TEMPLATES / "static"
 _TURNS, _LETTERS, _LINES = 4, 1500, 25
@@ -70,6 +72,17 @@ class Answer(Where):
     label: str = Field(pattern=r"^[0-9a-f]{64}$")
     said: Said
     note: str = Field(default="", max_length=LONGEST_NOTE)
+
+
+def link(ledger: Ledger, words: str) -> str:
+    """A line of Markdown that leads to the page for this ledger; nothing for a database, which the page does not open.
+
+    It names no host: whoever reads it is on the server already, under whatever name.
+    """
+    file = ledger.url.removeprefix("sqlite:///")
+    if "://" in file:
+        return ""
+    return f"[{words}]({ADDRESS}/?{urlencode({'run': file.removesuffix('/ledger.db')})})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ def audit_app(
     password: str | None = None,
     place: Callable[[str], str] | None = None,
     runs: Path = Path("runs"),
-    artifacts: str = "/artifacts",
+    artifacts: str = "/v2/artifacts",
 ) -> FastAPI:
     """The page as an application, to be mounted on Prefect's server or run alone.
 

@@ -233,7 +233,7 @@ def test_hostile_text_is_only_text_at_any_width(page_url, browser, shots, width,
             hand.shot(f"audit-hostile-{number}-{width}-{scheme}")
             page.get_by_label("Note").fill(HOSTILE[3])
             hand.click("B is better")
-        hand.sees("pairs are judged")
+        hand.sees("pairs are done")
         page.get_by_text("Your verdicts beside the judge's").click()
         assert page.evaluate(HARM) == NONE
         hand.shot(f"audit-end-{width}-{scheme}")

@@ -98,14 +98,16 @@ def test_verdicts_are_written_one_by_one_as_the_form_writes_them(label_set):
             assert (kept.winner, kept.who, kept.shown) == (winner, "Ada", order)
             assert kept.why == note.replace("\r\n", "\n") and kept.label
     assert len(set(seen)) == 4 and set(verdicts(label_set)) == set(seen[:3])
-    assert "All 4 pairs are judged" in ada.text
+    assert "All 4 pairs are done" in ada.text
     with Ledger.open(f"{RUN}/ledger.db") as ledger:
         people = agreement(ledger, label_set, seed=3)
         judge = {x.pair.id: x.label for x in labelled_pairs(ledger, label_set)}
     k = people.kappa
     assert f"Cohen's kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}]" in ada.text
     # Verdicts beside the judge's, in the letters that Ada saw.
-    rows = re.findall(r'<th scope="row">[^<]* asked (\d+)</th><td>(\w+)</td><td>(\w+)</td>', ada.page.text)
+    rows = re.findall(
+        r'<th scope="row"><span[^>]*>[^<]* asked (\d+)</span></th><td>(\w+)</td><td>(\w+)</td>', ada.page.text
+    )
     assert len(rows) == 3 and [row[1] for row in rows] == ["A", "B", "tie"]
     for number, _, of_judge in rows:
         pair = f"pair-{int(number):02d}"
@@ -299,3 +301,25 @@ def test_publishing_without_a_server_is_one_line(label_set, monkeypatch):
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         ada.page = ada.http.get(f"{ROOT}/", params={**ada.where, "end": "seen"})
         assert ada.send("publish").status_code == 503
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+def test_the_report_is_published_and_leads_back_here(label_set):
+    from prefect.client.orchestration import get_client
+    from prefect.testing.utilities import prefect_test_harness
+
+    ada = Person(audit_app(), reviewer="Ada")
+    ada.says("A")
+    ada.follow("Stop here")
+    with prefect_test_harness(server_startup_timeout=120):
+        assert ada.send("publish").status_code == 200 and "Published: label-audit" in ada.text
+        with get_client(sync_client=True) as client:
+            found = {artifact.key: artifact.data for artifact in client.read_artifacts()}
+    assert set(found) == {"label-audit", "principle-report-card"}
+    assert "People judged 1 pairs (Ada 1)" in found["label-audit"]
+    [back] = re.findall(rf"\]\(({ROOT}/\?[^)]+)\)", found["label-audit"])
+    ada.page = ada.http.get(back)
+    assert ada.page.status_code == 200 and "Your name" in ada.text
+    ada.page = ada.http.get(back, params={"reviewer": "Ada"})
+    assert "Pair 2 of 12" in ada.text
