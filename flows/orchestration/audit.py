@@ -146,7 +146,8 @@ def audit_labels(request: AuditRequest) -> str:
 def _asked(page: Page, request: AuditRequest, faster: str = "") -> dict[str, Any] | None:
     """What the form brought back: verdicts and notes by number, and whether to stop. None after a timeout.
 
-    `faster` leads to where the same is done sooner. An answer that the form should not have let through is asked for again, with what of it was in order filled in.
+    `faster` leads to where the same is done sooner. An answer that the form should not have let through is asked for
+    again, with what of it was in order filled in.
     """
     faster = f"\n\nOr judge these labels {faster}." if faster else ""
     heading = f"# Page {page.number} of {page.of}, {escape_markdown(request.reviewer)}{faster}"

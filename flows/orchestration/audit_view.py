@@ -6,6 +6,7 @@ or turn text round are written out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import jinja2
-from fastapi import Request
+from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.escape import clip
@@ -24,7 +25,7 @@ from judges.audit import shown_order
 from judges.audit.people import judged
 from judges.audit.verdicts import Said, latest_of
 from judges.explain import explain
-from judges.ledger.reading import LabelledPair, labelled_one, labelled_pairs
+from judges.ledger.reading import LabelledPair, labelled_pairs
 from judges.records import Order
 
 ADDRESS = "/charter/audit"
@@ -44,17 +45,17 @@ class Where(BaseModel):
     label_set: str | None = Field(default=None, pattern=r"^[0-9a-f]{1,64}$")
     seed: int = Field(default=0, ge=0, lt=2**31)
     pairs: int = Field(default=20, ge=1, le=200)
-    label: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    end: Literal["", "seen", "published"] = ""
+    pair: str | None = Field(default=None, max_length=1000)
+    end: Literal["", "seen", "all", "published"] = ""
 
-    @field_validator("reviewer")
+    @field_validator("run", "reviewer")
     @classmethod
-    def _a_name(cls, name: str) -> str:
-        if not name.strip():
-            raise ValueError("give your name; it is kept with each verdict")
-        if printable(name) != name or len(name.splitlines()) > 1:
+    def _one_line(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("give a name; a reviewer's is kept with each verdict")
+        if printable(text) != text or len(text.splitlines()) > 1:
             raise ValueError("a name has no control characters")
-        return name.strip()
+        return text.strip()
 
     def query(self, **changes: str) -> str:
         """The same labels and reviewer, with changes, as the query of an address."""
@@ -82,7 +83,8 @@ def link(ledger: Ledger, words: str) -> str:
     file = ledger.url.removeprefix("sqlite:///")
     if "://" in file:
         return ""
-    return f"[{words}]({ADDRESS}/?{urlencode({'run': file.removesuffix('/ledger.db')})})"
+    run = os.path.relpath(file) if Path(file).resolve().is_relative_to(Path.cwd()) else file
+    return f"[{words}]({ADDRESS}/?{urlencode({'run': run.removesuffix('/ledger.db')})})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +103,21 @@ class Folded:
         return cls(name=name, head=text[:at], rest=text[at:])
 
 
-def one_pair(ledger: Ledger, label_set: str, label: str, where: Where) -> dict[str, Any]:
+def one_pair(ledger: Ledger, label_set: str, pair_id: str, where: Where) -> dict[str, Any]:
     """What the page shows of a pair. What the judge said of it is not in there.
 
-    Raises LedgerError when the label set has no such label.
+    Raises HTTPException (404) when the label set has no such pair.
     """
-    labelled = labelled_one(ledger, label_set, label)
+    labelled = next(labelled_pairs(ledger, label_set, pair_ids=[pair_id]), None)
+    if labelled is None:
+        raise HTTPException(404, f"pair: no {pair_id!r} in label set {label_set[:12]}")
     pair, order = labelled.pair, _order(labelled, where)
     before = latest_of(ledger, where.reviewer or "", [pair.digest]).get((pair.digest, pair.id))
-    drawn = {j.principle_id: j.question for j in explain(ledger, label).judgements}
+    drawn = {j.principle_id: j.question for j in explain(ledger, labelled.label.digest).judgements}
     turns = [Folded.of(m["role"], m["content"]) for m in pair.prompt]
     texts = {"a": pair.a, "b": pair.b}
     return {
-        "label": label,
+        "label": labelled.label.digest,
         "earlier": turns[:-_TURNS],
         "turns": turns[-_TURNS:],
         "responses": [Folded.of(letter, texts[name]) for letter, name in zip("AB", order, strict=True)],

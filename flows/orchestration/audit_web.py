@@ -42,44 +42,53 @@ _SAMPLED = 24
 
 @dataclass(kw_only=True)
 class Drawn:
-    """What one reviewer is shown: pair ids by their label's digest in the order drawn, and what was said of them."""
+    """Ids of the pairs that one reviewer is shown, in the order drawn, and what was said of them here."""
 
-    pairs: dict[str, str] = field(default_factory=dict)
+    pairs: list[str] = field(default_factory=list)
     said: dict[str, Said] = field(default_factory=dict)
 
-    def draw(self, ledger: Ledger, label_set: str, where: Where) -> None:
-        """So many more pairs that the reviewer has neither judged nor been shown."""
-        without = judged_by(ledger, where.reviewer or "") | set(self.pairs.values())
-        for one in sample(labelled_pairs(ledger, label_set), where.pairs, seed=where.seed, without=without):
-            self.pairs[one.label.digest] = one.pair.id
+    def draw(self, ledger: Ledger, label_set: str, where: Where) -> int:
+        """So many more pairs that the reviewer has neither judged nor been shown; gives how many there were."""
+        without = judged_by(ledger, where.reviewer or "") | set(self.pairs)
+        drawn = sample(labelled_pairs(ledger, label_set), where.pairs, seed=where.seed, without=without)
+        # A second click may have drawn the same at the same time.
+        self.pairs = list(dict.fromkeys([*self.pairs, *(one.pair.id for one in drawn)]))
+        return len(drawn)
 
     def left(self, ledger: Ledger, reviewer: str) -> list[str]:
-        """Labels still to be judged: neither here nor in another window or form of the reviewer."""
-        done = judged_by(ledger, reviewer)
-        return [label for label, pair in self.pairs.items() if label not in self.said and pair not in done]
+        """Pairs still to be judged: neither here nor in another window or form of the reviewer."""
+        done = judged_by(ledger, reviewer) | self.said.keys()
+        return [pair for pair in self.pairs if pair not in done]
 
-    def before(self, label: str | None) -> str | None:
-        """What was answered before this label: the last answer, or the one before an answered one."""
+    def before(self, pair: str | None) -> str | None:
+        """What was answered before this pair: the last answer, or the one before an answered one."""
         said = list(self.said)
-        at = said.index(label) if label in self.said else len(said)
+        at = said.index(pair) if pair in self.said else len(said)
         return said[at - 1] if at else None
 
 
 def under(*roots: Path) -> Callable[[str], str]:
     """From a run's folder or a ledger's file to the ledger's place, for those inside some folders.
 
-    The function raises HTTPException (403) for any other place.
+    The function raises HTTPException: 403 for any other place, 404 where there is none.
     """
 
     def place(run: str) -> str:
         if "://" in run:
             raise HTTPException(403, "run: databases are not opened here; use the deployment audit-labels")
-        path = Path(run).resolve()
-        if not any(path.is_relative_to(root.resolve()) for root in roots):
+        try:
+            file = Path(ledger_url(run)).resolve()
+            allowed = any(file.is_relative_to(root.resolve()) for root in roots)
+            found = file.is_file()
+        except (OSError, RuntimeError):  # a name that is too long, links in a circle
+            allowed, found = True, False
+        if not allowed:
             raise HTTPException(
                 403, f"run: {run!r} is not allowed: it lies outside {', '.join(map(str, roots))}"
             )
-        return ledger_url(str(path))
+        if not found:
+            raise HTTPException(404, f"run: no ledger at {run}")
+        return str(file)
 
     return place
 
@@ -124,8 +133,6 @@ def audit_app(
     def opened(where: Where) -> Iterator[tuple[Ledger, str, Drawn]]:
         """The ledger, the label set, and what the reviewer is shown of it."""
         url = allowed(where.run)
-        if "://" not in url and not Path(url).is_file():
-            raise HTTPException(404, f"no ledger at {url}")
         try:
             ledger = Ledger.open(url, create=False)
         except LedgerError as error:
@@ -153,20 +160,16 @@ def audit_app(
         with opened(where) as (ledger, label_set, drawn):
             here = where.model_copy(update={"label_set": label_set[:16]})
             left = drawn.left(ledger, where.reviewer)
-            label = where.label or (left[0] if left and not where.end else None)
-            order = list(drawn.pairs)
-            known = {
-                "where": here,
-                "number": 1 + (order.index(label) if label in drawn.pairs else len(order) - len(left)),
-                "csrf": csrf,
-                "total": len(order),
-                "done": len(order) - len(left),
-                "before": drawn.before(label),
-            }
-            if label is not None:
-                return render("pair", request, **known, **one_pair(ledger, label_set, label, here))
+            pair = where.pair or (left[0] if left and not where.end else None)
+            total, done = len(drawn.pairs), len(drawn.pairs) - len(left)
+            known = {"where": here, "csrf": csrf, "total": total, "done": done, "before": drawn.before(pair)}
+            if pair is not None:
+                number = 1 + (drawn.pairs.index(pair) if pair in drawn.pairs else done)
+                return render(
+                    "pair", request, **known, number=number, **one_pair(ledger, label_set, pair, here)
+                )
             people = agreement(ledger, label_set, seed=where.seed)
-            rows = beside(ledger, label_set, list(drawn.pairs.values()), here)
+            rows = beside(ledger, label_set, drawn.pairs, here)
             return render("end", request, **known, people=people, rows=rows)
 
     @app.post("/login")
@@ -191,15 +194,15 @@ def audit_app(
                 record(ledger, [given], reviewer=answer.reviewer)
             except LedgerError as error:
                 raise HTTPException(503, str(error)) from None
-            drawn.said[answer.label] = answer.said
+            drawn.said[labelled.pair.id] = answer.said
         return to(request, answer.query())
 
     @app.post("/more")
-    def more(request: Request, said: Form) -> Response:
+    def draw(request: Request, said: Form) -> Response:
         where = Where.model_validate(said)
         with opened(where) as (ledger, label_set, drawn):
-            drawn.draw(ledger, label_set, where)
-        return to(request, where.query())
+            more = drawn.draw(ledger, label_set, where)
+        return to(request, where.query() if more else where.query(end="all"))
 
     @app.post("/publish")
     def publish(request: Request, said: Form) -> Response:
@@ -214,7 +217,7 @@ def audit_app(
         response.headers.update(_HEADERS)
         return response
 
-    def told(request: Request, error: Exception) -> Response:
+    def one_line(request: Request, error: Exception) -> Response:
         """A mistake in one line, with its status."""
         status, text = 422, " ".join(str(error).split())
         if isinstance(error, HTTPError):
@@ -227,7 +230,7 @@ def audit_app(
         return HTMLResponse(render("line", request, text=text), status)
 
     for kind in (HTTPError, RequestValidationError, ValidationError, JudgeError):
-        app.add_exception_handler(kind, told)
+        app.add_exception_handler(kind, one_line)
 
     @app.exception_handler(LoginNeeded)
     def ask(request: Request, _: Exception) -> Response:

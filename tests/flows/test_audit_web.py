@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from dataclasses import replace
 from html import unescape
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from harness.audit_page import QUESTION, write_labels
@@ -15,7 +17,9 @@ from flows.orchestration.audit_web import audit_app
 from judges import Ledger
 from judges.audit import agreement, shown_order
 from judges.explain import explain
+from judges.ledger import schema
 from judges.ledger.reading import labelled_pairs
+from judges.ledger.rows import Batch, LabelRow
 
 ROOT = "/charter/audit"
 PASSWORD = "someone:a-secret-of-the-test"
@@ -26,6 +30,8 @@ RUN = "runs/microworld"
 def label_set(tmp_path, monkeypatch) -> str:
     """Twelve labels in the run's ledger, which is now in the working folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "link").mkdir(parents=True)
+    (tmp_path / "runs" / "link" / "ledger.db").symlink_to("/etc/hostname")
     return write_labels(tmp_path / RUN / "ledger.db", [f"text {i}" for i in range(12)])
 
 
@@ -114,8 +120,15 @@ def test_verdicts_are_written_one_by_one_as_the_form_writes_them(label_set):
         label, order = judge[pair], shown_order(pair, "Ada", seed=3)
         expected = "AB"[order.index(label.winner)] if label.status == "ok" else "tie"
         assert of_judge == expected
+    for total in (8, 12):
+        ada.send("more")
+        assert f"Pair {total - 3} of {total}" in ada.text and pair_of(ada) not in seen
+        for _ in range(4):
+            seen.append(pair_of(ada))
+            ada.says("tie")
+    assert len(set(seen)) == 12
     ada.send("more")
-    assert "Pair 5 of 8" in ada.text and pair_of(ada) not in seen
+    assert "judged or skipped every pair" in ada.text and "more pairs" not in ada.text
 
 
 def test_the_judges_verdict_is_nowhere_before_the_persons(label_set):
@@ -220,11 +233,14 @@ def test_the_password_is_asked_for_once_and_leads_to_where_the_link_led(label_se
         ({"note": "x" * 4001}, 422, "note: String should have at most 4000 characters"),
         ({"note": "x" * 70_000}, 413, "a form of more than 64,000 bytes"),
         ({"said": "C"}, 422, "said: Input should be 'A', 'B', 'tie' or 'skip'"),
-        ({"reviewer": " "}, 422, "reviewer: give your name; it is kept with each verdict"),
+        ({"reviewer": " "}, 422, "reviewer: give a name; a reviewer's is kept with each verdict"),
         ({"reviewer": "A\x07"}, 422, "reviewer: a name has no control characters"),
         ({"reviewer": "x" * 101}, 422, "reviewer: String should have at most 100 characters"),
         ({"run": "runs/other"}, 404, "no ledger at"),
         ({"run": "../elsewhere"}, 403, "is not allowed: it lies outside"),
+        ({"run": "x" * 300}, 404, "run: no ledger at xxx"),
+        ({"run": "runs/a\0b"}, 422, "run: a name has no control characters"),
+        ({"run": "runs/link"}, 403, "is not allowed: it lies outside"),
         ({"run": "/etc/passwd"}, 403, "is not allowed: it lies outside"),
         ({"run": "postgresql://evil.example/x"}, 403, "databases are not opened here"),
     ],
@@ -242,11 +258,11 @@ def test_what_a_form_may_not_say_is_refused_in_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("query", "status", "line"),
     [
-        ({"reviewer": " "}, 422, "reviewer: give your name"),
+        ({"reviewer": " "}, 422, "reviewer: give a name"),
         ({"reviewer": "Ada", "run": "../x"}, 403, "lies outside"),
         ({"reviewer": "Ada", "run": "runs/none"}, 404, "no ledger at"),
         ({"reviewer": "Ada", "label_set": "ffff"}, 404, "0 label sets begin with"),
-        ({"reviewer": "Ada", "label": "0" * 64}, 404, "no label 000000000000"),
+        ({"reviewer": "Ada", "pair": "pair-99"}, 404, "pair: no 'pair-99' in label set"),
         ({"reviewer": "Ada", "pairs": "0"}, 422, "pairs: "),
         ({"reviewer": "Ada", "seed": "x"}, 422, "seed: "),
         ({}, 200, "Your name"),
@@ -303,6 +319,25 @@ def test_publishing_without_a_server_is_one_line(label_set, monkeypatch):
         assert ada.send("publish").status_code == 503
 
 
+def test_a_pair_that_is_labelled_anew_meanwhile_is_shown_with_its_new_label(label_set):
+    ada = Person(audit_app(), reviewer="Ada")
+    pair = pair_of(ada)
+    with Ledger.open(f"{RUN}/ledger.db") as ledger:
+        [one] = labelled_pairs(ledger, label_set, pair_ids=[pair])
+        with ledger.read() as connection:
+            version = connection.execute(sa.select(schema.label_sets.c.version)).scalar_one()
+        new = replace(one.label, digest="e" * 64, p=0.5)
+        row = LabelRow(
+            label=new, item=one.pair.digest, made_with=version, principle_digests=("0" * 64,), created_at=1.0
+        )
+        ledger.add(Batch(label_set=label_set, labels=[row], members={pair: new.digest}))
+    assert ada.says("A").status_code == 404 and "the pair may have another one now" in ada.text
+    ada.page = ada.http.get(f"{ROOT}/", params=ada.where)
+    assert pair_of(ada) == pair and ada.fields("verdict")["label"] == new.digest
+    ada.says("A")
+    assert verdicts(label_set)[pair][0].label == new.digest
+
+
 @pytest.mark.prefect
 @pytest.mark.slow
 def test_the_report_is_published_and_leads_back_here(label_set):
@@ -319,7 +354,8 @@ def test_the_report_is_published_and_leads_back_here(label_set):
     assert set(found) == {"label-audit", "principle-report-card"}
     assert "People judged 1 pairs (Ada 1)" in found["label-audit"]
     [back] = re.findall(rf"\]\(({ROOT}/\?[^)]+)\)", found["label-audit"])
+    assert back == f"{ROOT}/?run=runs%2Fmicroworld"
     ada.page = ada.http.get(back)
     assert ada.page.status_code == 200 and "Your name" in ada.text
-    ada.page = ada.http.get(back, params={"reviewer": "Ada"})
+    ada.page = ada.http.get(f"{back}&reviewer=Ada")
     assert "Pair 2 of 12" in ada.text
