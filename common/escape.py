@@ -9,6 +9,7 @@ from common.text import printable
 # Where an address is taken apart: behind `www`, the colon of `://`, and `@`.
 _ADDRESS = re.compile(r"www(?=\.)|:(?=//)|@", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
 
 
 # Prefect's page decodes these references in Markdown and shows others as they stand; what is left takes a backslash.
@@ -34,6 +35,17 @@ def unlinked(text: str) -> str:
     """Text in which no renderer finds an address to link, whatever is escaped in it: GitHub's Markdown looks for them
     in the text that is left after parsing. An invisible U+2060 (word joiner) parts `://`, `www.` and `@`."""
     return _ADDRESS.sub(lambda m: f"{m.group()}\u2060", text)
+
+
+def plain(text: str, *, limit: int = 160) -> str:
+    """Text for a place that one page takes for Markdown and another shows letter by letter, on one line.
+
+    No escape reads well in both, so a mark that Markdown or HTML knows becomes a space, and a dot inside a word, which
+    could make an address, one that looks the same. Long words are parted: such a place may not wrap them.
+    """
+    words = " ".join(_SYNTAX.sub(" ", printable(clip(text, limit))).split())
+    words = re.sub(r"(\S{40})(?=\S)", r"\1 ", words)
+    return re.sub(r"\.(?=\w)", "\u2024", words)
 
 
 def clip(text: str, limit: int = 60) -> str:

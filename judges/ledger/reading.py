@@ -95,6 +95,18 @@ def labelled_pairs(
             after = page[-1].pair.id
 
 
+def labelled_one(ledger: Ledger, label_set: str, label: str) -> LabelledPair:
+    """The label with this digest and its pair. Raises LedgerError unless it is its pair's label in the set."""
+    found = ledger.labels([label]).get(label)
+    ids = () if found is None else (found.pair_id,)
+    for one in labelled_pairs(ledger, label_set, pair_ids=ids):
+        if one.label.digest == label:
+            return one
+    raise LedgerError(
+        f"no label {label[:12]} in label set {label_set[:12]}: the pair may have another one now"
+    )
+
+
 def _page(connection: sa.Connection, label_set: str, condition: Any) -> list[LabelledPair]:
     members, labels, items = schema.members, schema.labels, schema.items
     query = (
