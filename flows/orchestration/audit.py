@@ -45,7 +45,7 @@ class AuditRequest(BaseModel):
         json_schema_extra={"position": 0},
     )
     reviewer: str = Field(
-        default="",
+        min_length=1,
         max_length=100,
         title="Reviewer",
         description="Your name; it is kept with each verdict.",

@@ -21,7 +21,14 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows.orchestration.password import ASKED
+
+AUDIT = "/charter/audit"
+RUNS_DIR = "CHARTER_RUNS_DIR"
+"""The folder whose runs the audit page offers."""
 
 ORIGINS = "CHARTER_UI_ORIGINS"
 """More origins whose pages may ask (`https://charter.example`), separated by commas: for a proxy in front."""
@@ -29,7 +36,7 @@ ORIGINS = "CHARTER_UI_ORIGINS"
 POLICY = "; ".join(
     (
         "default-src 'self'",
-        # Both of Prefect's pages set styles from scripts; plots of ours are data: URLs; the run graph's worker is a blob.
+        # Both of Prefect's pages set styles from scripts; plots of ours are data: URLs; the run graph has a worker.
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "font-src 'self' data:",
@@ -58,7 +65,16 @@ def create_app() -> ASGIApp:
     import prefect.settings
     from prefect.server.api.server import create_app as create_prefect_app
 
+    from flows.orchestration.audit_web import audit_app
+
     app = create_prefect_app()
+    # Before Prefect's pages, which answer every other path.
+    app.router.routes.insert(
+        0,
+        Mount(
+            AUDIT, app=audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
+        ),
+    )
     pages = prefect.settings.PREFECT_UI_STATIC_DIRECTORY.value()
     if pages:
         take_statistics_out(Path(pages))
@@ -82,7 +98,9 @@ class OwnPagesOnly:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.more = {o.strip().rstrip("/").lower() for o in os.environ.get(ORIGINS, "").split(",") if o.strip()}
+        self.more = {
+            o.strip().rstrip("/").lower() for o in os.environ.get(ORIGINS, "").split(",") if o.strip()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -98,10 +116,12 @@ class OwnPagesOnly:
             await self.app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
 
     def problem(self, host: str, origin: str | None) -> str | None:
-        """Why a request is refused, or None. A page's origin must be this server, under a name that is this server's."""
+        """Why a request is refused, or None: a page's origin must be this server, under a name of its own."""
         known = {urlsplit(more).netloc for more in self.more}
         if not _is_ours(host) and host.lower() not in known:
-            return f"Host {host[:100]!r} is not this server; {ORIGINS} names others, for a proxy in front of it"
+            return (
+                f"Host {host[:100]!r} is not this server; {ORIGINS} names others, for a proxy in front of it"
+            )
         if origin is None or urlsplit(origin).netloc.lower() == host.lower() or origin.lower() in self.more:
             return None
         return f"pages of {origin[:100]!r} may not ask this server; {ORIGINS} names those that may"
@@ -144,7 +164,9 @@ async def _refuse(problem: str, scope: Scope, receive: Receive, send: Send) -> N
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": problem[:120]})
     else:
-        await PlainTextResponse(f"refused: {problem}\n", status_code=403, headers=HEADERS)(scope, receive, send)
+        await PlainTextResponse(f"refused: {problem}\n", status_code=403, headers=HEADERS)(
+            scope, receive, send
+        )
 
 
 def _with_headers(send: Send) -> Send:
@@ -152,7 +174,7 @@ def _with_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
-                headers[name] = value
+                headers.setdefault(name, value)
         await send(message)
 
     return sending
