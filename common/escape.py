@@ -6,8 +6,9 @@ import re
 
 from common.text import printable
 
-# Where an address is taken apart: behind `www`, the colon of `://`, and `@`.
-_ADDRESS = re.compile(r"www(?=\.)|:(?=//)|@", re.IGNORECASE)
+# Where an address is taken apart: behind `www`, the colon of `://`, and `@` (but for that of a version, name@1.2.0,
+# which people copy).
+_ADDRESS = re.compile(r"www(?=\.)|:(?=//)|@(?!\d+\.\d+\.\d+(?![\w.-]))", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
 
