@@ -18,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException as HTTPError
 
+from flows.errors import FlowError
 from flows.orchestration.audit_view import STATIC, Answer, Where, beside, one_pair, renderer
 from flows.orchestration.web_session import LoginNeeded, Sessions, check_origin
 from judges import JudgeError, Ledger
@@ -105,7 +106,7 @@ def audit_app(
     Args:
         password: What a person has to give once; None asks nobody.
         place: From what a person names to the ledger's place, see `under`; by default what lies in the working
-            folder or in `runs`.
+            folder or in `runs`. A FlowError of it says what is not allowed.
         runs: The folder whose runs are offered.
         artifacts: Where Prefect shows artifacts, for the link after publishing.
     """
@@ -225,11 +226,11 @@ def audit_app(
         elif isinstance(error, ValidationError | RequestValidationError):
             first = error.errors()[0]
             text = f"{first['loc'][-1]}: {first['msg'].removeprefix('Value error, ')}"
-        elif isinstance(error, LedgerError):
-            status = 404
+        elif isinstance(error, LedgerError | FlowError):
+            status = 404 if isinstance(error, LedgerError) else 403
         return HTMLResponse(render("line", request, text=text), status)
 
-    for kind in (HTTPError, RequestValidationError, ValidationError, JudgeError):
+    for kind in (HTTPError, RequestValidationError, ValidationError, JudgeError, FlowError):
         app.add_exception_handler(kind, one_line)
 
     @app.exception_handler(LoginNeeded)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from harness.audit_page import QUESTION, write_labels
 
+from flows.errors import FlowError
 from flows.orchestration.audit_web import audit_app
 from judges import Ledger
 from judges.audit import agreement, shown_order
@@ -273,6 +274,14 @@ def test_a_link_that_leads_nowhere_says_so_in_one_line(label_set, query, status,
     assert ada.page.status_code == status and line in ada.text
 
 
+def test_a_place_that_the_server_does_not_allow_is_refused_with_its_own_words(label_set):
+    def place(run: str) -> str:
+        raise FlowError(f"{run} is fenced off")
+
+    ada = Person(audit_app(place=place), reviewer="Ada")
+    assert ada.page.status_code == 403 and f"{RUN} is fenced off" in ada.text
+
+
 def test_a_file_that_is_no_ledger_and_one_that_is_locked_are_one_line(label_set, monkeypatch):
     import judges.ledger.connection
 
@@ -307,6 +316,7 @@ def test_every_answer_keeps_scripts_and_frames_of_others_out(label_set):
             assert ada.http.get(address).status_code == 200
 
 
+@pytest.mark.slow
 def test_publishing_without_a_server_is_one_line(label_set, monkeypatch):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
