@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -27,13 +29,21 @@ PASSWORD = "someone:a-secret-of-the-test"
 RUN = "runs/microworld"
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> tuple[Path, str]:
+    """A run with twelve labels, and their label set."""
+    folder = tmp_path_factory.mktemp("labelled")
+    return folder, write_labels(folder / "ledger.db", [f"text {i}" for i in range(12)])
+
+
 @pytest.fixture
-def label_set(tmp_path, monkeypatch) -> str:
-    """Twelve labels in the run's ledger, which is now in the working folder."""
+def label_set(labelled, tmp_path, monkeypatch) -> str:
+    """The label set of a run that is now in the working folder."""
+    shutil.copytree(labelled[0], tmp_path / RUN)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "link").mkdir(parents=True)
+    (tmp_path / "runs" / "link").mkdir()
     (tmp_path / "runs" / "link" / "ledger.db").symlink_to("/etc/hostname")
-    return write_labels(tmp_path / RUN / "ledger.db", [f"text {i}" for i in range(12)])
+    return labelled[1]
 
 
 class Person:
