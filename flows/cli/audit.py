@@ -113,7 +113,7 @@ def agreement_lines(people: object) -> list[str]:
         return []
     k, a, same = people.kappa, people.alpha, people.same
     return [
-        f"people judged {people.pairs:,}: the judge agrees on {same.share:.1%} [{same.low:.1%}, {same.high:.1%}], "
+        f"people judged {people.pairs:,}: the judge agrees on {same.value:.1%} [{same.low:.1%}, {same.high:.1%}], "
         f"Cohen's kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}], "
         f"Krippendorff's alpha {a.value:.2f} [{a.low:.2f}, {a.high:.2f}]"
     ]
