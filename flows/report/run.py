@@ -143,9 +143,9 @@ def _figures(data: ReportData) -> list[Section]:
 
 def _result(data: ReportData) -> Section:
     scores = "gold scores in %, words" if any(f.share for f in data.figures) else "words"
-    text = f"Answers to held-out prompts: {scores} and the reward model's score (95% interval)"
-    text += '; "words" is the mean length of an answer.'
-    return Section(heading="Result", text=text, rows=result_rows(data), turned=True)
+    heading = f"Answers to held-out prompts: {scores} and the reward model's score (95% interval)"
+    text = "Words are the mean length of an answer."
+    return Section(heading=heading, text=text, rows=result_rows(data), turned=True)
 
 
 def _rates(data: ReportData) -> Section:

@@ -91,7 +91,7 @@ def _sources(
         box = Box(
             kind="constitution",
             title=under.ref,
-            detail=f"constitution, {under['half']} half",
+            detail=f"constitution, {under.principle_kind} principles",
         )
         yield place(("constitution", under.ref, under.principle_kind), box)
 
@@ -124,7 +124,7 @@ def _exam(judge: LabelsJudge) -> str:
 
 def _people(step: StepRecord, record: LabelRecord | None) -> Box:
     if step.stage == "gold_model":
-        return Box(kind="people", title="People", detail=f"{step['metrics']['pairs']:,} other pairs decided")
+        return Box(kind="people", title="People", detail=f"{step.metrics['pairs']:,} other pairs decided")
     counts = record.people if record else PeopleCounts()
     detail = f"{counts.confirmed:,} labels confirmed, {counts.overridden:,} overridden"
     return Box(kind="people", title="People", detail=detail)
@@ -132,10 +132,10 @@ def _people(step: StepRecord, record: LabelRecord | None) -> Box:
 
 def _step(step: StepRecord, record: LabelRecord | None) -> Box:
     stage, metrics = step.stage, step.metrics
-    said = f"made {step['created_at'][:10]}"
+    said = f"made {step.created_at[:10]}"
     if record is not None:
         trained = record.trained
-        said = f"{trained['labels']:,} trained: {trained['soft']:,} soft, {trained['hard']:,} hard"
+        said = f"{trained.labels:,} trained: {trained.soft:,} soft, {trained.hard:,} hard"
     elif stage == "prompts":
         said = ", ".join(f"{name} {metrics[name]:,}" for name in step.outputs if name in metrics)
     elif stage == "critique_revision":
@@ -145,6 +145,6 @@ def _step(step: StepRecord, record: LabelRecord | None) -> Box:
     elif stage == "reward_model" and "eval_accuracy" in metrics:
         said = f"right on {100 * metrics['eval_accuracy']:.0f}% of held-out labels"
     elif stage in _MODELS and "model" in step.outputs:
-        said = f"model, digest {step['outputs']['model'][:12]}"
+        said = f"model, digest {step.outputs['model'][:12]}"
     kind = "model" if stage in _MODELS else "data"
     return Box(kind=kind, title=_TITLES.get(stage, stage), detail=said, key=step.id.rpartition("/")[2])

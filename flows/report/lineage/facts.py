@@ -27,7 +27,7 @@ def facts(found: Lineage, *, digits: int = SHORT) -> Iterator[Fact]:
         return digest[:digits]
 
     if found.method:
-        yield "policy", f"{found['method'].upper()}, {found['step']}, digest {cut(found['digests']['model'])}"
+        yield "policy", f"{found.method.upper()}, {found.step}, digest {cut(found.digests['model'])}"
     if found.judge_rewards:
         yield "reward", "the judge's own marks took part"
     for model in found.reward_models:
@@ -35,19 +35,19 @@ def facts(found: Lineage, *, digits: int = SHORT) -> Iterator[Fact]:
     for step in found.steps:
         if step.stage == "gold_model":
             decided = step.metrics["pairs"]
-            yield "gold of early stopping", f"{step['id']}, a model of {decided:,} pairs that people decided"
+            yield "gold of early stopping", f"{step.id}, a model of {decided:,} pairs that people decided"
     for record in found.labels:
         yield from _labels(record, cut)
     for revision in found.revisions:
-        kept = f"{revision['revised']:,} revised answers, {revision['harmless_kept']:,} kept as they were"
+        kept = f"{revision.revised:,} revised answers, {revision.harmless_kept:,} kept as they were"
         yield "revisions", kept
         yield "drawn for revisions", ", ".join(f"{name} {n:,}" for name, n in revision.principles.items())
     for step in found.steps:
         if step.stage == "prompts":
-            counts = [f"{name} {step['metrics'][name]:,}" for name in step.outputs]
-            yield "prompts", f"{', '.join(counts)} ({step['id']})"
+            counts = [f"{name} {step.metrics[name]:,}" for name in step.outputs]
+            yield "prompts", f"{', '.join(counts)} ({step.id})"
     if base := found.base:
-        yield "base model", f"{PurePath(base['path']).name}, digest {cut(base['digest'])}"
+        yield "base model", f"{PurePath(base.path).name}, digest {cut(base.digest)}"
     yield from _constitutions(found, cut)
 
 
@@ -55,9 +55,9 @@ def exam_words(exam: LabelsExam | None) -> str:
     """ "passed: accuracy 100% (95-100) of 80 pairs, flips 1% (0-7), kappa 0.98", or that none was taken."""
     if exam is None:
         return "not taken"
-    verdict = "passed" if exam.passed else f"failed ({'; '.join(exam['problems'])})"
-    accuracy = f"accuracy {_percent(exam['accuracy'])} of {exam['pairs']:,} pairs"
-    return f"{verdict}: {accuracy}, flips {_percent(exam['flips'])}, kappa {exam['kappa']:.2f}"
+    verdict = "passed" if exam.passed else f"failed ({'; '.join(exam.problems)})"
+    accuracy = f"accuracy {_percent(exam.accuracy)} of {exam.pairs:,} pairs"
+    return f"{verdict}: {accuracy}, flips {_percent(exam.flips)}, kappa {exam.kappa:.2f}"
 
 
 def audit_words(audit: AuditSummary | None) -> str:
@@ -65,9 +65,9 @@ def audit_words(audit: AuditSummary | None) -> str:
     if audit is None or audit.kappa is None:
         return "not taken: no person judged a label"
     if audit.problem:
-        return f"failed: {audit['problem']}"
+        return f"failed: {audit.problem}"
     kappa = "{:.2f} ({:.2f}-{:.2f})".format(*audit.kappa.scaled(1))
-    return f"people judged {audit['pairs']:,} pairs, kappa with the judge {kappa}"
+    return f"people judged {audit.pairs:,} pairs, kappa with the judge {kappa}"
 
 
 def _labels(record: LabelRecord, cut: Callable[[str], str]) -> Iterator[Fact]:
@@ -75,26 +75,26 @@ def _labels(record: LabelRecord, cut: Callable[[str], str]) -> Iterator[Fact]:
     statuses = ", ".join(f"{n:,} {status}" for status, n in trained.statuses.items())
     yield (
         "labels",
-        f"{trained['labels']:,} of {record['pairs']:,} pairs trained: {statuses} ({record['step']})",
+        f"{trained.labels:,} of {record.pairs:,} pairs trained: {statuses} ({record.step})",
     )
-    yield "soft and hard", f"{trained['soft']:,} soft, {trained['hard']:,} hard"
+    yield "soft and hard", f"{trained.soft:,} soft, {trained.hard:,} hard"
     yield "label set", cut(record.label_set)
     yield "preferences digest", cut(record.preferences)
-    said = f"{people['confirmed']:,} labels confirmed, {people['overridden']:,} overridden"
-    supplied = f", {people['supplied']:,} given where the judge failed" if people.supplied else ""
+    said = f"{people.confirmed:,} labels confirmed, {people.overridden:,} overridden"
+    supplied = f", {people.supplied:,} given where the judge failed" if people.supplied else ""
     yield "people", said + supplied
     if record.judges is None:
         yield "judge", "unknown: the ledger is not here, or does not hold this label set"
     for judge in record.judges or ():
-        yield "judge", f"{judge['model']}, revision {cut(judge['revision'])}, {judge['kind']}"
+        yield "judge", f"{judge.model}, revision {cut(judge.revision)}, {judge.kind}"
         yield "judge's exam", exam_words(judge.exam)
 
 
 def _reward_model(model: RewardModelRecord, cut: Callable[[str], str]) -> str:
     digests = ", ".join(f"{name} {cut(digest)}" for name, digest in model.models.items())
-    said = f"{model['step']}, digest of {digests}; {model['targets']} targets"
+    said = f"{model.step}, digest of {digests}; {model.targets} targets"
     if model.human_share:
-        said += f", {100 * model['human_share']:.0f}% people's own preferences"
+        said += f", {100 * model.human_share:.0f}% people's own preferences"
     accuracy = model.metrics.get("eval_accuracy")
     return said if accuracy is None else f"{said}; right on {100 * accuracy:.0f}% of held-out labels"
 

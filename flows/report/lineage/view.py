@@ -118,7 +118,7 @@ def _people(found: Lineage) -> Counter[str]:
 def _source(name: str, read: StepInput, times: Mapping[str, int]) -> str:
     """A step by its stage where there is one of it, else with its key; what came from outside with its role."""
     if read.step is None:
-        return f"{name.replace('_', ' ')}: {PurePath(read['path']).name}"
+        return f"{name.replace('_', ' ')}: {PurePath(read.path).name}"
     stage = read.step.partition("/")[0]
     return stage if times[stage] == 1 else read.step
 
