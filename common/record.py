@@ -72,12 +72,18 @@ def plain(value: Any) -> Any:
     return value
 
 
+def _fields(cls: Any) -> list[tuple[str, str, _Kept | None, Any]]:
+    return _fields_of(cls)
+
+
 @cache
-def _fields(cls: type) -> list[tuple[str, str, _Kept | None, Any]]:
+def _fields_of(cls: Any) -> list[tuple[str, str, _Kept | None, Any]]:
     """(name, key, how it is kept, type) of each field."""
-    hints, found = get_type_hints(cls, include_extras=True), []
+    hints = get_type_hints(cls, include_extras=True)
+    found: list[tuple[str, str, _Kept | None, Any]] = []
     for one in fields(cls):
-        kind, extras = hints[one.name], ()
+        kind: Any = hints[one.name]
+        extras: list[Any] = []
         if get_origin(kind) is Annotated:
             kind, *extras = get_args(kind)
         key = next((extra.name for extra in extras if isinstance(extra, Key)), one.name)

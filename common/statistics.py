@@ -37,15 +37,12 @@ class Estimate(Record):
 
     def shifted(self, by: float) -> Self:
         """The same so much higher."""
-        return replace(self, **{k: None if v is None else v + by for k, v in self._numbers().items()})
+        value, low, high = (None if v is None else v + by for v in (self.value, self.low, self.high))
+        return replace(self, value=value, low=low, high=high)
 
     def scaled(self, factor: float) -> tuple[float, float, float]:
         """(value, low, high) times a factor, such as 100 for per cent. Raises TypeError where one is unknown."""
-        value, low, high = (factor * v for v in self._numbers().values())  # type: ignore[operator]
-        return value, low, high
-
-    def _numbers(self) -> dict[str, float | None]:
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return factor * self.value, factor * self.low, factor * self.high  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)

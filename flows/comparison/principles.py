@@ -129,8 +129,14 @@ def _examples(
             if row["outcome"] == outcome and row["prompt"] not in best and len(best) < _EXAMPLES:
                 pair = matches[row["pair"]].pair
                 assert pair is not None
-                texts = {"prompt": pair.prompt[-1]["content"], "a": pair.a, "b": pair.b}
-                probabilities = {key: row[key] for key in ("p", "p_ab", "p_ba")}
-                best[row["prompt"]] = ShownPair(winner=model, **texts, **probabilities)
+                best[row["prompt"]] = ShownPair(
+                    winner=model,
+                    prompt=pair.prompt[-1]["content"],
+                    a=pair.a,
+                    b=pair.b,
+                    p=row["p"],
+                    p_ab=row["p_ab"],
+                    p_ba=row["p_ba"],
+                )
         found += best.values()
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from common.sections import Cell, Measure, Page, Plot, Rows, Section, percent, words
 from flows.report import render
 from flows.report.audit_pairs import pair_markdown
@@ -84,12 +86,12 @@ def agreement_sentence(people: Agreement) -> str:
     )
 
 
-def _counts(statuses: dict[str, int] | object) -> str:
-    return ", ".join(f"{n:,} {status}" for status, n in dict(statuses).items())  # type: ignore[call-overload]
+def _counts(statuses: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {status}" for status, n in statuses.items())
 
 
 def _figure_rows(f: LabelFigures) -> Rows:
-    statuses = {status: f.statuses[status] for status in STATUSES if f.statuses[status]}
+    statuses: dict[str, int] = {status: f.statuses[status] for status in STATUSES if f.statuses[status]}
     return [
         ["measure", "value (95% interval)"],
         ["labels", f"{f.labels:,}: {_counts(statuses)}"],

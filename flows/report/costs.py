@@ -96,7 +96,9 @@ def cost_section(costs: Costs | None) -> Section:
 
 def cost_plot(costs: Costs | None) -> Plot | None:
     """Tokens, seconds, and money with both prices."""
-    return costs and Plot(text=" ".join(cost_sentences(costs)), draw=lambda ink: _draw(costs, ink))
+    if costs is None:
+        return None
+    return Plot(text=" ".join(cost_sentences(costs)), draw=lambda ink: _draw(costs, ink))
 
 
 def tokens(spent: Spending) -> int:

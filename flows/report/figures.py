@@ -38,27 +38,25 @@ def smoothed(curve: Sequence[CurvePoint], points: int = 12) -> list[CurvePoint]:
     for start in range(0, len(curve), size):
         rows = curve[start : start + size]
         n = sum(row.n for row in rows)
-
-        def mean(name: str, rows: Sequence[CurvePoint] = rows, n: int = n) -> float | None:
-            values = [getattr(row, name) for row in rows]
-            if None in values:
-                return None
-            return sum(row.n * value for row, value in zip(rows, values, strict=True)) / n
-
-        found.append(CurvePoint(n=n, **{name: mean(name) for name in ("step", "proxy", "gold", "kl")}))
+        means = {
+            name: sum(row.n * getattr(row, name) for row in rows) / n
+            for name in ("step", "proxy", "gold", "kl")
+            if all(getattr(row, name) is not None for row in rows)
+        }
+        found.append(CurvePoint.from_json({"n": n, "proxy": None, **means}))
     return found
 
 
 def _path(curve: Sequence[CurvePoint], ink: str) -> Figure:
     figure, (axes,) = axes_of(ink, width=6.4)
     distance = [math.sqrt(max(0.0, point.kl)) for point in curve]
-    proxy = [point.proxy for point in curve]
+    proxy = [point.proxy for point in curve if point.proxy is not None]
     axes.plot(distance, proxy, color=PROXY, marker=".", label="proxy: reward model")
     axes.set_xlabel("distance from the start: square root of KL (nats per answer)")
     axes.set_ylabel("proxy (reward model's score)", color=PROXY)
     axes.set_title("Proxy and gold while the policy learns", fontsize=11, loc="left")
-    gold = [point.gold for point in curve]
-    if None not in gold:
+    gold = [point.gold for point in curve if point.gold is not None]
+    if len(gold) == len(curve):
         other = second_scale(axes, ink)
         other.plot(distance, gold, color=GOLD, marker=".", label="gold: oracle")
         other.set_ylabel("gold (mean of the oracle's scores)", color=GOLD)

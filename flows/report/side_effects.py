@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from common.sections import Cell, Measure, Section
 from flows.evaluation.effects import MIN_PROMPTS
-from flows.evaluation.side_effects import Boilerplate, Diversity, EffectFigure, SideEffects
+from flows.evaluation.side_effects import Boilerplate, Diversity, EffectFigure, ModelEffects, SideEffects
 
 FLAGGED = "▲"
+_Figure = EffectFigure | Boilerplate | Diversity | None
 _SHARES = {
     "refusals": "refused",
     "evasions": "evasive",
@@ -28,10 +29,7 @@ def effect_section(watched: SideEffects | None, names: Mapping[str, str]) -> Sec
     shown = {names[model]: watched.models[model] for model in names if model in watched.models}
     rows: list[list[Cell]] = [["measure", *shown, "flagged beyond"]]
     for key, effect in watched.effects.items():
-        found = [
-            {"boilerplate": one.boilerplate, "distinct_2": one.distinct_2, **one.effects}.get(key)
-            for one in shown.values()
-        ]
+        found = [_figure(one, key) for one in shown.values()]
         if any(f and (f.value is not None or getattr(f, "phrases", ())) for f in found):
             rows.append([effect.what, *(_cell(f, effect.share) for f in found), effect.rule])
     rows.append(["longest repeated run of words", *(one.longest_repeat for one in shown.values()), ""])
@@ -80,7 +78,12 @@ def effect_sentences(watched: SideEffects | None, model: str, name: str) -> list
     return said
 
 
-def _cell(figure: EffectFigure | Boilerplate | Diversity | None, share: bool) -> str | None:
+def _figure(model: ModelEffects, key: str) -> _Figure:
+    own: dict[str, _Figure] = {"boilerplate": model.boilerplate, "distinct_2": model.distinct_2}
+    return own.get(key) or model.effects.get(key)
+
+
+def _cell(figure: _Figure, share: bool) -> str | None:
     if figure is None or figure.value is None:
         return None
     text = str(Measure(figure if isinstance(figure, EffectFigure) else figure.value, percent=share))
