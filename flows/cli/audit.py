@@ -83,7 +83,7 @@ def known(out: Path, place: str | None, ref: str | None) -> None:
 @ledger_option
 @label_set_option
 def card(place: str | None, ref: str | None) -> None:
-    """The report card of each principle: drawn, flips, agreement with people, effect on the labels, overlap."""
+    """The scorecard of each principle: drawn, flips, agreement with people, effect on the labels, overlap."""
     from common.sections import texts
     from flows.report.audit import card_rows
     from judges.audit import report_card

@@ -1,4 +1,4 @@
-"""The principle report card: what each principle of a constitution does to the labels of a set."""
+"""The principle scorecard: what each principle of a constitution does to the labels of a set."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The report card of one label set."""
+    """The principle scorecard of one label set."""
 
     label_set: str
     constitution: str

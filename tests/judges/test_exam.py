@@ -282,6 +282,10 @@ def test_views_hold_every_figure_and_escape_names(ledger, known, make_constituti
     c = make_constitution(kind="Which is kinder?")
     report = take(ScriptedJudge(knows, name="<script>alert(1)</script> | *x*"), known, ledger, c)
     assert ExamReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+    # Ledgers hold exams under the keys that they always had.
+    kept = report.to_json()
+    assert {"way", "wishes", "first_slot", "passed"} <= kept.keys()
+    assert kept["accuracy"].keys() == {"hits", "of", "share", "low", "high"}
     page = html(exam_page(report))
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert page.count("<svg") == 3
