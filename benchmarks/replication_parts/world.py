@@ -100,7 +100,7 @@ def examine(study: Study, name: str, seed: int, model: str) -> dict[str, Any]:
             for p, text, s in zip(asked, found, scores, strict=True)
         ],
     )
-    return figures(scores, seed=seed)
+    return {name: one.to_json() for name, one in figures(scores, seed=seed).items()}
 
 
 def known(study: Study, name: str, seed: int, *, role: str, facts: bool = False) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def fact_match(model: str, seed: int) -> dict[str, Any]:
             asked = [Prompt(**row) for row in rows for _ in range(FACT_SAMPLES)]
             texts = answers(model, asked, seed=2_000 + seed)
             right = [check(t, p.meta) == 1.0 for p, t in zip(asked, texts, strict=True)]
-            found[f"{family}_{split}"] = rate(right)
+            found[f"{family}_{split}"] = rate(right).to_json()
     return found
 
 

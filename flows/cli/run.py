@@ -75,7 +75,7 @@ def start(request: RunRequest) -> None:
     from flows.orchestration import local as local_prefect
     from flows.pipeline.launch import resolve
     from flows.pipeline.preflight import preflight
-    from flows.report.terminal import print_report
+    from flows.report.run import print_report
     from flows.runs.progress import Terminal
 
     config, constitution = resolve(request)

@@ -12,9 +12,10 @@ from common.files import write_atomically
 from constitution import Constitution, load
 from flows.labelling.gates import ledger_of
 from flows.labelling.judge import judge_at, label_settings, make_judge, priced_judge
+from flows.report.exam import exam_page
+from flows.report.render import html
 from judges import LabelSettings, Ledger
 from judges.exam import ExamReport, ExamSettings
-from judges.exam.html import html
 from judges.known import KnownPair, read_known_pairs
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def take(
         )
         judges.exam.save_exam(ledger, report)
     if exam.page is not None:
-        write_atomically(exam.page, html(report))
+        write_atomically(exam.page, html(exam_page(report)))
     return report
 
 

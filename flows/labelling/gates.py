@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +104,7 @@ def exam_metrics(report: ExamReport) -> dict[str, Any]:
         "problems": report.problems,
         "pairs": report.pairs,
         "source": report.source,
-        "accuracy": report.accuracy.share,
+        "accuracy": report.accuracy.value,
         "kappa": report.kappa,
         "checks": {check.name: check.value for check in report.checks},
     }
@@ -166,7 +165,7 @@ def audit_record(session: Session) -> dict[str, Any]:
     found = _people(session)
     if found is None or not found.pairs:
         return {}
-    return {**asdict(found), "problem": audit_problem(session)}
+    return {**found.to_json(), "problem": audit_problem(session)}
 
 
 def _people(session: Session) -> Agreement | None:

@@ -61,7 +61,7 @@ def _show_labels(session: Session) -> None:
 
 
 def publish_audit(ledger: Ledger, label_set: str, *, title: str, sampled: int, seed: int) -> None:
-    """The audit of a label set and its principles' report card, each a new version of its artifact."""
+    """The audit of a label set and its principle scorecard, each a new version of its artifact."""
     views = audit_views(ledger, label_set, title=title, sampled=sampled, seed=seed)
     for key, markdown in views.items():
         create_markdown_artifact(key=key, markdown=markdown, description=title)

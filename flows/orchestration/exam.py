@@ -13,8 +13,9 @@ from flows.errors import FlowError
 from flows.labelling.exam import Exam, take
 from flows.orchestration.slots import gpu_slot
 from flows.orchestration.states import told
+from flows.report.exam import exam_page
+from flows.report.render import markdown
 from judges.exam import ExamReport
-from judges.exam.html import markdown
 
 
 def _run_name() -> str:
@@ -46,11 +47,11 @@ def judge_exam(request: ExamRequest) -> str:
     line = f"{report.judge.model} under {report.constitution}"
     if not report.passed:
         raise FlowError(f"judge {line} failed its exam: {'; '.join(report.problems)}")
-    logger.info("%s passed: accuracy %.3f on %d pairs", line, report.accuracy.share or 0.0, report.pairs)
+    logger.info("%s passed: accuracy %.3f on %d pairs", line, report.accuracy.value or 0.0, report.pairs)
     return f"{line} passed"
 
 
 def publish_exam(report: ExamReport) -> None:
     """The `judge-exam` artifact: figures, checks and plots."""
     title = f"{report.judge.model} under {report.constitution}"
-    create_markdown_artifact(key="judge-exam", markdown=markdown(report), description=clip(title))
+    create_markdown_artifact(key="judge-exam", markdown=markdown(exam_page(report)), description=clip(title))

@@ -12,8 +12,8 @@ from flows.config.forms import RunRequest, SweepRange
 from flows.orchestration.rlaif import run_name, run_step, working
 from flows.orchestration.states import told
 from flows.pipeline.sweep import Sweep, run_sweep
-from flows.report.early_stopping import fit_words
-from flows.report.figures import PROXY, axes_of, png_uri
+from flows.report.drawing import PROXY, axes_of, png_uri
+from flows.report.over_optimisation import fit_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,8 +17,8 @@ from flows.pipeline.preflight import preflight
 from flows.pipeline.session import Outcome, Session, describe_constitution
 from flows.report.data import ReportData
 from flows.report.excerpts import gather
-from flows.report.html import write_html
 from flows.report.model_cards import write_cards
+from flows.report.run import write_html
 from flows.report.summary import build_summary
 from flows.runs.digests import note_digests, remember_digests
 from flows.runs.directory import RunDirectory
@@ -102,8 +102,8 @@ def finish(session: Session, *, began: float | None = None) -> ReportData:
     ran = sum(o.manifest.seconds for o in session.outcomes.values() if not o.reused)
     seconds = ran if began is None else time.perf_counter() - began
     summary = build_summary(session, seconds=seconds)
-    write_json(session.run.history(session.attempt) / "summary.json", summary)
-    write_json(session.run.path / "summary.json", summary)
+    write_json(session.run.history(session.attempt) / "summary.json", summary.to_json())
+    write_json(session.run.path / "summary.json", summary.to_json())
     write_cards(session, summary)
     data = gather(session, summary)
     write_html(data, session.run.path / "report.html")

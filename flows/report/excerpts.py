@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from constitution import Constitution
 from flows.config import dump_config
-from flows.report.data import LabelChange, ReportData, Revision, Walk
+from flows.report.data import Example, LabelChange, ReportData, Revision
+from flows.report.summary import Summary
 from flows.runs.directory import Attempt
 from flows.runs.manifest import versions
 from flows.snapshot import from_json
@@ -18,17 +19,17 @@ from training.data.datasets import read_rows
 if TYPE_CHECKING:
     from flows.pipeline.session import Session
 
-_WALKS = 12
+_EXAMPLES = 12
 _REVISIONS = 6
 _MOVED = 0.05
 
 
-def gather(session: Session, summary: dict[str, Any]) -> ReportData:
+def gather(session: Session, summary: Summary) -> ReportData:
     """Everything that the views need of a session whose stages are done."""
     before = _attempt_before(session)
     return ReportData(
         summary=summary,
-        walks=_walks(session),
+        examples=_examples(session),
         revisions=_revisions(session),
         before=_summary_of(session, before) if before else None,
         label_change=label_change(session, before) if before else None,
@@ -37,10 +38,10 @@ def gather(session: Session, summary: dict[str, Any]) -> ReportData:
     )
 
 
-def _walks(session: Session) -> list[Walk]:
-    rows = _spread(_rows(session, "evaluate", "answers"), _WALKS)
+def _examples(session: Session) -> list[Example]:
+    rows = _spread(_rows(session, "evaluate", "answers"), _EXAMPLES)
     return [
-        Walk(
+        Example(
             prompt=row["prompt"][-1]["content"],
             family=str(row["meta"].get("family", "")),
             answers={role: found["response"] for role, found in row["models"].items()},
@@ -78,9 +79,9 @@ def constitution_before(session: Session) -> Constitution | None:
     return from_json(json.loads(path.read_text(encoding="utf-8"))) if path and path.exists() else None
 
 
-def _summary_of(session: Session, attempt: Attempt) -> dict[str, Any] | None:
+def _summary_of(session: Session, attempt: Attempt) -> Summary | None:
     path = session.run.history(attempt) / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return Summary.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def label_change(session: Session, before: Attempt) -> LabelChange | None:

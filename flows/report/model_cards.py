@@ -17,6 +17,7 @@ from flows.report.lineage import lineage
 from flows.report.lineage.facts import audit_words
 from flows.report.lineage.facts import facts as lineage_facts
 from flows.report.side_effects import effect_sentences
+from flows.report.summary import AuditSummary, ExamSummary, Summary
 from training.run.card import NAME, Result, finished_card
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def facts(session: Session, stage: Stage) -> dict[str, Any]:
     return {
         **known,
         "label_set": labels.manifest.metrics["label_set"],
-        "judge_exam": _exam_words(exam_record(session)),
-        "audit": audit_words(audit_record(session)),
+        "judge_exam": _exam_words(_exam(exam_record(session))),
+        "audit": audit_words(_audit(audit_record(session))),
     }
 
 
-def write_cards(session: Session, summary: Mapping[str, Any]) -> list[Path]:
+def write_cards(session: Session, summary: Summary) -> list[Path]:
     """Write the cards of the reward models and of the policy again, with lineage and evaluation; gives their paths.
 
     A policy that this attempt reused and did not evaluate keeps the card that it has, and so does a model that is not
@@ -65,7 +66,7 @@ def write_cards(session: Session, summary: Mapping[str, Any]) -> list[Path]:
         rows = [
             ("run", session.config.name),
             *lineage_facts(found, digits=_WHOLE),
-            ("audit", audit_words(summary["audit"])),
+            ("audit", audit_words(summary.audit)),
         ]
         card = finished_card(directory, title=title, facts=rows, results=results, notes=notes)
         write_atomically(directory / NAME, card)
@@ -76,9 +77,7 @@ def write_cards(session: Session, summary: Mapping[str, Any]) -> list[Path]:
     return written
 
 
-def _models(
-    session: Session, summary: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str, list[Result], list[str]]]:
+def _models(session: Session, summary: Summary) -> Iterator[tuple[str, str, str, list[Result], list[str]]]:
     """(stage, output, title, results, notes) of every model that gets a whole card."""
     run = session.config.name
     for stage in ("reward_model", "rl"):
@@ -91,21 +90,21 @@ def _models(
                 title = f"{run}: reward model" + ("" if name == "model" else f" ({name})")
                 yield stage, name, title, _reward_results(outcome.manifest.metrics, summary, name), []
             else:
-                watched = summary["side_effects"]
+                watched = summary.side_effects
                 notes = effect_sentences(watched, "rl_cai", MODELS["rl_cai"])
                 yield stage, name, f"{run}: {MODELS['rl_cai']} policy", _policy_results(summary), notes
 
 
-def _policy_results(summary: Mapping[str, Any]) -> list[Result]:
-    record = summary["models"].get("rl_cai", {})
+def _policy_results(summary: Summary) -> list[Result]:
+    record = summary.models.get("rl_cai")
     return [
-        Result(dataset=_HELD_OUT, metric=figure.heading, **_interval(found))
+        Result(dataset=_HELD_OUT, metric=figure.heading, **found.to_json())
         for figure in FIGURES
         if (found := figure.of(record))
     ]
 
 
-def _reward_results(metrics: Mapping[str, Any], summary: Mapping[str, Any], name: str) -> list[Result]:
+def _reward_results(metrics: Mapping[str, Any], summary: Summary, name: str) -> list[Result]:
     """Of the first reward model also how often it agrees with gold, where there is one."""
     prefix = "eval_" if name == "model" else f"{name}.eval_"
     found = [
@@ -113,21 +112,25 @@ def _reward_results(metrics: Mapping[str, Any], summary: Mapping[str, Any], name
         for key, value in metrics.items()
         if key.startswith(prefix) and math.isfinite(value)
     ]
-    gold = summary["reward_model"].get("gold_agreement")
-    if name == "model" and gold and gold["value"] is not None:
-        found.append(Result(dataset=_HELD_OUT, metric="agreement with gold", **_interval(gold)))
+    gold = summary.reward_model.gold_agreement
+    if name == "model" and gold and gold.known:
+        found.append(Result(dataset=_HELD_OUT, metric="agreement with gold", **gold.to_json()))
     return found
 
 
-def _interval(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: estimate[key] for key in ("value", "low", "high", "n")}
+def _audit(record: Mapping[str, Any]) -> AuditSummary | None:
+    return AuditSummary.from_json(record) if record else None
 
 
-def _exam_words(metrics: Mapping[str, Any]) -> str:
-    if not metrics:
+def _exam(record: Mapping[str, Any]) -> ExamSummary | None:
+    return ExamSummary.from_json(record) if record else None
+
+
+def _exam_words(exam: ExamSummary | None) -> str:
+    if exam is None:
         return "not taken"
-    if not metrics["taken"]:
-        return f"not taken: {metrics['reason']}"
-    accuracy = "not measured" if metrics["accuracy"] is None else f"{metrics['accuracy']:.3f}"
-    figures = f"accuracy {accuracy} on {metrics['pairs']} pairs, kappa {metrics['kappa']:.3f}"
-    return f"{'passed' if metrics['passed'] else 'failed: ' + '; '.join(metrics['problems'])}, {figures}"
+    if not exam.taken:
+        return f"not taken: {exam.reason}"
+    accuracy = "not measured" if exam.accuracy is None else f"{exam.accuracy:.3f}"
+    figures = f"accuracy {accuracy} on {exam.pairs} pairs, kappa {exam.kappa:.3f}"
+    return f"{'passed' if exam.passed else 'failed: ' + '; '.join(exam.problems or ())}, {figures}"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
+from common.record import plain
 from common.statistics import mean
 from constitution import templates_digest
-from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch, watch_steps
+from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
 from flows.labelling.judge import priced_judge
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
@@ -45,19 +46,17 @@ def run(work: Work) -> Result:
     for role in roles:
         texts = [a.text for a in answers[role]]
         record: dict[str, Any] = {
-            "words": mean([float(len(t.split())) for t in texts], seed=work.seed),
-            "reward": mean([r for r in rewards[role] if r is not None], seed=work.seed),
+            "words": mean([float(len(t.split())) for t in texts], seed=work.seed).to_json(),
+            "reward": mean([r for r in rewards[role] if r is not None], seed=work.seed).to_json(),
         }
         if with_gold:
             scores[role] = [gold.score_answer(p.prompt, t) for p, t in zip(repeated, texts, strict=True)]
-            record["gold"] = gold.figures(scores[role], seed=work.seed)
+            record["gold"] = plain(gold.figures(scores[role], seed=work.seed))
         evaluation["models"][role] = record
     samples = [row for _, row in read_rows(work.input("rl_samples"))]
     evaluation["rl_curve"] = gold.curve(samples, gold=with_gold)
-    evaluation["side_effects"] = {
-        **_side_effects(work, repeated, answers, scores),
-        "steps": watch_steps(_sampled(samples, by_gold=with_gold)),
-    }
+    along = _sampled(samples, by_gold=with_gold)
+    evaluation["side_effects"] = _side_effects(work, repeated, answers, scores, along)
     evaluation["weights"] = moved_weights(work)
     rows = _side_by_side(repeated, answers, rewards, scores)
     if with_gold:
@@ -72,9 +71,14 @@ def run(work: Work) -> Result:
 
 
 def _side_effects(
-    work: Work, prompts: list[Prompt], answers: dict[str, list[Answer]], scores: dict[str, list[Any]]
+    work: Work,
+    prompts: list[Prompt],
+    answers: dict[str, list[Answer]],
+    scores: dict[str, list[Any]],
+    along: list[tuple[int, Answered]],
 ) -> dict[str, Any]:
-    """The watch over all models' answers, with each question that holds an opinion asked again without it."""
+    """The watch over all models' answers and along reinforcement learning; each question that holds an opinion is
+    asked again without it."""
     pairs = opinion_pairs(prompts, gold=bool(scores))
     place = {prompt.id: index for index, prompt in reversed(list(enumerate(prompts)))}
     swayed = {}
@@ -87,7 +91,8 @@ def _side_effects(
         role: read_answers(prompts, [a.text for a in found], scores.get(role))
         for role, found in answers.items()
     }
-    return watch(read, reference=NORMAL, opinions=pairs, swayed=swayed, seed=work.seed)
+    watched = watch(read, reference=NORMAL, opinions=pairs, swayed=swayed, steps=along, seed=work.seed)
+    return watched.to_json()
 
 
 def _neutral_answers(work: Work, role: str, pairs: list[OpinionPair]) -> list[Answer]:

@@ -63,7 +63,7 @@ def run(work: Work) -> Result:
         "ties": len(words) - len(decided),
         "people": len(names),
         "names": dict(names.most_common(_NAMES)),
-        "accuracy": rate([True] * right + [False] * (n - right)),
+        "accuracy": rate([True] * right + [False] * (n - right)).to_json(),
     }
     if metrics["accuracy"]["low"] <= LEAST_RIGHT:
         raise FlowError(

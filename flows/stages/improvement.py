@@ -49,9 +49,11 @@ def run(work: Work) -> Result:
     return Result(
         outputs={"gain": "gain.jsonl"},
         metrics={
-            "reward": mean(_differences(rows, "reward"), seed=work.seed),
-            "win_rate": bounded_mean([w for w in wins if w is not None]),
-            "gold": mean(_differences(rows, "gold"), seed=work.seed) if work.settings["gold"] else None,
+            "reward": mean(_differences(rows, "reward"), seed=work.seed).to_json(),
+            "win_rate": bounded_mean([w for w in wins if w is not None]).to_json(),
+            "gold": mean(_differences(rows, "gold"), seed=work.seed).to_json()
+            if work.settings["gold"]
+            else None,
             "unjudged": sum(w is None for w in wins),
         },
     )

@@ -14,12 +14,13 @@ from flows.errors import FlowError
 from flows.labelling.exam import read_all
 from flows.labelling.gates import exam_metrics
 from flows.labelling.judge import make_judge, priced_judge
+from flows.report.exam import exam_page
+from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
-from judges.exam.html import html
 from judges.known import KnownPair
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(work: Work) -> Result:
         )
         save_exam(ledger, report)
         write_json(work.directory / REPORT, report.to_json())
-        write_atomically(work.directory / PAGE, html(report))
+        write_atomically(work.directory / PAGE, html(exam_page(report)))
         if work.settings["require"]:
             try:
                 require_exam(ledger, judge.identity, work.constitution, settings)

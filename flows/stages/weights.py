@@ -49,7 +49,7 @@ def _measure(work: Work, path: Path, before: str, after: str) -> None:
         work.progress(done, total, f"{text}, {before} to {after}".replace("_", " "))
 
     try:
-        found = movement(work.inputs[before], work.inputs[after], progress)
+        found = movement(work.inputs[before], work.inputs[after], progress).to_json()
     except FlowError as error:
         found = {"problem": str(error)}
     write_json(path, found)

@@ -22,7 +22,7 @@ from flows.labelling.gates import audit_gate, audit_problem, exam_gate, exam_rec
 from flows.labelling.known_pairs import generated_pairs
 from flows.pipeline.launch import finish, open_session, resolve, run_stages
 from flows.pipeline.session import Session
-from flows.report.data import findings
+from flows.report.findings import findings
 from flows.runs.progress import Silent
 from flows.stages import labels
 from flows.stages.contract import Artifact
@@ -321,7 +321,17 @@ def test_labels_that_people_do_not_share_are_refused(labelled_run):
     problem = audit_problem(waived)
     assert problem is not None
     warned = findings(
-        _data(audit={"problem": problem, "pairs": 24, "kappa": {"value": 0, "low": 0, "high": 0}})
+        _data(
+            audit={
+                "problem": problem,
+                "pairs": 24,
+                "failed": 0,
+                "same": {"hits": 12, "of": 24, "share": 0.5, "low": 0.3, "high": 0.7},
+                "kappa": {"value": 0, "n": 24, "low": 0, "high": 0},
+                "alpha": None,
+                "reviewers": {"Ada": 24},
+            }
+        )
     )
     assert warned[0].startswith("Warning: people and the judge agree at kappa")
 
@@ -359,14 +369,21 @@ def test_a_verdict_overrides_and_makes_another_training_set(labelled_run):
 
 def _data(**summary):
     from flows.report.data import ReportData
+    from flows.report.summary import Summary
 
     made = {
+        "name": "x",
+        "seed": 0,
+        "seconds": 1.0,
+        "peak_memory_bytes": 1,
         "models": {},
         "judge": {},
-        "constitution": {"published": True, "ref": "x"},
+        "revision": {},
+        "reward_model": {},
+        "constitution": {"published": True, "ref": "x", "digest": "0"},
         "judge_exam": {},
         "rl": {},
         "stages": {},
         **summary,
     }
-    return ReportData(summary=made)
+    return ReportData(summary=Summary.from_json(made))

@@ -15,7 +15,8 @@ from flows.errors import FlowError
 from flows.pipeline.forecast.plan import plan_run
 from flows.pipeline.launch import open_session, run_stages
 from flows.pipeline.rounds import Round, _later_round
-from flows.report.data import ReportData, findings
+from flows.report.data import ReportData
+from flows.report.findings import findings
 from flows.report.lineage.boxes import in_words
 from flows.runs.progress import Silent
 from flows.stages import gold_model
@@ -241,8 +242,8 @@ def test_a_run_is_braked_by_what_people_said(peopled, monkeypatch):
     said = f"Gold is a model of people's verdicts: {gold_model.worth(metrics)}."
     assert said in findings(ReportData(summary=data.summary))
     page = (directory / "report.html").read_text()
-    assert "model of people" in page and "gold of the brake" in page
-    assert "Gold model of the brake from" in in_words(data.summary["lineage"])
+    assert "model of people" in page and "gold of early stopping" in page
+    assert "Gold model of early stopping from" in in_words(data.summary.lineage)
     card = (gold.directory / "model" / "README.md").read_text()
     assert "label set" not in card and "verdicts digest" in card
 

@@ -98,14 +98,14 @@ def test_wilson_matches_the_table():
 @given(st.lists(st.booleans()))
 def test_a_rate_lies_in_its_interval(outcomes):
     found = rate(outcomes)
-    assert found["n"] == len(outcomes)
+    assert found.n == len(outcomes)
     if outcomes:
-        assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+        assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def test_a_mean_is_the_same_every_time():
     assert mean([0.0, 1.0, 1.0], seed=3) == mean([0.0, 1.0, 1.0], seed=3)
-    assert mean([])["value"] is None
+    assert mean([]).value is None
 
 
 HOSTILE = (

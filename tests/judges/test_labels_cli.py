@@ -108,7 +108,7 @@ def test_export_import_stats(place, capsys, tmp_path):
     code, out, _ = run(capsys, "labels", "stats", "--ledger", place)
     assert code == 0
     assert "8 judgements, 0 calls lost" in out
-    assert "people judged 3" in out
+    assert "People judged 3 pairs" in out
     code, out, _ = run(capsys, *command)
     assert (code, out) == (0, "0 new verdicts by bob, 3 known already, 0 rows passed over\n")
 
@@ -204,7 +204,10 @@ def test_the_audit_goes_out_comes_back_and_becomes_an_exam(place, capsys, tmp_pa
     code, out, _ = run(capsys, "labels", "audit", "import", sheet, "--ledger", place, "--who", "Ada")
     # One of the four was refused by the judge: nothing to agree with.
     assert (
-        code == 0 and out.startswith("4 new verdicts by Ada") and "people judged 3:" in out and "kappa" in out
+        code == 0
+        and out.startswith("4 new verdicts by Ada")
+        and "People judged 3 pairs" in out
+        and "kappa" in out
     )
     code, out, _ = run(capsys, "labels", "audit", "known", tmp_path / "known.jsonl", "--ledger", place)
     from judges.known import read_known_pairs

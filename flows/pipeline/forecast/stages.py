@@ -62,12 +62,12 @@ class Forecaster:
     def judge_exam(self) -> _Estimate:
         """The known pairs, and at most `probe_pairs` of them again for every probe."""
         from flows.labelling.exam import read_all
-        from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, WISHES
+        from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, SYCOPHANCY
 
         exam = self._config.exam
         known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
         pairs = len(known) or exam.generated
-        probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(WISHES))
+        probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(SYCOPHANCY))
         sample = known[:SAMPLE] or self._inputs.made_up(answer=" ".join(["an answer of some length"] * 8))
         # The huge text goes to endpoints, whose context nobody knows here.
         huge = 0 if self._config.judge.kind == "in_process" else min(pairs, exam.probe_pairs)

@@ -1,4 +1,4 @@
-"""The way of asking that an exam was taken in: what decides a label beside judge, principles and seed."""
+"""The protocol of an exam: what decides a label beside judge, principles and seed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from judges.digests import digest
 from judges.settings import LabelSettings
 
 
-def way_of_asking(settings: LabelSettings, constitution: Constitution) -> str:
-    """Digest of templates, read-out, rationales, margins and principles per pair; a seed is no way of asking.
+def protocol_digest(settings: LabelSettings, constitution: Constitution) -> str:
+    """Digest of templates, read-out, rationales, margins and principles per pair; a seed is no part of it.
 
     Raises JudgeError for an unknown template set.
     """
-    return way_of_method(
+    return method_digest(
         Method.of(settings, [vars_of(e) for e in constitution.comparison_exemplars]), settings
     )
 
 
-def way_of_method(method: Method, settings: LabelSettings) -> str:
+def method_digest(method: Method, settings: LabelSettings) -> str:
     """The same of a method that is already there."""
     samplings = [{**asdict(sampling), "seed": 0} for sampling in method.samplings]
     return digest(
