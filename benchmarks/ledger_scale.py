@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from judges.digests import digest
 from microworld_seeds import IMAGES, RESULTS, machine
 
 from common import duel
 from judges import JudgeIdentity, Label, LabelSettings, Ledger, Pair, Reading, export_preferences
-from judges.digests import digest
 from judges.ledger import Batch, Judgement, LabelRow
 from judges.ledger.rows import judge_digest
 from judges.ledger.statistics import set_statistics

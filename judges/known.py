@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from judges.digests import digest
+from common.digest import digest
 from judges.errors import JudgeError
 from judges.records import Message, Pair
 

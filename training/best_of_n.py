@@ -9,8 +9,6 @@ The score is a reward as reinforcement learning has it: a reward model, an ensem
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from common.files import write_jsonl
 from training import cli
 from training.config.base import Strict
 from training.config.rewards import ModelTerm, RewardTerm
@@ -150,12 +149,7 @@ def make(config: BestOfNConfig, *, reward_functions: Mapping[str, RewardFn] | No
             f"not one pair came of {len(answers)} answers: {missing} have no score, and the others' do not differ by "
             f"more than min_gap ({config.min_gap:g})"
         )
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = config.output.with_name(f".{config.output.name}.tmp")
-    temporary.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    os.replace(temporary, config.output)
+    write_jsonl(config.output, rows)
     gaps = [row["score_chosen"] - row["score_rejected"] for row in rows]
     metrics = {
         "pairs": float(len(rows)),

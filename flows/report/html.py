@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from common.files import write_atomically
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words
@@ -93,7 +93,5 @@ def lineage_parts(found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def write_html(data: ReportData, path: Path) -> Path:
     """Render and write `path`, replacing it whole."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(render(data), encoding="utf-8", errors="replace")
-    os.replace(beside, path)
+    write_atomically(path, render(data))
     return path

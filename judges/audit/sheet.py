@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from common.files import replacing
 from common.text import printable
 from judges.audit.verdicts import Given, Said, shown_order
 from judges.errors import JudgeError
@@ -27,23 +27,17 @@ def write_sheet(labelled: Iterable[LabelledPair], out: Path, *, reviewer: str, s
 
     Control characters are written out, and a text that a spreadsheet would run as a formula gets an apostrophe.
     """
-    part = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    out.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
-    try:
-        with part.open("w", encoding="utf-8", errors="replace", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
-            for one in labelled:
-                order = shown_order(one.pair.id, reviewer, seed=seed)
-                texts = {"a": one.pair.a, "b": one.pair.b}
-                prompt = "\n\n".join(f"{m['role']}: {m['content']}" for m in one.pair.prompt)
-                shown = [prompt, *(texts[name] for name in order)]
-                writer.writerow([one.pair.id, one.label.digest, order, *map(_cell, shown), "", ""])
-                rows += 1
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(out) as part, part.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for one in labelled:
+            order = shown_order(one.pair.id, reviewer, seed=seed)
+            texts = {"a": one.pair.a, "b": one.pair.b}
+            prompt = "\n\n".join(f"{m['role']}: {m['content']}" for m in one.pair.prompt)
+            shown = [prompt, *(texts[name] for name in order)]
+            writer.writerow([one.pair.id, one.label.digest, order, *map(_cell, shown), "", ""])
+            rows += 1
     return rows
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.digest import canonical
 from constitution import Constitution
 from judges.asking.methods import Method
-from judges.digests import canonical
 from judges.errors import JudgeError
 from judges.exam.report import ExamReport
 from judges.exam.way import way_of_asking, way_of_method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from common.chat import stop_token_ids
+from common.files import move_into
 from training.errors import TrainingError
 from training.models.files import check_model
 
@@ -194,10 +194,7 @@ def save_model(
     tokenizer.save_pretrained(temporary)
     if card:
         (temporary / "README.md").write_text(card, encoding="utf-8")
-    # config.json last: a directory without it is not yet a model.
-    for file in sorted(temporary.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
-        os.replace(file, output_dir / file.name)
-    temporary.rmdir()
+    move_into(temporary, output_dir)
 
 
 @contextmanager

@@ -6,14 +6,13 @@ Beside the run's other files: `brake.jsonl` (a row an evaluation) and, until the
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common.files import move_into, write_jsonl
 from training.config.rl import RLConfig
 from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
@@ -87,9 +86,7 @@ class HeldOut:
         """Make the best policy so far the one in `directory`."""
         best = self._folder(self.brake.best.step)
         (best / "README.md").write_text(card, encoding="utf-8")
-        # config.json last: a directory without it is not yet a model.
-        for file in sorted(best.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
-            os.replace(file, directory / file.name)
+        move_into(best, directory)
 
     def tidy(self) -> None:
         """Drop policies that were the best once. Only after a checkpoint: a resumed run may go back to one."""
@@ -109,10 +106,7 @@ class HeldOut:
         return self._root / f"step-{step:06d}"
 
     def _log(self) -> None:
-        path = self.config.output_dir / "brake.jsonl"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.brake.rows()), encoding="utf-8")
-        os.replace(temporary, path)
+        write_jsonl(self.config.output_dir / "brake.jsonl", self.brake.rows())
 
 
 def held_out_prompts(brake: BrakeConfig) -> list[Prompt]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.files import write_jsonl
 from training.errors import Diverged
 
 if TYPE_CHECKING:
@@ -73,10 +72,7 @@ def stop_diverged(runtime: Runtime, output_dir: Path, step: int, problem: str, b
     """
     path = output_dir / "diverged.json"
     if runtime.is_main:
-        temporary = path.with_suffix(".tmp")
-        record = {"step": step, "problem": problem, "batch": batch}
-        temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, path)
+        write_jsonl(path, [{"step": step, "problem": problem, "batch": batch}])
     runtime.barrier()
     raise Diverged(
         f"step {step}: {problem}; the batch is in {path}; lower the learning rate or look at the data"
