@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common.duel import against, finish, machine, versions
+from bench.duel import against, finish, machine, versions
 
 from constitution import load
 from flows.config import load_config

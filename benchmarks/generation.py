@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.roofline import Work, decoding_bytes, flops, matmul_peak, read_bandwidth
-
-from common import data, duel, world
+from bench import data, duel, world
+from bench.roofline import Work, decoding_bytes, flops, matmul_peak, read_bandwidth
 
 BATCH = 64
 NEW_TOKENS = 64

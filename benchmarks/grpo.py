@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.roofline import Work
-
-from common import contest, duel, our_side, trl_side, world
+from bench import contest, duel, our_side, trl_side, world
+from bench.roofline import Work
 
 PROMPTS = 8
 GROUP = 8

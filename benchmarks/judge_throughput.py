@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import duel
 from contestants.clients import REPOSITORY, Contestant, bare_loop, one_request_each
 from microworld_seeds import RESULTS, machine
 
-from common import duel
 from constitution import load
 from judges import Call, LabelSettings, Ledger, OpenAIJudge, Pair, VllmServer, label_pairs
 from judges.asking.ask import ask_judges

@@ -21,11 +21,11 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from bench import duel
 from contestants.clients import REPOSITORY
 from judge_throughput import MODEL, make_pairs
 from microworld_seeds import RESULTS, machine
 
-from common import duel
 from constitution import load
 from judges import OpenAIJudge, VllmServer
 from judges.asking.templates import TemplateSet

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from bench import duel
 from microworld_seeds import RESULTS, machine
 
-from common import duel
 from judges import Ledger
 from judges.ledger import schema
 from judges.ledger.reading import find_label_set, labelled_pairs

@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from judges.digests import digest
+from bench import duel
 from microworld_seeds import IMAGES, RESULTS, machine
 
-from common import duel
+from common.digest import digest
 from judges import JudgeIdentity, Label, LabelSettings, Ledger, Pair, Reading, export_preferences
 from judges.ledger import Batch, Judgement, LabelRow
 from judges.ledger.rows import judge_digest

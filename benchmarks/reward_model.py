@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common import contest, data, duel, our_side, pairs, trl_side
+from bench import contest, data, duel, our_side, pairs, trl_side
 
 LEARNING_RATE = 1e-4
 

@@ -14,9 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common.roofline import Work
-
-from common import contest, data, duel, figure, our_side, pairs, trl_side
+from bench import contest, data, duel, figure, our_side, pairs, trl_side
+from bench.roofline import Work
 
 LEARNING_RATE = 1e-3
 PACKED_LENGTH = 2048

@@ -18,7 +18,7 @@ def _importable(monkeypatch):
 SCRIPT = """
 import sys
 sys.path.insert(0, {benchmarks!r})
-from common import duel
+from bench import duel
 
 def steady(folder):
     count = iter([9.0, 3.0, 1.0, 2.0])  # the first is the warm-up
@@ -38,7 +38,7 @@ duel.serve({{"steady": steady, "other": steady, "broken": broken}}[options.side]
 
 
 def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
-    from common import duel
+    from bench import duel
 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(benchmarks=str(BENCHMARKS)))
@@ -54,7 +54,7 @@ def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
 
 
 def test_bytes_read_while_sampling_are_those_of_every_step():
-    from common.roofline import decoding_bytes
+    from bench.roofline import decoding_bytes
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -77,7 +77,7 @@ def test_bytes_read_while_sampling_are_those_of_every_step():
 
 def test_operations_are_those_that_torch_counts():
     import torch
-    from common.roofline import Work, flops
+    from bench.roofline import Work, flops
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -101,7 +101,8 @@ def test_operations_are_those_that_torch_counts():
 
 
 def test_padded_work_counts_both_answers_of_a_batch_s_longest():
-    from common import pairs
+    from bench import pairs
+
     from training.data.packing import Tree
     from training.data.pairs import PairItem
 
@@ -116,7 +117,7 @@ def test_padded_work_counts_both_answers_of_a_batch_s_longest():
 
 
 def test_the_page_s_table_comes_from_the_results(tmp_path, monkeypatch):
-    from common import page
+    from bench import page
 
     result = json.loads((BENCHMARKS / "results" / "reward_model.json").read_text())
     monkeypatch.setattr(page, "RESULTS", tmp_path)

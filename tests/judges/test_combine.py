@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from judges import LabelSettings, Margins, Reading
-from judges.asking import combine
+from judges.asking.combine import combine
 from judges.asking.readout import checked, option_mass, read_listed
 
 MARGINS = Margins()

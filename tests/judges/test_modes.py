@@ -20,7 +20,7 @@ from judges import (
     ScriptedJudge,
     label_pairs,
 )
-from judges.asking import combine
+from judges.asking.combine import combine
 from judges.asking.templates import SHIPPED
 from judges.asking.verdict import read_verdict
 from judges.explain import explain

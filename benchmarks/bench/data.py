@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from common.duel import REPOSITORY
+from bench.duel import REPOSITORY
 
 PAIRS = REPOSITORY.parent / "shared" / "data" / "hh-rlhf-harmless-base-test.jsonl.gz"
 VOCABULARY = 2048

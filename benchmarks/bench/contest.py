@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import duel, figure, pairs
-from common.roofline import Work, flops, matmul_peak
+from bench import duel, figure, pairs
+from bench.roofline import Work, flops, matmul_peak
 
 
 def ratios(

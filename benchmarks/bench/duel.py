@@ -167,7 +167,7 @@ def finish(name: str, result: Mapping[str, Any], *, partial: bool) -> None:
     print(json.dumps(shown, indent=1))
     if partial:
         return
-    from common import figure, page
+    from bench import figure, page
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from common.duel import REPOSITORY, RESULTS
+from bench.duel import REPOSITORY, RESULTS
 
 IMAGE = REPOSITORY / "docs" / "images" / "bench-losses.png"
 TITLES = {"reward_model": "reward model", "dpo": "DPO", "sft": "SFT", "grpo": "GRPO: reward"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from common.duel import REPOSITORY
+from bench.duel import REPOSITORY
 
 MODEL = REPOSITORY / "microworld" / "weights" / "base"
 
