@@ -18,10 +18,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from training import cli
 from training.config.base import Strict
 from training.config.rewards import ModelTerm, RewardTerm
-from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
 from training.models.files import check_model
 from training.models.load import load_causal_lm, load_tokenizer
@@ -137,7 +137,7 @@ def make(config: BestOfNConfig, *, reward_functions: Mapping[str, RewardFn] | No
         raise TrainingError(f"output {config.output}: exists already; choose another")
     check_model(config.model, head="causal")
     check_terms(config.terms, functions)
-    prompts = read_prompts(config.prompts)
+    prompts = report_left_out(read_prompts(config.prompts))
     answers, cut = _sample(config, prompts)
     repeated = [prompt for prompt in prompts for _ in range(config.n)]
     reward = build_reward(config.terms, functions=functions, device=_device())

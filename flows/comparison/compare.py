@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically, write_json, write_jsonl
+from common.rows import Prompt, read_rows
 from common.statistics import mean
 from flows.comparison.contestants import Bout, CompareRequest, Contender, resolve
 from flows.comparison.matches import OVERALL, by_dimension, duels, judge_duels
@@ -29,13 +30,11 @@ from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.texts import tokens
 from flows.labelling.judge import make_judge
 from flows.pipeline.session import describe_constitution
-from flows.prompts import Prompt
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
 from flows.stages.contract import Work
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 from judges import LabelSettings, Ledger
-from training.data.datasets import read_rows
 
 SCHEMA_VERSION = 1
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.rows import Prompt, read_prompts
 from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.comparison.models import Contender, Found, Run, find_model, named
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
 from flows.pipeline.preflight import check_model
-from flows.prompts import Prompt, read_prompts
 
 
 def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:

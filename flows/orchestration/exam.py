@@ -37,9 +37,7 @@ def judge_exam(request: ExamRequest) -> str:
     """
     logger = get_run_logger()
     with gpu_slot():
-        report = take(
-            Exam.of_request(request), on_skipped=lambda line: logger.warning("passed over %s", line)
-        )
+        report = take(Exam.of_request(request), on_skipped=logger.warning)
     publish_exam(report)
     if request.page:
         logger.info("report: %s", Path(request.page).resolve())

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_rows
 from constitution import Constitution
 from flows.config import dump_config
 from flows.report.data import LabelChange, ReportData, Revision, Walk
 from flows.runs.directory import Attempt
 from flows.runs.manifest import versions
 from flows.snapshot import from_json
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.pipeline.session import Session

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
-from training.data.datasets import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

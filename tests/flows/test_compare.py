@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import microworld
+from common.rows import Prompt
 from constitution import load
 from constitution.draw import draw_comparison
 from flows.cli import main
@@ -18,7 +19,6 @@ from flows.comparison.contestants import CompareRequest, resolve
 from flows.comparison.matches import OVERALL, by_dimension, duels, outcome
 from flows.comparison.report import html, markdown, print_comparison, sections
 from flows.errors import FlowError
-from flows.prompts import Prompt
 from judges import Label
 from microworld.data import WorldSizes, write_world
 

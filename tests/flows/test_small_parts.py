@@ -80,7 +80,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))
 def test_rows_come_back_as_they_were_written(tmp_path_factory, texts):
-    from training.data.datasets import read_rows
+    from common.rows import read_rows
 
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     rows = [{"text": text} for text in texts]

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from training.data.datasets import read_preferences
+from common.rows import read_preferences
 from training.data.pairs import encode_pairs, load_pairs
 from training.dpo.items import balanced_weights, make_items
 from training.dpo.reference import with_reference

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.chat import encode_prompt, encode_response
-from training.data.datasets import read_preferences
+from common.rows import read_preferences
 from training.data.packing import Tree, pack
 from training.data.pairs import PairItem, encode_pairs, load_pairs
 from training.errors import Interrupted, TrainingError

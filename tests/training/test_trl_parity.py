@@ -12,9 +12,9 @@ import random
 import pytest
 import torch
 
+from common.rows import Example, Prompt
 from training import grpo, rloo
 from training.config.rl import GRPOConfig, RLOOConfig
-from training.data.datasets import Example, Prompt
 from training.data.pairs import encode_pairs
 from training.dpo.train import DpoConfig, DpoObjective, make_items, with_reference
 from training.models.attention import choose_layout
@@ -47,7 +47,7 @@ def trl():
 
 @pytest.fixture(scope="module")
 def pairs(tiny_dir):
-    from training.data.datasets import Preference
+    from common.rows import Preference
 
     draw = random.Random(0)
     found = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from training.data.datasets import Prompt
+from common.rows import Prompt
 from training.data.packing import Layout, Packed, Tree, pack
 from training.rollouts.protocol import Completion
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.files import move_into, write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from training.config.rl import RLConfig
-from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
 from training.rewards.compose import Reward
 from training.rl.early_stopping import LEAST_PROMPTS, Brake, BrakeConfig, Evaluation
@@ -111,7 +111,7 @@ class HeldOut:
 
 def held_out_prompts(brake: BrakeConfig) -> list[Prompt]:
     """The first `limit` held-out prompts. Raises TrainingError when there are too few."""
-    prompts = read_prompts(brake.prompts)[: brake.limit]
+    prompts = report_left_out(read_prompts(brake.prompts))[: brake.limit]
     if len(prompts) < LEAST_PROMPTS:
         raise TrainingError(
             f"brake.prompts: {len(prompts)} prompts are too few to tell a fall from noise; give {LEAST_PROMPTS}"

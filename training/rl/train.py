@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.rows import read_prompts, report_left_out
 from training.config.rl import RLConfig
-from training.data.datasets import read_prompts
 from training.errors import TrainingError
 from training.models.files import check_model
 from training.models.load import load_tokenizer, save_model
@@ -39,7 +39,7 @@ def train(
         check_model(config.reference, head="causal")
     functions = reward_functions or {}
     check_terms(config.terms, functions)
-    prompts = read_prompts(config.prompts)
+    prompts = report_left_out(read_prompts(config.prompts))
     if config.brake:
         check_terms([config.brake.gold], functions)
         held_out_prompts(config.brake)

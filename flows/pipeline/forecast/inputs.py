@@ -9,11 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_prompts, read_rows
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
-from flows.prompts import read_prompts
 from flows.runs.models import is_hub_id
 from judges import Pair
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

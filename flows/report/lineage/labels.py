@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.rows import read_rows
 from constitution import Constitution
 from flows.report.lineage.trace import Step, Trace
 from flows.snapshot import from_json
@@ -17,7 +18,6 @@ from judges.errors import LedgerError
 from judges.exam import exam_of_labels
 from judges.ledger.reading import judges_of, label_set_content
 from judges.records import JudgeIdentity
-from training.data.datasets import read_rows
 
 
 def label_steps(found: Trace) -> list[Step]:

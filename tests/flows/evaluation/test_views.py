@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from common.rows import Prompt
 from flows.evaluation import read_answers, watch, watch_steps
-from flows.prompts import Prompt
 from flows.report.data import MODELS, ReportData
 from flows.report.html import render
 from flows.report.markdown import result_markdown
