@@ -188,7 +188,7 @@ def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, lim
         matched = match_labelled(ledger, read.records)
         known = matched.known
         new = record_preferences(ledger, known, who=who, source=file.name)
-    left_out = Rows((), (*read.left_out, *matched.missed), read.notes)
+    left_out: Rows[Any] = Rows((), (*read.left_out, *matched.missed), read.notes)
     if pairs_out is not None:
         write_atomically(pairs_out, "".join(json.dumps(k.pair.to_row()) + "\n" for k in known))
     for line in left_out.told():

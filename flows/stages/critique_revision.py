@@ -36,8 +36,8 @@ def run(work: Work) -> Result:
     critic = writer
     if work.inputs["critic"] != work.inputs["model"]:
         critic = Sampler(work.inputs["critic"], dtype=dtype)
-    red_team = read_prompts([work.input("prompts_sl")])
-    benign = read_prompts([work.input("prompts_sl_benign")]) if "prompts_sl_benign" in work.inputs else []
+    red_team = list(read_prompts(work.input("prompts_sl")))
+    benign = list(read_prompts(work.input("prompts_sl_benign"))) if "prompts_sl_benign" in work.inputs else []
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]

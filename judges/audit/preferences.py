@@ -41,7 +41,7 @@ def match_labelled(ledger: Ledger, known: Sequence[KnownPair]) -> Matched:
     for k in known:
         here = labelled.get(k.pair.id, [])
         pair = next((pair for pair in here if pair.content == k.pair.content), None) or next(
-            (pair for pair in here if _loose(pair) == _loose(k.pair)), None
+            (pair for pair in here if _loose(pair) == _loose(k.pair) and len(_loose(pair)[1]) == 2), None
         )
         if pair is not None and len(_loose(pair)[1]) == 2:
             better = {"a": k.pair.a, "b": k.pair.b}[k.winner]

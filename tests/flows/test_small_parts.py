@@ -73,9 +73,9 @@ def test_digests_of_large_files_are_remembered_until_they_change(tmp_path):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
-    assert path.read_text() == "old"
+    with pytest.raises(TypeError):
+        write_jsonl(path, [{"new": 1}, {"new": object()}])
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))))

@@ -6,10 +6,11 @@ import json
 
 import pytest
 import sqlalchemy as sa
+from harness.rows import known_pairs
 
 from judges import JudgeError, LabelSettings, ScriptedJudge, export_preferences, label_pairs
-from judges.audit.preferences import as_labelled, record_preferences
-from judges.known import known_pair, read_known_pairs
+from judges.audit.preferences import match_labelled, record_preferences
+from judges.known import read_known_pairs
 from judges.ledger import schema
 from judges.ledger.reading import labelled_pairs
 
@@ -20,7 +21,7 @@ def stored(ledger):
 
 
 def read_in(ledger, path, *, who="bob"):
-    known = as_labelled(ledger, read_known_pairs(path).pairs)
+    known = match_labelled(ledger, read_known_pairs(path)).known
     return record_preferences(ledger, known, who=who, source=path.name)
 
 
@@ -75,6 +76,6 @@ def test_reading_a_file_again_adds_nothing(ledger, tmp_path):
 
 
 def test_a_verdict_needs_a_name(ledger):
-    known = known_pair({"prompt": "Why?", "chosen": "good", "rejected": "bad"})
+    known = known_pairs([{"prompt": "Why?", "chosen": "good", "rejected": "bad"}])
     with pytest.raises(JudgeError, match="who: a verdict needs the name"):
-        record_preferences(ledger, [known], who=" ", source="x")
+        record_preferences(ledger, known, who=" ", source="x")

@@ -111,7 +111,7 @@ class HeldOut:
 
 def held_out_prompts(brake: BrakeConfig) -> list[Prompt]:
     """The first `limit` held-out prompts. Raises TrainingError when there are too few."""
-    prompts = report_left_out(read_prompts(brake.prompts))[: brake.limit]
+    prompts = list(report_left_out(read_prompts(brake.prompts, limit=brake.limit)))
     if len(prompts) < LEAST_PROMPTS:
         raise TrainingError(
             f"brake.prompts: {len(prompts)} prompts are too few to tell a fall from noise; give {LEAST_PROMPTS}"

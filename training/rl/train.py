@@ -39,7 +39,7 @@ def train(
         check_model(config.reference, head="causal")
     functions = reward_functions or {}
     check_terms(config.terms, functions)
-    prompts = report_left_out(read_prompts(config.prompts))
+    prompts = list(report_left_out(read_prompts(config.prompts)))
     if config.brake:
         check_terms([config.brake.gold], functions)
         held_out_prompts(config.brake)
