@@ -82,12 +82,14 @@ def content_of(row: Mapping[str, Any], place: str) -> tuple[Format, Content]:
     return found, _with_system(content, present, place)
 
 
-def missing_field(row: Mapping[str, Any]) -> str:
-    """Which one field would make the row a comparison, as " (rejected is missing beside chosen)"; "" if none would."""
-    present = {name for name, value in row.items() if value is not None}
+def missing_field(present: frozenset[str], *, compares: bool = False) -> str:
+    """Which one field would make a format of these fields, as " (rejected is missing beside chosen)"; "" if none would.
+
+    With `compares`, a format of comparisons.
+    """
     for known in FORMATS:
         lacking, telling = known.needs - present, known.needs & present - _ANYWHERE
-        if known.compares and len(lacking) == 1 and telling:
+        if known.compares >= compares and len(lacking) == 1 and telling:
             return f" ({next(iter(lacking))} is missing beside {', '.join(sorted(known.needs & present))})"
     return ""
 
@@ -106,7 +108,7 @@ def _format(fields: frozenset[str]) -> Format | str:
         return f"has {has}, which is ambiguous: {titles}; keep the fields of one"
     if not best:
         known_fields = "; ".join(", ".join(sorted(known.needs)) for known in FORMATS)
-        return f"has {has}, which is no known format{missing_field(dict.fromkeys(fields, 1))}; known are {known_fields}"
+        return f"has {has}, which is no known format{missing_field(fields)}; known are {known_fields}"
     return best[0]
 
 

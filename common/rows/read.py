@@ -60,8 +60,8 @@ def read_examples(paths: Paths) -> Rows[Example]:
         turns = content.conversation
         if turns is None:
             raise DataError(
-                f"{place}: holds {known.title}, no demonstration; these are messages, conversations, "
-                "prompt and completion, or instruction and output"
+                f"{place}: holds {known.title} ({', '.join(sorted(row))}), no demonstration; these are messages, "
+                "conversations, prompt and completion, or instruction and output"
             )
         if turns[-1]["role"] != "assistant":
             found.leave(place, f"the last turn is the {turns[-1]['role']}'s, not the assistant's")
@@ -261,10 +261,12 @@ def _lone(row: Row, place: str, content: Content, path: Path) -> Preference:
 
 
 def _no_comparison(known: Format, row: Row, place: str, lone_answers: bool) -> str:
-    hint = missing_field(row)
+    present = frozenset(name for name, value in row.items() if value is not None)
+    hint = missing_field(present, compares=True)
     if "completion" in row and not lone_answers:
         hint = " (unpaired answers are for KTO)"
-    return f"{place}: holds {known.title}, no two answers to compare{hint}"
+    found = ", ".join(sorted(present))
+    return f"{place}: holds {known.title} ({found}), no two answers to compare{hint}"
 
 
 def _meta(row: Row, place: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rows of a file with the place of each: JSONL, a JSON list, CSV, plain text or Parquet, all also gzipped.
 
 One strictness for every file. A row is a JSON object. Refused, each in a line that names the place: bytes that are not
-UTF-8, a key given twice, NaN and infinities, integers beyond 64 bits, lone surrogates and NUL (no other program could
-hold them), nesting deeper than 32 levels, a truncated archive. A byte-order mark, CRLF and blank lines are skipped.
+UTF-8, NUL bytes, a key given twice, NaN and infinities, integers beyond 64 bits, lone surrogates (no file could hold
+them), nesting deeper than 32 levels, a truncated archive. A byte-order mark, CRLF and blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GZIP = b"\x1f\x8b"
 _DEEPEST = 32
 _LARGEST = 2**63
 _LONGEST_CELL = 10_000_000
-_UNFIT = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -69,6 +69,8 @@ def csv_rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, dict[st
             line = reader.line_num
             for row in reader:
                 place, line = f"{path}:{line + 1}", reader.line_num
+                if any(value and "\0" in value for value in row.values() if isinstance(value, str)):
+                    raise DataError(f"{place}: holds a NUL byte")
                 if None in row:
                     raise DataError(f"{place}: more cells than the {len(columns)} columns")
                 yield place, {name: value or "" for name, value in row.items()}
@@ -223,6 +225,8 @@ def _text(path: Path) -> Iterator[tuple[str, Row]]:
         for number, line in enumerate(stream, 1):
             place = f"{path}:{number}"
             text = _utf8(line.removeprefix(_BOM) if number == 1 else line, place).rstrip("\r\n")
+            if "\0" in text:
+                raise DataError(f"{place}: holds a NUL byte")
             if text.strip():
                 yield place, {"prompt": text}
 
@@ -254,13 +258,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
 def _check(value: Any, place: str, at: tuple[str, ...]) -> None:
     """Raises DataError for a text or a number that a row cannot hold."""
     if isinstance(value, str):
-        if found := _UNFIT.search(value):
-            what = (
-                "a NUL character"
-                if found.group() == "\0"
-                else f"a lone surrogate (U+{ord(found.group()):04X})"
-            )
-            fail(place, _path(at), f"holds {what}, which is not text")
+        if found := _SURROGATE.search(value):
+            fail(place, _path(at), f"holds a lone surrogate (U+{ord(found.group()):04X}), which is not text")
     elif isinstance(value, float):
         if not math.isfinite(value):
             fail(place, _path(at), f"{value} is no finite number")
@@ -271,8 +270,8 @@ def _check(value: Any, place: str, at: tuple[str, ...]) -> None:
         if len(at) >= _DEEPEST:
             raise DataError(f"{place}: {_path(at[:2])}: is nested deeper than {_DEEPEST} levels")
         for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(name, str) and _UNFIT.search(name):
-                raise DataError(f"{place}: a key holds a lone surrogate or a NUL, which is not text")
+            if isinstance(name, str) and _SURROGATE.search(name):
+                raise DataError(f"{place}: a key holds a lone surrogate, which is not text")
             _check(part, place, (*at, f".{name}" if isinstance(name, str) else f"[{name}]"))
 
 

@@ -250,7 +250,7 @@ def test_bad_input_is_one_line_before_the_model_loads(config, tmp_path, data, mo
         ({"max_length": 8}, "every example is longer"),
         ({"lora": {"target_modules": ["nothing"]}}, r"lora\.target_modules"),
     ):
-        with pytest.raises(TrainingError, match=expected) as caught:
+        with pytest.raises(ValueError, match=expected) as caught:
             train(config(**changes))
         assert "\n" not in str(caught.value)
 
