@@ -80,7 +80,10 @@ def messages(value: Any, field: str, place: str) -> Turns:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not value:
-        fail(place, field, f"expected a list of messages, got {kind(value)}")
+        also = (
+            "" if field in ("messages", "conversations", "conversation_a", "conversation_b") else "text or "
+        )
+        fail(place, field, f"expected {also}a list of messages, got {kind(value)}")
     return [_message(message, f"{field}[{n}]", place) for n, message in enumerate(value)]
 
 
