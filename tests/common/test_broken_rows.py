@@ -151,10 +151,10 @@ def test_a_broken_row_is_one_line_with_its_place(tmp_path, kind, row, problem):
 FILES = {
     "none.jsonl": (None, "none.jsonl: no such file"),
     "rows.xlsx": (b"", "rows.xlsx: unknown kind of file; .jsonl, .ndjson, .json, .csv, .txt, .parquet are read, each also"),
-    "empty.jsonl": (b"", "empty.jsonl: holds no preferences"),
-    "blank.jsonl": (b"\n \r\n\xe2\x80\xa8"[:5], "blank.jsonl: holds no preferences"),
-    "bom.jsonl": (b"\xef\xbb\xbf", "bom.jsonl: holds no preferences"),
-    "list.json": (b"[]", "list.json: holds no preferences"),
+    "empty.jsonl": (b"", "empty.jsonl: holds no prompts"),
+    "blank.jsonl": (b"\n \r\n", "blank.jsonl: holds no prompts"),
+    "bom.jsonl": (b"\xef\xbb\xbf", "bom.jsonl: holds no prompts"),
+    "list.json": (b"[]", "list.json: holds no prompts"),
     "half.json": (b'[\n{"prompt": "q"},\n{oops]', "half.json:3: is not JSON: Expecting property name"),
     "comma.json": (b'[\n{"prompt": "q"}\n{"a": 1}]', "comma.json:3: is not JSON: expected , or ] after a row"),
     "more.json": (b'[{"chosen": "a b", "rejected": "a c"}]\n{}', "more.json:2: is not JSON: text after the list"),
@@ -178,7 +178,7 @@ def test_a_broken_file_is_one_line(tmp_path, name):
     if raw is not None:
         (tmp_path / name).write_bytes(raw)
     with pytest.raises(DataError) as caught:
-        read_preferences(tmp_path / name)
+        read_prompts(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path}/{problem}")
     assert "\n" not in str(caught.value)
 

@@ -180,7 +180,7 @@ def test_what_is_of_no_use_is_left_out_by_line(tmp_path, row, reason):
         [left] = read.left_out
         assert left.place == f"{path}:2" and reason in left.reason
         assert read.told() == [f"{path}:2: 1 row left out: {left.reason}"]
-    with pytest.raises(DataError, match="holds no preferences; .*:1: 1 row left out: ") as caught:
+    with pytest.raises(DataError, match=r"holds no preferences; .*:1: 1 row left out: ") as caught:
         read_preferences(write(tmp_path / "alone.jsonl", [row]))
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
