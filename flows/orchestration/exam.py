@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, take

@@ -8,8 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 
-from common.escape import escape_html, escape_markdown
-from common.text import printable
+from common.text import escape_html, escape_markdown, printable
 from flows.report.markdown import escape
 from judges.asking.readout import normalised
 from judges.audit import SampledPair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.escape import escape_html, escape_markdown
+from common.text import escape_html, escape_markdown
 from flows.report.cost_plot import cost_figure
 from flows.report.costs import cost_rows, price_words
 from flows.report.data import MODELS, ReportData, change_rows, findings, rate_rows, result_rows, result_words

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.escape import clip, escape_html, escape_markdown
 from common.files import write_atomically, write_jsonl
 from common.statistics import mean, rate, wilson
+from common.text import clip, escape_html, escape_markdown
 from constitution import load, loads
 from flows.errors import FlowError
 from flows.runs.digests import digest_file, digest_json, digest_model, note_digests, remember_digests

@@ -11,8 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from common.escape import clip
-from common.text import printable
+from common.text import clip, printable
 from flows.report.lineage.boxes import Box, rows
 
 WIDTH, HEIGHT, GAP, LANE, PAD = 300, 44, 16, 12, 8
