@@ -1,4 +1,4 @@
-"""Model text in views and terminals: shown as text, never as markup; nothing in it moves the cursor, colours or hides."""
+"""Model text in views and terminals: shown as text, never as markup, and nothing in it moves, colours or hides."""
 
 from __future__ import annotations
 
