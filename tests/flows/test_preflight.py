@@ -137,7 +137,7 @@ def test_an_unknown_hub_id_is_named(run_yaml):
         (None, "no such file"),
         ("", "holds no prompts"),
         ("{", ":1: "),
-        ('{"prompt": "ok"}\n{"text": "?"}\n', ":2: expected a field prompt, messages or chosen"),
+        ('{"prompt": "ok"}\n{"text": "?"}\n', ":2: has text, which is no known format"),
     ],
 )
 @pytest.mark.parametrize("purpose", ["sl", "eval"])
@@ -151,7 +151,7 @@ def test_a_bad_prompts_file_is_named(run_yaml, tmp_path, purpose, content, messa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "no rows"), ('{"messages": []}', ":1: messages"), ('{"prompt": "x"}', ":1: ")],
+    [("", "holds no demonstrations"), ('{"messages": []}', ":1: messages"), ('{"prompt": "x"}', ":1: ")],
 )
 def test_bad_demonstrations_are_named(run_yaml, tmp_path, content, message):
     (tmp_path / "demos.jsonl").write_text(content)
