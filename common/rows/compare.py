@@ -81,7 +81,7 @@ def from_answers(prompt: Any, chosen: Any, rejected: Any, p: float, place: str) 
     conversations, or texts whose common beginning, up to a word's end, is the prompt.
     """
     texts = isinstance(chosen, str) and isinstance(rejected, str)
-    if prompt is None and texts and not is_transcript(chosen) and not is_transcript(rejected):
+    if prompt is None and texts and not any(is_transcript(side, whole=True) for side in (chosen, rejected)):
         return _begin_alike(chosen, rejected, p, place)
     found = [
         conversation(prompt, answer, name, place)
@@ -98,7 +98,7 @@ def conversation(prompt: Any, answer: Any, name: str, place: str) -> Turns | Non
     if prompt is None:
         if not isinstance(answer, str):
             return messages(answer, name, place)
-        if not is_transcript(answer):
+        if not is_transcript(answer, whole=True):
             fail(
                 place,
                 name,

@@ -3,7 +3,7 @@
 | format | fields |
 |---|---|
 | prompts | `prompt` |
-| conversations | `messages`; ShareGPT's `conversations` |
+| conversations | `messages`; ShareGPT's `conversations`; `conversation` |
 | demonstrations | `prompt`, and `completion` or `response`; `instruction`, `input`, `output` |
 | pairs (TRL, UltraFeedback-binarized, dpo-mix, RewardBench 1, our export) | `prompt`, `chosen`, `rejected` |
 | hh-rlhf, and TRL's pairs without a prompt | `chosen`, `rejected` |
@@ -160,6 +160,7 @@ FORMATS = (
     _known(
         "ShareGPT's conversations", "conversations", "", conversation_row, compares=False, demonstrates=True
     ),
+    _known("conversations", "conversation", "", conversation_row, compares=False, demonstrates=True),
     _known(
         "answers with a label",
         "prompt completion",
@@ -177,7 +178,7 @@ FORMATS = (
         compares=False,
         demonstrates=True,
     ),
-    _known("pairs", "chosen rejected", f"{_QUESTION} messages response", pair_row),
+    _known("pairs", "chosen rejected", f"{_QUESTION} messages conversations conversation response", pair_row),
     _known("scored answers (HelpSteer2)", "prompt response helpfulness", "", scored_row),
     _known(
         "HelpSteer2's preferences",

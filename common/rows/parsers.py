@@ -52,7 +52,7 @@ def prompt_row(row: Row, place: str) -> Content:
 
 
 def conversation_row(row: Row, place: str) -> Content:
-    name = "messages" if "messages" in row else "conversations"
+    name = next(name for name in ("messages", "conversations", "conversation") if name in row)
     turns = messages(row[name], name, place)
     return Content(prompt=asked(turns), conversation=turns)
 
@@ -69,10 +69,12 @@ def pair_row(row: Row, place: str) -> Content:
             for n, answer in enumerate(side if isinstance(side, list) else [side])
         ]
         return among(_asked(row, place), graded)
-    content = from_answers(_question(row, place), chosen, rejected, 1.0, place)
-    if "messages" in row:
-        content = replace(content, conversation=messages(row["messages"], "messages", place))
-    return content
+    question, around = _question(row, place), None
+    if name := next((name for name in ("messages", "conversations") if name in row), None):
+        around = messages(row[name], name, place)
+        if question is None and around[-1]["role"] == "user":
+            question = around
+    return replace(from_answers(question, chosen, rejected, 1.0, place), conversation=around)
 
 
 def lone_answer_row(row: Row, place: str) -> Content:
@@ -82,9 +84,9 @@ def lone_answer_row(row: Row, place: str) -> Content:
     if turns is None:
         return Content(prompt=asked(prompt), why_no_pair="prompt is none of the completion's turns")
     label = row.get("label")
-    if turns[-1]["role"] != "assistant":
+    if turns[-1]["role"] != "assistant" or asked(turns) != turns[:-1]:
         return Content(
-            prompt=asked(turns), conversation=turns, why_no_pair="the last turn is not the assistant's"
+            prompt=asked(turns), conversation=turns, why_no_pair="no user turn stands before one answer"
         )
     return Content(
         prompt=turns[:-1],

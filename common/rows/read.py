@@ -15,14 +15,17 @@ from typing import Any, TypeVar
 
 from common.digest import digest
 from common.errors import DataError
-from common.rows.compare import EMPTY, Content, among
+from common.rows.compare import EMPTY, TIE, Content, among
 from common.rows.formats import Format, content_of, missing_field
+from common.rows.parsers import lone_answer_row
 from common.rows.records import Example, LeftOut, Preference, Prompt, Rows
 from common.rows.source import Row, fail, kind, read_rows
 from common.rows.turns import Turns
 
 R = TypeVar("R")
 Paths = Path | Sequence[Path]
+STATUSES = ("ok", "tie", "inconsistent", "no_answer", "refused", "truncated", "timeout", "error")
+"""The statuses of a label of ours."""
 SAME_PROMPT = "asks the same as an earlier row"
 
 
@@ -94,8 +97,8 @@ def read_preferences(
             _compare_scored(scored, found)
         if content.score is not None:
             scored.append((place, row, content))
-        elif content.answer is not None and not known.compares and lone_answers:
-            found.add(_lone(row, place, content, found.path))
+        elif lone_answers and known.read is lone_answer_row:
+            _add_lone(row, place, content, found)
         elif not known.compares:
             raise DataError(_no_comparison(known, row, place, lone_answers))
         else:
@@ -167,8 +170,8 @@ class _Found(list[R]):
 
 def _add_pairs(row: Row, place: str, content: Content, found: _Found[Preference]) -> None:
     p, status = _label(row, place)
-    if content.why_no_pair:
-        found.leave(place, content.why_no_pair)
+    if content.why_no_pair or (p is None and status == "tie"):
+        found.leave(place, content.why_no_pair or TIE)
         return
     if (end := content.prompt[-1:]) and end[0]["role"] == "user" and not end[0]["content"].strip():
         found.leave(place, EMPTY)
@@ -216,7 +219,8 @@ def _label(row: Row, place: str) -> tuple[float | None, str]:
     if not isinstance(status, str) or not status:
         fail(place, "status", f"expected text, got {kind(status)}")
     if "p" not in row:
-        return None, status
+        # Other people's words for how a row came about are no status of a label.
+        return None, status if status in STATUSES else "ok"
     p = row["p"]
     if isinstance(p, str):
         p = _parsed(p)
@@ -235,7 +239,10 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _lone(row: Row, place: str, content: Content, path: Path) -> Preference:
+def _add_lone(row: Row, place: str, content: Content, found: _Found[Preference]) -> None:
+    if content.answer is None:
+        found.leave(place, content.why_no_pair)
+        return
     _, status = _label({**row, "p": 1.0}, place)
     label: Any = content.label
     if label is None and status != "ok":
@@ -245,18 +252,19 @@ def _lone(row: Row, place: str, content: Content, path: Path) -> Preference:
             "is missing; true or false is needed" if label is None else f"{label!r} is not true or false"
         )
         fail(place, "label", problem)
-    assert content.answer is not None
     # Good and bad answers made of one pair often share its id: no id is held to one content here.
-    name = _Found[Preference](path, "").identify(row, place, ("id",), "")
-    return Preference(
-        id=name or digest([content.prompt, content.answer])[:16],
-        prompt=content.prompt,
-        chosen=content.answer,
-        rejected=None,
-        p=float(label),
-        status=status,
-        source=str(path),
-        place=place,
+    name = found.identify(row, place, ("id",), "")
+    found.add(
+        Preference(
+            id=name or digest([content.prompt, content.answer])[:16],
+            prompt=content.prompt,
+            chosen=content.answer,
+            rejected=None,
+            p=float(label),
+            status=status,
+            source=str(found.path),
+            place=place,
+        )
     )
 
 

@@ -1,8 +1,9 @@
 r"""Turns from lists of messages and from transcripts: one grammar for everything that holds a conversation.
 
-A transcript begins with "Human:" or "Assistant:", white space aside, and a turn begins after every blank line that is
-followed by one of these (hh-rlhf). White space around a turn's text is dropped. Two turns of one speaker are one,
-joined by a blank line. HelpSteer2 marks turns with "<extra_id_1>User" and "<extra_id_1>Assistant" on a line.
+A transcript begins with "Human:" or "Assistant:", white space aside, or with a text that is the system's, and a turn
+begins after every blank line that is followed by one of these (hh-rlhf). White space around a turn's text is dropped.
+Two turns of one speaker are one, joined by a blank line. HelpSteer2 marks turns with "<extra_id_1>User" and
+"<extra_id_1>Assistant" on a line.
 
 Messages are `{"role", "content"}`, or ShareGPT's `{"from", "value"}`. A content may be a list of text parts.
 """
@@ -29,19 +30,31 @@ _FROM = {
 _TURN = re.compile(r"(?:\r?\n[ \t]*\r?\n)(Human|Assistant):")
 _STEERED = re.compile(r"\r?\n?<extra_id_1>(User|Assistant)\r?\n")
 _BEGINS = re.compile(r"(Human|Assistant):")
+_LINE = re.compile(r"\r?\n(?:\r?\n)?(Human|Assistant):")
+_OPEN = re.compile(r"\n[ \t]*\r?\nAssistant:\s*$")
 
 
-def is_transcript(text: str) -> bool:
-    """Whether a text begins with a speaker."""
-    return _BEGINS.match(text.lstrip()) is not None
+def is_transcript(text: str, *, whole: bool = False) -> bool:
+    """Whether a text begins with a speaker, or has turns after a system text.
+
+    A prompt has these when it ends with an open "Assistant:", a `whole` conversation when both speak in it.
+    """
+    if _BEGINS.match(text.lstrip()):
+        return True
+    names = _TURN.findall(text)
+    return names[:1] == ["Human"] and (names[-1:] == ["Assistant"] if whole else bool(_OPEN.search(text)))
 
 
 def transcript(text: str) -> Turns:
-    """The turns of a transcript. A speaker's name that does not follow a blank line is text."""
-    parts = _TURN.split(f"\n\n{text.lstrip()}")
-    return joined(
-        [(_SPEAKERS[name], part.strip()) for name, part in zip(parts[1::2], parts[2::2], strict=True)]
-    )
+    """The turns of a transcript. What stands before the first one is the system's.
+
+    A speaker's name that does not follow a blank line is text, unless the transcript has no blank lines before them.
+    """
+    text = f"\n\n{text.lstrip()}"
+    turn = _TURN if "Assistant" in _TURN.findall(text) or not _LINE.search(text) else _LINE
+    before, *parts = turn.split(text)
+    turns = [(_SPEAKERS[name], part.strip()) for name, part in zip(parts[::2], parts[1::2], strict=True)]
+    return joined([("system", before.strip())] * bool(before.strip()) + turns)
 
 
 def steered(text: str) -> Turns:

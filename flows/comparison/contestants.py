@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.rows import Prompt, read_prompts
+from common.rows import Prompt, read_prompts, report_left_out
 from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.comparison.models import Contender, Found, Run, find_model, named
@@ -117,7 +117,7 @@ def resolve(request: CompareRequest) -> Bout:
         sampling[name] = asked if asked is not None else getattr(section, name, otherwise)
     return Bout(
         contenders=named(found),
-        prompts=read_prompts(Path(path), limit=request.limit),
+        prompts=list(report_left_out(read_prompts(Path(path), limit=request.limit))),
         source=str(path),
         constitution=constitution,
         before=before,

@@ -46,6 +46,10 @@ PAIRS = [
     (THREE, {"prompt": HH, "chosen": f"{HH} good", "rejected": f"{HH} bad"}),
     (THREE, {"prompt": HH.replace("\n", "\r\n").replace(".\r\n\r\nW", ".\n\nW"), "chosen": "good", "rejected": "bad"}),
     (THREE, {"prompt": HH.removesuffix("\n\nAssistant:"), "chosen": [a("good")], "rejected": [a("bad")]}),
+    # A system text before the turns, in a prompt and in whole transcripts; turns on lines of their own.
+    ([SYSTEM, *THREE], {"prompt": f"Be brief.{HH}", "chosen": " good", "rejected": " bad"}),
+    ([SYSTEM, *THREE], {"chosen": f"Be brief.{HH} good", "rejected": f"Be brief.{HH} bad"}),
+    (ONE, {"prompt": "Human: Why?\nAssistant:", "chosen": " good", "rejected": " bad"}),
     # UltraFeedback-binarized: the prompt is a text, the answers are whole conversations.
     (ONE, {"prompt": "Why?", "chosen": [*ONE, a("good")], "rejected": [*ONE, a("bad")], "messages": [*ONE, a("good")],
            "prompt_id": "x1", "score_chosen": 8.0, "score_rejected": 3.0}),
@@ -57,6 +61,10 @@ PAIRS = [
     ([SYSTEM, *ONE], {"system": "Be brief.", "question": "Why?", "chosen": "good", "rejected": "bad"}),
     ([u("Say\n\nthis")], {"instruction": "Say", "input": "this", "chosen": "good", "rejected": "bad"}),
     (ONE, {"prompt": [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}], "chosen": "good", "rejected": "bad"}),
+    # The prompt in the conversation beside the answers.
+    (THREE, {"messages": THREE, "chosen": a("good"), "rejected": a("bad")}),
+    (ONE, {"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "good"},
+           "rejected": {"from": "gpt", "value": "bad"}, "status": "unchanged"}),
     # RewardBench 1 and 2.
     (ONE, {"prompt": "Why?", "chosen": "good", "rejected": "bad", "subset": "easy", "id": 7, "chosen_model": "m"}),
     (ONE, {"prompt": "Why?", "chosen": ["good"], "rejected": ["bad"], "subset": "Ties", "id": "7"}),
@@ -159,6 +167,7 @@ LEFT_OUT = [
     ({"conversation_a": [u("x"), a("1")], "conversation_b": [u("x"), a("2")], "winner": "tie (bothbad)"}, "a tie"),
     ({"conversation_a": [u("x"), a("1"), u("y"), a("2")], "conversation_b": [u("x"), a("3"), u("y"), a("4")],
       "winner": "model_a"}, "part before their last"),
+    ({"input": "x", "chosen": "1", "rejected": "2", "status": "tie"}, "a tie"),
     ({"question": "x", "answer_0": "1", "answer_1": "2", "score_0": 0.0, "score_1": 0.0}, "a tie"),
     ({"prompt": "x", "response_1": "1", "response_2": "2", "preference_strength": 0}, "a tie"),
     ({"context": [u("x")], "response1": "1", "response2": "2", "overall_preference": 0}, "a tie"),
@@ -300,6 +309,7 @@ EXAMPLES = [
     {"system": "Be brief.", "prompt": "Why?", "completion": "So."},
     {"system_prompt": "Be brief.", "instruction": "Why?", "output": "So."},
     {"prompt": "Why?", "messages": [SYSTEM, u("Why?"), a("So.")]},
+    {"conversation": [SYSTEM, u("Why?"), a("So.")], "model": "m"},
 ]
 
 
@@ -322,6 +332,20 @@ def test_earlier_turns_and_bad_examples_are_seen(tmp_path):
     assert [x.reason for x in read.left_out] == [
         "the last turn is the user's, not the assistant's", "the answer is labelled as undesirable",
     ]  # fmt: skip
+
+
+def test_unpaired_answers(tmp_path):
+    rows = [
+        {"prompt": HH, "completion": " y", "label": True},
+        {"prompt": "x", "completion": [a("z")], "label": False},
+    ]
+    rows += [{"prompt": [u("x"), a("w")], "completion": [a("z")], "label": True}]
+    read = read_preferences(write(tmp_path / "k.jsonl", rows), lone_answers=True)
+    assert [(p.prompt, p.chosen, p.rejected, p.p) for p in read] == [
+        (THREE, "y", None, 1.0),
+        ([u("x")], "z", None, 0.0),
+    ]
+    assert [x.reason for x in read.left_out] == ["no user turn stands before one answer"]
 
 
 def test_two_turns_of_one_speaker_are_one_and_labels_inside_a_line_are_text(tmp_path):
