@@ -82,7 +82,7 @@ def red_team(study: Study, name: str, seed: int) -> dict[str, Any]:
 
 
 def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
-    from training.data.datasets import Prompt
+    from common.rows import Prompt
 
     return [Prompt(id=str(n), prompt=list(c)) for n, c in enumerate(conversations)]
 

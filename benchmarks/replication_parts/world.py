@@ -61,7 +61,7 @@ def settings() -> Any:
 
 
 def prompts(path: str | Path) -> list[Any]:
-    from training.data.datasets import read_prompts
+    from common.rows import read_prompts
 
     return read_prompts([Path(path)])
 
@@ -133,8 +133,8 @@ def fact_questions(family: Any, split: str, draws: int = 3) -> list[dict[str, An
 
 def fact_match(model: str, seed: int) -> dict[str, Any]:
     """Share of answers that name the true value, by family and split, as rates with their intervals."""
+    from common.rows import Prompt
     from common.statistics import rate
-    from training.data.datasets import Prompt
     from training.rewards.checkers import exact
 
     check = exact(answer="answer", contains=True)

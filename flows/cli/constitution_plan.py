@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from common.rows import read_rows
 from constitution.model import ConstitutionError
 from flows.cli.constitution_options import one_line_errors, root_option
 
@@ -76,14 +76,12 @@ def plan(
 
 
 def _ids(path: Path) -> list[str]:
-    """The "id" of every line of a JSONL file."""
+    """The "id" of every row of a file."""
     ids = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                ids.append(str(json.loads(line)["id"]))
-            except (ValueError, KeyError, TypeError):
-                raise ConstitutionError(f'{path}:{number}: expected an object with an "id"') from None
+    for place, row in read_rows(path):
+        if row.get("id") in (None, ""):
+            raise ConstitutionError(f"{place}: id: is missing")
+        ids.append(str(row["id"]))
     return ids
 
 

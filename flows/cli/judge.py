@@ -165,7 +165,7 @@ def _progress(line: str) -> None:
 
 
 def _skipped(line: str) -> None:
-    click.echo(f"passed over {line}", err=True)
+    click.echo(line, err=True)
 
 
 def _waiting(seconds: float) -> None:

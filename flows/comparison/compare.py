@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically, write_json, write_jsonl
+from common.rows import Prompt, read_rows
 from common.statistics import mean
 from flows.comparison.contestants import CompareRequest, ResolvedComparison, resolve
 from flows.comparison.figures import (
@@ -38,7 +39,6 @@ from flows.evaluation.texts import tokens
 from flows.evaluation.win_rates import standings
 from flows.labelling.judge import make_judge
 from flows.pipeline.session import describe_constitution
-from flows.prompts import Prompt
 from flows.report.render import html, markdown
 from flows.report.summary import ConstitutionName
 from flows.runs.digests import digest_json
@@ -46,7 +46,6 @@ from flows.runs.progress import Progress
 from flows.stages.contract import Work
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 from judges import LabelSettings, Ledger
-from training.data.datasets import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

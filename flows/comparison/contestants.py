@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.rows import Prompt, read_prompts, report_left_out
 from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.comparison.models import ComparedModel, ModelRef, Run, find_model, named
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
 from flows.pipeline.preflight import check_model
-from flows.prompts import Prompt, read_prompts
 
 
 def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:
@@ -117,7 +117,7 @@ def resolve(request: CompareRequest) -> ResolvedComparison:
         sampling[name] = asked if asked is not None else getattr(section, name, otherwise)
     return ResolvedComparison(
         models=named(found),
-        prompts=read_prompts(Path(path), limit=request.limit),
+        prompts=list(report_left_out(read_prompts(Path(path), limit=request.limit))),
         source=str(path),
         constitution=constitution,
         before=before,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from common.rows import Prompt
 from constitution import Constitution
 from constitution.draw import drawable
 from flows.evaluation import Match as PlayedMatch
 from flows.evaluation.texts import tokens
-from flows.prompts import Prompt
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
 from judges import Judge, JudgeIdentity, Label, LabelSettings, Ledger, Pair, label_pairs

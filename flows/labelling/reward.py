@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json
+from common.rows import read_rows
 from flows.labelling.judge import make_judge
 from flows.snapshot import from_json
 from judges.against import BaselineScorer, conversation_key
 from judges.asking.scoring import PointwiseScorer
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.stages.contract import Work

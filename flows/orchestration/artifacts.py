@@ -23,8 +23,8 @@ from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings
 
-from common.escape import clip
 from common.sections import texts
+from common.text import clip
 from constitution.diff import diff
 from constitution.views import diff_markdown
 from flows.report.data import ReportData

@@ -17,7 +17,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.escape import clip, escape_markdown
+from common.text import clip, escape_markdown
 from flows.orchestration.audit_artifacts import publish_audit
 from flows.orchestration.audit_page import Page, given, next_pages
 from flows.orchestration.states import told

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.labelling.gates import ledger_of
 from flows.orchestration.artifacts import a_view_only
 from flows.orchestration.exam import publish_exam

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.comparison.compare import Comparison, compare
 from flows.comparison.contestants import CompareRequest
 from flows.comparison.report import about, artifact_page

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, take
@@ -38,9 +38,7 @@ def judge_exam(request: ExamRequest) -> str:
     """
     logger = get_run_logger()
     with gpu_slot():
-        report = take(
-            Exam.of_request(request), on_skipped=lambda line: logger.warning("passed over %s", line)
-        )
+        report = take(Exam.of_request(request), on_skipped=logger.warning)
     publish_exam(report)
     if request.page:
         logger.info("report: %s", Path(request.page).resolve())

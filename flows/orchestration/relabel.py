@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from constitution.diff import diff
 from constitution.views import diff_markdown, plan_markdown
 from flows.config.forms import RelabelRequest, RunRequest

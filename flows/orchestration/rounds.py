@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.config.forms import RoundsRules, RunRequest
 from flows.orchestration.rlaif import run_name, run_step, show, working
 from flows.orchestration.states import told

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from common.rows import read_rows
 from constitution import Constitution
 from constitution.plan import Plan
 from constitution.plan import plan as make_plan
@@ -17,7 +18,6 @@ from flows.snapshot import from_json
 from flows.stages import active, labels
 from flows.stages.contract import Stage
 from judges import Ledger
-from training.data.datasets import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)

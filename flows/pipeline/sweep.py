@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.rows import read_rows
 from flows.config.trainers import PreferenceSection
 from flows.errors import FlowError
 from flows.evaluation import gold
@@ -20,7 +21,6 @@ from flows.evaluation.over_optimisation import Fit, fit
 from flows.pipeline.session import Outcome, Session
 from flows.stages import active, rl
 from flows.stages.contract import Stage
-from training.data.datasets import read_rows
 
 SWEEP = "sweep.json"
 # The end of a curve is the mean of its last steps: one step's answers are few.

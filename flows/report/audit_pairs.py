@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from common.escape import escape_html, escape_markdown
 from common.sections import Measure
-from common.text import printable
+from common.text import escape_html, escape_markdown, printable
 from flows.report.render import LONGEST_BODY, fitted, fold_markdown, inert
 from judges.asking.readout import normalised
 from judges.audit import SampledPair

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_rows
 from constitution import Constitution
 from flows.config import dump_config
 from flows.report.data import Example, LabelChange, ReportData, Revision
@@ -14,7 +15,6 @@ from flows.report.summary import Summary
 from flows.runs.directory import Attempt
 from flows.runs.manifest import versions
 from flows.snapshot import from_json
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.pipeline.session import Session

@@ -17,9 +17,8 @@ from rich.markup import escape as without_markup
 from rich.table import Table
 from rich.text import Text
 
-from common.escape import escape_html, escape_markdown
 from common.sections import Fold, Page, Plot, Rows, Section, texts
-from common.text import clipped, printable
+from common.text import clipped, escape_html, escape_markdown, printable
 from flows.report.drawing import png_uri, svg
 
 LONGEST_BODY = 230_000

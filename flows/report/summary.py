@@ -242,7 +242,7 @@ def _metrics(session: Session, stage: str) -> dict[str, Any]:
 
 def _rows(session: Session, stage: str, output: str) -> list[dict[str, Any]]:
     """A stage's JSON lines; none where it has no such output."""
-    from training.data.datasets import read_rows
+    from common.rows import read_rows
 
     outcome = session.outcomes.get(stage)
     if outcome is None or output not in outcome.manifest.outputs:

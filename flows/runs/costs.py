@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_rows
 from flows.labelling.gates import existing_ledger
 from judges.ledger.spending import Spending, spending
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
-from training.data.datasets import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -36,8 +36,8 @@ def run(work: Work) -> Result:
     critic = writer
     if work.inputs["critic"] != work.inputs["model"]:
         critic = Sampler(work.inputs["critic"], dtype=dtype)
-    red_team = read_prompts([work.input("prompts_sl")])
-    benign = read_prompts([work.input("prompts_sl_benign")]) if "prompts_sl_benign" in work.inputs else []
+    red_team = list(read_prompts(work.input("prompts_sl")))
+    benign = list(read_prompts(work.input("prompts_sl_benign"))) if "prompts_sl_benign" in work.inputs else []
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]

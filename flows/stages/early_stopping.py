@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_rows
 from flows.evaluation import gold
 from flows.labelling.reward import judge_term
 from flows.stages.contract import Artifact, Inputs, Work
 from judges import TemplateSet
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

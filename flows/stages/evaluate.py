@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
 from common.record import plain
+from common.rows import Prompt, read_prompts, read_rows
 from common.statistics import mean
 from constitution import templates_digest
 from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
@@ -23,7 +24,6 @@ from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.stages.weights import moved_weights
 from judges import TemplateSet
-from training.data.datasets import Prompt, read_prompts, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

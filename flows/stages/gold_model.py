@@ -7,11 +7,11 @@ ledger that this run does not train on, and it must tell which of held-out pairs
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_atomically
+from common.rows import read_preferences, read_rows
 from common.statistics import rate
 from flows.errors import FlowError
 from flows.labelling.gates import existing_ledger
@@ -21,11 +21,10 @@ from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, Work
 from flows.stages.labels import ledger_url
 from flows.stages.reward_model import OWN
 from flows.stages.trainer import settings_of, train, tuning_of
-from judges import JudgeError, Ledger, Pair
+from judges import Ledger, Pair
 from judges.audit import last_words, last_words_digest
 from judges.export import json_line
 from judges.known import known_pair
-from training.data.datasets import read_preferences, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -92,15 +91,7 @@ def _of_pairs(path: Path) -> set[str]:
 
 
 def _of_preferences(path: Path) -> set[str]:
-    """Read as the trainer reads them and as `charter labels import` does, which differ on transcripts."""
-    found = set()
-    for p in read_preferences([path]):
-        assert p.rejected is not None
-        found.add(Pair(id=p.id, prompt=tuple(p.prompt), a=p.chosen, b=p.rejected).content)
-    for _, row in read_rows(path):
-        with suppress(JudgeError):
-            found.add(known_pair(row).pair.content)
-    return found
+    return {known_pair(preference).pair.content for preference in read_preferences(path)}
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts
 from common.statistics import bounded_mean, mean
 from flows.evaluation import gold
 from flows.labelling.judge import make_judge
@@ -18,7 +19,6 @@ from flows.stages.contract import Result, Stage, Work
 from flows.stages.evaluate import answers_of, rewards_of
 from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

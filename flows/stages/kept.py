@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from common.files import replacing
 from flows.stages.contract import Work
 
 
@@ -17,6 +18,6 @@ def once(work: Work, name: str, make: Callable[[Path], None]) -> Path:
         if earlier is None:
             make(path)
         else:
-            shutil.copyfile(earlier, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            with replacing(path) as beside:
+                shutil.copyfile(earlier, beside)
     return path

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
+from common.rows import read_rows
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate, people_said
 from flows.labelling.judge import priced_judge
@@ -19,7 +20,6 @@ from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

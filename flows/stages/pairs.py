@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_prompts
 from flows.errors import FlowError
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
-from training.data.datasets import read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

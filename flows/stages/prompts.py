@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from flows.errors import FlowError
-from flows.prompts import Prompt, read_prompts
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ def run(work: Work) -> Result:
     fits = _fits(work)
     outputs: dict[str, str] = {}
     counts: dict[str, Any] = {}
+    left_out = 0
     too_long: list[dict[str, Any]] = []
     for purpose in PURPOSES:
         if purpose not in work.inputs:
             continue
-        prompts = read_prompts(work.input(purpose), limit=work.settings["limits"][purpose])
+        prompts = report_left_out(read_prompts(work.input(purpose), limit=work.settings["limits"][purpose]))
+        left_out += len(prompts.left_out)
         kept = [p for p in prompts if fits(p, work.settings["room"][purpose])]
         kept_ids = {p.id for p in kept}
         too_long += [{"purpose": purpose, **p.row()} for p in prompts if p.id not in kept_ids]
@@ -35,7 +37,7 @@ def run(work: Work) -> Result:
         outputs[purpose] = f"{purpose}.jsonl"
         counts[purpose] = write_jsonl(work.directory / f"{purpose}.jsonl", (p.row() for p in kept))
     write_jsonl(work.directory / "too_long.jsonl", too_long)
-    return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long)})
+    return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long), "left_out": left_out})
 
 
 def _fits(work: Work) -> Any:
@@ -92,5 +94,6 @@ STAGE = Stage(
     summary=lambda m: (
         ", ".join(f"{m[p]} {p.replace('_', ' ')}" for p in PURPOSES if p in m)
         + (f"; {m['too_long']} too long, left out" if m["too_long"] else "")
+        + (f"; {m['left_out']} rows left out" if m.get("left_out") else "")
     ),
 )

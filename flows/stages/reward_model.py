@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_rows
 from flows.errors import FlowError
 from flows.labelling.gates import training_gate
 from flows.runs.digests import digest_file
 from flows.snapshot import from_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
 from flows.stages.trainer import settings_of, train, tuning_of
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import write_jsonl
+from common.rows import read_rows
 from flows.runs.digests import digest_json, digest_path
 from flows.stages.contract import Result, Stage, Work
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

@@ -104,6 +104,7 @@ def known_from_verdicts(ledger: Ledger, label_set: str) -> list[KnownPair]:
     return [
         KnownPair(pair=x.pair, winner="a" if decided[x.pair.id] == "a" else "b")
         for x in labelled_pairs(ledger, label_set, pair_ids=decided)
+        if x.pair.a != x.pair.b  # nobody can be right about two equal answers
     ]
 
 

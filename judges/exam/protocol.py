@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from common.digest import digest
 from constitution import Constitution
 from constitution.model import vars_of
 from judges.asking.methods import Method
-from judges.digests import digest
 from judges.settings import LabelSettings
 
 

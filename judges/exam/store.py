@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.digest import canonical
 from constitution import Constitution
 from judges.asking.methods import Method
-from judges.digests import canonical
 from judges.errors import JudgeError
 from judges.exam.protocol import method_digest, protocol_digest
 from judges.exam.report import ExamReport

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from judges.digests import canonical
+from common.digest import canonical
 from judges.ledger import claims, rows, schema
 from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors, refuse_missing
 from judges.ledger.rows import Batch, Verdict

@@ -16,6 +16,7 @@ import yaml
 from harness.browser import CHROMIUM, PrefectScreen, Screen, chromium, phone_or_desk, pictures
 from harness.ui import ENDED, ROOT, UI, start_ui, wait_for
 
+from common.rows import read_rows
 from constitution import ComparisonPrinciple, Constitution
 from flows.report.data import Example, ReportData, Revision
 from flows.report.run import examples_markdown, write_html
@@ -23,7 +24,6 @@ from flows.report.summary import Summary
 from judges import Call, LabelSettings, Ledger, Pair, ScriptedJudge, label_pairs
 from judges.audit import agreement
 from judges.ledger.reading import find_label_set, labelled_pairs
-from training.data.datasets import read_rows
 
 pytestmark = [
     pytest.mark.browser,

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from common.rows import read_rows
 from flows.errors import FlowError
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import agreement
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import microworld
 from common.record import plain
+from common.rows import Prompt
 from constitution import load
 from constitution.draw import draw_comparison
 from flows.cli import main
@@ -21,7 +22,6 @@ from flows.comparison.figures import ComparisonFigures
 from flows.comparison.matches import OVERALL, by_dimension, matches, outcome
 from flows.comparison.report import artifact_page, comparison_page, sections_of
 from flows.errors import FlowError
-from flows.prompts import Prompt
 from flows.report.render import html, markdown, terminal
 from judges import Label
 from microworld.data import WorldSizes, write_world

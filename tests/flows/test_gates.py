@@ -12,6 +12,7 @@ import flows.labelling.exam
 import flows.labelling.gates
 import flows.labelling.shard
 import flows.stages.judge_exam as judge_exam
+from common.rows import read_rows
 from constitution import Constitution
 from flows.config import RunConfig
 from flows.config.forms import RunRequest
@@ -29,7 +30,6 @@ from flows.stages.contract import Artifact
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import Given, record
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 # The longer one is right in every other pair, and the responses say which is good.
 KNOWN = [

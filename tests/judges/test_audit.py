@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from common.errors import DataError
 from common.statistics import with_interval
 from judges import Call, JudgeError, LabelSettings, Pair, ScriptedJudge, export_preferences, label_pairs
 from judges.agreement import alpha_of_counts, cohen_kappa, krippendorff_alpha
@@ -241,12 +242,12 @@ def test_other_files_are_refused_in_one_line(labelled, tmp_path):
     ledger, label_set, *_ = labelled
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b\n1,2\n")
-    with pytest.raises(JudgeError, match=r"bad.csv:1: no column pair_id"):
+    with pytest.raises(DataError, match=r"bad.csv:1: no column pair_id"):
         read_sheet(ledger, label_set, bad)
     bad.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(JudgeError, match=r"bad.csv: "):
+    with pytest.raises(DataError, match=r"bad.csv: is not UTF-8"):
         read_sheet(ledger, label_set, bad)
-    with pytest.raises(JudgeError, match="No such file"):
+    with pytest.raises(DataError, match="No such file"):
         read_sheet(ledger, label_set, tmp_path / "none.csv")
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.rows import known_pairs
 from rich.console import Console
 
 import judges.exam
@@ -41,7 +42,7 @@ from judges.exam import (
 from judges.exam.figures import expected_calibration_error, reliability
 from judges.exam.probes import INJECTIONS, SYCOPHANCY, injected, pressed
 from judges.exam.protocol import protocol_digest
-from judges.known import known_pair, read_known_pairs
+from judges.known import read_known_pairs
 
 OURS = Path(judges.exam.__file__).with_name("pairs.json")
 EXAM = ExamSettings(probe_pairs=6)
@@ -65,7 +66,7 @@ def known():
         good = f"good {i}" + " indeed" * (3 if i % 5 < 2 else 0)
         bad = f"bad {i}" + " indeed" * (0 if i % 5 < 2 else 3)
         rows.append({"prompt": f"Question {i} {dice.random()}?", "chosen": good, "rejected": bad})
-    return [known_pair(row) for row in rows]
+    return known_pairs(rows)
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_judges_that_only_seem_to_judge_fail(tmp_path, known, c, name, answer, r
 def test_the_longer_is_no_better_where_the_longer_is_usually_right(ledger, c):
     rows = [{"prompt": f"q{i}", "chosen": f"good {i} indeed", "rejected": f"bad {i}"} for i in range(40)]
     longer = ScriptedJudge(lambda call: max("AB", key=lambda x: len(shown(call)[x])))
-    report = take(longer, [known_pair(row) for row in rows], ledger, c)
+    report = take(longer, known_pairs(rows), ledger, c)
     assert report.accuracy.value == 1.0
     assert "lead over baselines" in failed(report)
 
@@ -311,11 +312,11 @@ def test_views_hold_every_figure_and_escape_names(ledger, known, make_constituti
 
 def test_our_own_pairs_are_fair():
     found = read_known_pairs(OURS)
-    assert found.skipped == ()
-    assert len(found.pairs) == 40
-    longer = sum((len(k.pair.a) > len(k.pair.b)) == (k.winner == "a") for k in found.pairs)
+    assert found.left_out == ()
+    assert len(found) == 40
+    longer = sum((len(k.pair.a) > len(k.pair.b)) == (k.winner == "a") for k in found)
     assert 16 <= longer <= 24
-    assert 12 <= sum(k.winner == "a" for k in found.pairs) <= 28
+    assert 12 <= sum(k.winner == "a" for k in found) <= 28
 
 
 def test_wilson_intervals_and_calibration():

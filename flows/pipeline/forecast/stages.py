@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_examples
 from constitution import Constitution
 from flows.config.trainers import PreferenceSection
 from flows.labelling.people import decided_pairs
 from flows.pipeline.forecast.inputs import WORLD_PROMPT, ForecastInputs
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE, JudgeForecast, JudgeForecaster, Speed
-from training.data.datasets import read_examples
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from common.rows import read_rows
 from flows.report.lineage.record import (
     DrawnPrinciple,
     LabelRecord,
@@ -23,7 +24,6 @@ from judges.errors import LedgerError
 from judges.exam import exam_of_labels
 from judges.ledger.reading import judges_of, label_set_content
 from judges.records import JudgeIdentity
-from training.data.datasets import read_rows
 
 
 def label_steps(found: Trace) -> list[Step]:

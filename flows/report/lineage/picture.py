@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from common.escape import clip
-from common.text import printable
+from common.text import clip, printable
 from flows.report.lineage.boxes import Box, rows
 from flows.report.lineage.record import Lineage
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from common.rows import Prompt
 from common.sections import texts
 from flows.evaluation import read_answers, watch
-from flows.prompts import Prompt
 from flows.report.data import MODELS, ReportData
 from flows.report.run import html, print_report, result_markdown
 from flows.report.side_effects import effect_section, effect_sentences, stretch_section

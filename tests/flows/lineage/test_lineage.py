@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from common.rows import read_rows
 from common.sections import texts
 from flows.cli import cli
 from flows.errors import FlowError
@@ -25,7 +26,6 @@ from flows.report.lineage.view import lineage_page, lineage_sentences
 from flows.runs.digests import digest_path
 from flows.runs.directory import KEY_LENGTH
 from flows.runs.manifest import FileRecord, Manifest
-from training.data.datasets import read_rows
 
 
 def test_it_is_followed_from_the_policy_to_what_came_from_outside(found, built, tiny_model):

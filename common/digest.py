@@ -1,4 +1,4 @@
-"""Digests: sha256 of canonical JSON, the only kind of key in this package."""
+"""Digests: sha256 of canonical JSON, of files, and of what is in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys, no spaces and no escapes beyond what JSON needs. NaN is refused (ValueError)."""
+    """JSON with sorted keys, no spaces and no escapes beyond what JSON needs. NaN is refused (ValueError).
+
+    Raises TypeError for a value that JSON cannot hold.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -19,11 +22,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def digest_bytes(path: Path) -> str:
+    """sha256 (hex) of a file's bytes. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest_files(files: Mapping[str, Path]) -> str:
     """sha256 (hex) over names and contents of `files`, in the order of the names."""
     total = hashlib.sha256()
     for name in sorted(files):
-        with files[name].open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{name}\0{content}\n".encode())
+        total.update(f"{name}\0{digest_bytes(files[name])}\n".encode())
     return total.hexdigest()
