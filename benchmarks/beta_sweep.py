@@ -30,7 +30,7 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     from flows.report.figures import smoothed
-    from flows.report.summary import CurvePoint
+    from flows.report.over_optimisation import CurvePoint
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)

@@ -108,8 +108,9 @@ def _manifests(runs: Path) -> Iterable[dict[str, Any]]:
 
 def _ledger_statistics(url: str) -> Any:
     from judges import JudgeError, Ledger
+    from judges.ledger.statistics import PlanStatistics
 
     try:
-        return Ledger.open(url, create=False).statistics()
+        return PlanStatistics(Ledger.open(url, create=False))
     except JudgeError as error:
         raise ConstitutionError(str(error)) from None

@@ -38,11 +38,11 @@ from flows.evaluation.side_effects import SideEffects
 from flows.evaluation.texts import tokens
 from flows.evaluation.win_rates import standings
 from flows.labelling.judge import make_judge
-from flows.pipeline.session import describe_constitution
 from flows.report.render import html, markdown
 from flows.report.summary import ConstitutionName
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
+from flows.runs.record import describe_constitution
 from flows.stages.contract import Work
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 from judges import LabelSettings, Ledger

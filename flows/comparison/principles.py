@@ -12,8 +12,8 @@ from constitution.draw import drawable
 from flows.comparison.figures import ByPrinciple, PrincipleFigures, ShownPair
 from flows.comparison.matches import Judged, Match
 from flows.evaluation.win_rates import by_principle
-from flows.pipeline.session import describe_constitution
 from flows.report.summary import ConstitutionName
+from flows.runs.record import describe_constitution
 
 #: pairs shown for each model and principle
 _EXAMPLES = 2

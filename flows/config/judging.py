@@ -9,6 +9,9 @@ from flows.config.knobs import knobs
 from judges.audit.settings import AuditSettings
 from judges.exam.settings import ExamSettings
 
+EXAMS = "runs/exams.db"
+"""Where exams are kept that belong to no run, from the working directory."""
+
 
 class ExamSection(knobs(ExamSettings, filled={})):  # type: ignore[misc]
     """The judge's exam, before anything is labelled; without `pairs` there is one in the microworld only."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import judges.exam
 from common.files import write_atomically
 from constitution import Constitution, load
-from flows.labelling.gates import ledger_of
 from flows.labelling.judge import judge_at, label_settings, make_judge, priced_judge
+from flows.labelling.ledger import ledger_of
 from flows.report.exam import exam_page
 from flows.report.render import html
 from judges import LabelSettings, Ledger

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import create_markdown_artifact
 
 from common.text import clip
-from flows.labelling.gates import ledger_of
+from flows.labelling.ledger import ledger_of
 from flows.orchestration.artifacts import a_view_only
 from flows.orchestration.exam import publish_exam
 from flows.report.audit import card_markdown, report_markdown
@@ -40,7 +40,7 @@ def shown_after(session: Session, stage: Stage) -> Iterator[None]:
 
 def _show_exam(session: Session) -> None:
     key, _, _ = session.plan(judge_exam.STAGE)
-    path = session.run.stage_path(judge_exam.STAGE.name, key) / judge_exam.REPORT
+    path = session.directory.stage_path(judge_exam.STAGE.name, key) / judge_exam.REPORT
     if path.is_file():
         publish_exam(ExamReport.from_json(json.loads(path.read_text(encoding="utf-8"))))
 

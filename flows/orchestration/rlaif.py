@@ -18,15 +18,15 @@ from prefect import Flow, flow, get_run_logger, tags
 from flows.config.forms import RunRequest
 from flows.orchestration.artifacts import PrefectReporter, publish
 from flows.orchestration.audit_artifacts import shown_after
-from flows.orchestration.local import without_heartbeats
 from flows.orchestration.shards import run_shards
 from flows.orchestration.slots import gpu_slot
-from flows.orchestration.states import told
+from flows.orchestration.states import told, without_heartbeats
 from flows.pipeline.launch import open_session, run_one_stage, run_stages
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.report.data import ReportData
 from flows.runs.processes import stop_with_parent
 from flows.runs.progress import Reporter, Several
+from flows.runs.record import Outcome
 from flows.stages import STAGES
 from flows.stages import improvement as gain
 from flows.stages.contract import Done, Stage, nobody
@@ -144,7 +144,7 @@ def run_step(request: RunRequest, session: Session, stage: Stage, *, note: str =
 def show(session: Session, data: ReportData) -> None:
     """Publish a run's result, tell it to the log, and to whoever waits for it in this process."""
     publish(session, data)
-    get_run_logger().info("%s: %s", session.config.name, session.run.path)
+    get_run_logger().info("%s: %s", session.config.name, session.directory.path)
     if (listener := RESULT.get()) is not None:
         listener(data)
 
@@ -169,4 +169,4 @@ def rlaif(request: RunRequest = _DEFAULT) -> str:
             execute=lambda stage: run_step(request, session, stage),
         )
         show(session, data)
-        return str(session.run.path)
+        return str(session.directory.path)

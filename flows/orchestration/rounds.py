@@ -13,7 +13,8 @@ from flows.orchestration.rlaif import run_name, run_step, show, working
 from flows.orchestration.states import told
 from flows.pipeline.launch import finish
 from flows.pipeline.rounds import Round, kept, run_rounds
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
+from flows.runs.record import Outcome
 from flows.stages import by_name
 from flows.stages.contract import Stage
 
@@ -61,7 +62,7 @@ def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) ->
         session.outcomes.update(chosen.outcomes)
         run_step(request, session, by_name("evaluate"))
         show(session, finish(session))
-        return str(session.run.path)
+        return str(session.directory.path)
 
 
 def _show(session: Session, done: list[Round], rules: RoundsRules) -> None:

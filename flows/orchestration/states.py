@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from prefect import get_run_logger
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Failed
 
 from flows.errors import is_ours
@@ -56,3 +58,11 @@ _ONE_LINE = _OneLine()
 def _without_tracebacks() -> None:
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_ONE_LINE)  # adding the same filter twice does nothing
+
+
+@contextmanager
+def without_heartbeats() -> Iterator[None]:
+    """No heartbeats for the flows inside: ending them costs a second a flow, and nobody watches a temporary server
+    for crashed runs, nor the parts of a run whose whole is watched."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

@@ -46,7 +46,7 @@ def beta_sweep(request: RunRequest = _REQUEST, leashes: SweepRange = _RANGE) -> 
         create_markdown_artifact(
             key="beta-sweep", markdown=markdown(found), description=f"the leash of {session.config.name}"
         )
-        return str(session.run.path)
+        return str(session.directory.path)
 
 
 def markdown(sweep: Sweep) -> str:

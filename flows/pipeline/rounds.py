@@ -18,8 +18,9 @@ from flows.config import RunConfig
 from flows.config.forms import RoundsRules
 from flows.config.trainers import PreferenceSection
 from flows.errors import FlowError, TooFewLabels
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.runs.directory import KEY_LENGTH
+from flows.runs.record import Outcome
 from flows.stages import active, gold_model, labels, pairs, reward_model, rl
 from flows.stages import improvement as gain
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Stage
@@ -81,7 +82,7 @@ def run_rounds(
             if not done:
                 raise
             done[-1] = replace(done[-1], stop=f"round {number}: {error}")
-        write_json(session.run.path / ROUNDS, _record(done, rules))
+        write_json(session.directory.path / ROUNDS, _record(done, rules))
         on_round(done)
         if (stop := done[-1].stop) is not None:
             return done, stop

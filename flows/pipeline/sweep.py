@@ -18,7 +18,8 @@ from flows.config.trainers import PreferenceSection
 from flows.errors import FlowError
 from flows.evaluation import gold
 from flows.evaluation.over_optimisation import Fit, fit
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
+from flows.runs.record import Outcome
 from flows.stages import active, rl
 from flows.stages.contract import Stage
 
@@ -82,7 +83,7 @@ def run_sweep(
         strands.append(_measured(beta, now))
         on_strand(len(strands))
     sweep = Sweep(strands=strands, fit=_shape(strands))
-    write_json(session.run.path / SWEEP, sweep.record())
+    write_json(session.directory.path / SWEEP, sweep.record())
     return sweep
 
 

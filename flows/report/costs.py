@@ -1,4 +1,4 @@
-"""What the labels cost: figures, a sentence, a table and a plot; `flows.runs.costs` counts."""
+"""What the labels cost: figures, a sentence, a table and a plot; `flows.labelling.ledger` counts."""
 
 from __future__ import annotations
 

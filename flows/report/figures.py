@@ -10,7 +10,7 @@ from common.sections import Plot
 from common.statistics import Estimate
 from flows.report.data import MODELS, ReportData
 from flows.report.drawing import GOLD, PROXY, STAGE_COLOURS, axes_of, second_scale
-from flows.report.summary import CurvePoint
+from flows.report.over_optimisation import CurvePoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

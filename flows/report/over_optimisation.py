@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from common.record import REST, Record
+from common.record import ABSENT, REST, Key, Record
 from common.sections import Plot
 from flows.evaluation.over_optimisation import Fit, fit
 from flows.labelling.people import worth
@@ -14,8 +14,6 @@ from flows.report.drawing import GOLD, PROXY, axes_of, second_scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from flows.report.summary import RlFigures
 
 _STEPS = 60
 
@@ -29,6 +27,37 @@ class Watched(Record):
     gold: float
     root_kl: float
     more: Annotated[Mapping[str, Any], REST] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint(Record):
+    """Means over the `n` answers of one step of reinforcement learning."""
+
+    step: float
+    n: int = 1
+    proxy: float | None
+    kl: float
+    length: Annotated[float | None, ABSENT] = None
+    gold: Annotated[float | None, ABSENT] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlFigures(Record):
+    """The trainer's metrics, its curve, and what early stopping saw; `gold_model` says what people's model is worth."""
+
+    curve: tuple[CurvePoint, ...] = ()
+    watched: Annotated[tuple[Watched, ...], Key("brake")] = ()
+    gold_model: Mapping[str, Any] = field(default_factory=dict)
+    kept_step: Annotated[float | None, ABSENT] = None
+    last_step: Annotated[float | None, ABSENT] = None
+    stopped_early: Annotated[float | None, ABSENT] = None
+    more: Annotated[Mapping[str, Any], REST] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The figures of any version; `stopped_early` was once called `braked`."""
+        old = {"stopped_early": data["braked"]} if "braked" in data else {}
+        return super().from_json({**old, **{key: value for key, value in data.items() if key != "braked"}})
 
 
 def stopping_sentences(rl: RlFigures) -> list[str]:

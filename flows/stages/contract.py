@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from constitution import Constitution
+from flows.config import RunConfig
 from flows.runs.digests import digest_json
-from flows.runs.progress import Progress
-
-if TYPE_CHECKING:
-    from constitution import Constitution
-    from flows.config import RunConfig
-    from flows.pipeline.session import Session
+from flows.runs.models import model_digest
+from flows.runs.progress import Progress, Reporter
+from flows.runs.record import RunRecord
 
 Half = Literal["critique", "comparison"]
 
@@ -135,7 +134,7 @@ class Stage:
     run: Callable[[Work], Result]
     active: Callable[[RunConfig], bool] = lambda config: True
     summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
-    gate: Callable[[Session], None] = lambda session: None
+    gate: Callable[[RunRecord, Reporter], None] = lambda record, reporter: None
 
     def key(
         self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None
@@ -196,6 +195,4 @@ class Inputs:
 
     def external(self, ref: str) -> Artifact:
         """A model that the config names: a local directory, or a hub id."""
-        from flows.runs.models import model_digest
-
         return Artifact(path=ref, digest=model_digest(ref))

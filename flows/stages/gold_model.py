@@ -14,7 +14,7 @@ from common.files import write_atomically
 from common.rows import read_preferences, read_rows
 from common.statistics import rate
 from flows.errors import FlowError
-from flows.labelling.gates import existing_ledger
+from flows.labelling.ledger import existing_ledger
 from flows.labelling.people import LEAST_PAIRS, too_few, worth
 from flows.runs.digests import digest_file
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, Work

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_json, write_jsonl
 from common.rows import read_rows
 from flows.errors import TooFewLabels
-from flows.labelling.gates import labelling_gate, people_said
+from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import priced_judge
+from flows.labelling.ledger import people_said
 from flows.labelling.shard import LabelShard, drop_judge
 from flows.snapshot import to_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, Work

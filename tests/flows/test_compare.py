@@ -240,7 +240,7 @@ def run_folder(make_run, tiny_model, tmp_path_factory) -> Path:
     config = make_run(tmp_path_factory.mktemp("run"), tiny_model)
     with open_session(RunRequest(config=str(config)), Silent()) as session:
         session.execute(by_name("prompts"))
-        return session.run.path
+        return session.directory.path
 
 
 def test_a_runs_models_bring_its_prompts_constitution_and_judge(run_folder, make_model, tmp_path, tiny_model):

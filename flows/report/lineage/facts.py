@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from common.statistics import Share
+from flows.labelling.gates import AuditSummary
 from flows.report.lineage.record import LabelRecord, LabelsExam, Lineage, RewardModelRecord
-
-if TYPE_CHECKING:
-    from flows.report.summary import AuditSummary
 
 Fact = tuple[str, str]
 SHORT = 12

@@ -46,10 +46,10 @@ def test_cards_are_written_again_beside_the_models_and_at_the_runs_url(built, tm
         }
     )
     remote = tmp_path / "remote" / "tiny"
-    stored = replace(session, run=RunDirectory(session.run.path, RunStore(f"file://{remote}")))
+    stored = replace(session, directory=RunDirectory(session.directory.path, RunStore(f"file://{remote}")))
     reward, policy = write_cards(stored, summary)
     for path in (reward, policy):
-        assert (remote / path.relative_to(session.run.path)).read_text() == path.read_text()
+        assert (remote / path.relative_to(session.directory.path)).read_text() == path.read_text()
         card = ModelCard.load(path)
         assert card.data.base_model == "organisation/base-7b"
         assert "| constitution | tiny (working file " in card.text

@@ -74,14 +74,14 @@ def test_rounded_targets_make_every_label_hard_and_leave_halves_out(built, make_
     make_stage(session, "reward_model", {"model": "model"}, start, config={"knobs": {"targets": "hard"}})
     key = session.outcomes["reward_model"].manifest.key
     session.outcomes["reward_model"] = before
-    counted = lineage(session.run.path, "reward_model", key, None).labels[0].trained
+    counted = lineage(session.directory.path, "reward_model", key, None).labels[0].trained
     trained = [row for _, row in read_rows(Path(start["preferences"].path))]
     assert counted.soft == 0 and counted.hard == sum(row["p"] != 0.5 for row in trained) < len(trained)
 
 
 def test_without_the_ledger_nobody_is_named(built):
     session, key = built
-    found = lineage(session.run.path, "rl", key, None)
+    found = lineage(session.directory.path, "rl", key, None)
     assert found.labels[0].judges is None
     assert ("judge", "unknown: the ledger is not here, or does not hold this label set") in facts(found)
     assert "Labels" in picture(found)
@@ -90,7 +90,7 @@ def test_without_the_ledger_nobody_is_named(built):
 def test_what_was_replaced_since_is_a_gap_and_not_followed(built, tmp_path):
     session, key = built
     moved = tmp_path / "run"
-    shutil.copytree(session.run.path, moved)
+    shutil.copytree(session.directory.path, moved)
     assert len(trace(moved, "rl", key).steps) == 5, "a run directory may be moved"
     id = f"reward_model/{session.outcomes['reward_model'].manifest.key[:KEY_LENGTH]}"
     manifest = Manifest.read(moved / id)
@@ -162,11 +162,11 @@ def test_hostile_names_are_text_in_the_picture(found, hostile):
 
 def test_the_command_reads_a_runs_folder(built, found, tmp_path):
     session, _ = built
-    path = str(session.run.path)
+    path = str(session.directory.path)
     told = CliRunner().invoke(cli, ["lineage", path])
     assert told.exit_code == 0 and "2 labels confirmed, 2 overridden" in told.output
     as_json = CliRunner().invoke(cli, ["lineage", path, "--json"])
-    assert Lineage.from_json(json.loads(as_json.output)) == found == lineage_of_run(session.run.path)
+    assert Lineage.from_json(json.loads(as_json.output)) == found == lineage_of_run(session.directory.path)
     with pytest.raises(FlowError, match="is not a run's folder"):
         lineage_of_run(tmp_path)
 
@@ -177,9 +177,9 @@ def test_straight_from_the_labels_there_is_no_reward_model(built, make_stage, fo
     own = {"preferences": session.outputs["labels", "preferences"]}
     make_stage(session, "rl", {"model": "model"}, own, config={"method": "dpo", "knobs": {"targets": "soft"}})
     key = session.outcomes["rl"].manifest.key
-    session.run.note_stage(session.attempt, "rl", before.manifest, reused=False)
+    session.directory.note_stage(session.attempt, "rl", before.manifest, reused=False)
     session.outcomes["rl"] = before
-    direct = lineage(session.run.path, "rl", key, None)
+    direct = lineage(session.directory.path, "rl", key, None)
     assert direct.labels[0].trained == found.labels[0].trained and direct.base is None
     told = dict(facts(direct))
     assert told["policy"].startswith("DPO, rl/") and "reward model" not in told
