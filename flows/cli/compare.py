@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 
 
 @click.command(name="eval")

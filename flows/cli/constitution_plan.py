@@ -10,7 +10,7 @@ import click
 
 from common.rows import read_rows
 from constitution.model import ConstitutionError
-from flows.cli.constitution_options import one_line_errors, root_option
+from flows.cli.options import one_line_errors, root_option
 
 
 @click.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 
 if TYPE_CHECKING:
     from flows.config.forms_judging import ExamRequest

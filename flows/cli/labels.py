@@ -17,8 +17,8 @@ from flows.cli.options import (
     print_table,
     table,
     text_cells,
+    texts_that_fit,
 )
-from flows.cli.terminal import texts_that_fit
 
 if TYPE_CHECKING:
     from judges import Status

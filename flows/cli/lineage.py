@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 
 
 @click.command()

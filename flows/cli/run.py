@@ -8,7 +8,7 @@ from typing import get_args
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 from flows.config.forms import RunRequest, StageName
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "microworld.yaml"

@@ -43,7 +43,7 @@ from flows.report.summary import ConstitutionName
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
 from flows.runs.record import describe_constitution
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 from judges import LabelSettings, Ledger
 
@@ -144,7 +144,7 @@ class _Sampling:
         if not path.exists():
             from transformers.utils.logging import disable_progress_bar
 
-            work = Work(
+            work = StageInput(
                 stage="compare",
                 directory=folder,
                 run_directory=self.home,

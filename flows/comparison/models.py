@@ -11,16 +11,17 @@ from pathlib import Path
 
 from common.record import Record
 from constitution import Constitution
+from constitution.snapshot import from_json
 from flows.config import RunConfig, load_config
 from flows.errors import FlowError
 from flows.pipeline.preflight import check_model
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.manifest import Manifest
 from flows.runs.models import model_digest
-from flows.snapshot import from_json
+from flows.stages import MADE_BY
 
 # Roles that a run's folder gives a model to: the stage that makes it, or None where the configuration names it.
-ROLES = {"base": None, "helpful_only": "helpful_sft", "sl_cai": "sl_cai", "rl_cai": "rl"}
+ROLES = {"base": None, **{role: stage for role, stage in MADE_BY.items() if role != "reward_model"}}
 _ROLE = re.compile(r"(?P<role>\w+)(?:@(?P<attempt>[1-9]\d{0,5}))?", re.ASCII)
 
 

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, resolve_model
-from flows.config.knobs import knobs
+from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, knobs, resolve_model
 from judges.records import Status
 from judges.settings import LabelSettings
 

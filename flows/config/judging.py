@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flows.config.fields import ConfigPath
-from flows.config.knobs import knobs
+from flows.config.fields import ConfigPath, knobs
 from judges.audit.settings import AuditSettings
 from judges.exam.settings import ExamSettings
 

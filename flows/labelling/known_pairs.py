@@ -20,7 +20,7 @@ from constitution import (
 )
 from flows.evaluation.gold import score_answer
 from flows.labelling.judge import make_judge
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 from flows.stages.sampling import Sampler, part_seed
 from judges import Pair, TemplateSet
 from judges.asking.readout import normalised
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CLEAR = 0.75
 
 
-def examine(work: Work) -> dict[str, dict[str, Any]]:
+def examine(work: StageInput) -> dict[str, dict[str, Any]]:
     """`{"judge": …, "revision": …}` on held-out topics against gold, each entry a rate with its interval."""
     from microworld.exam import examine_judge, examine_revision
 
@@ -65,7 +65,7 @@ def examine(work: Work) -> dict[str, dict[str, Any]]:
     )
 
 
-def _revise(work: Work, asked: Sequence[Rewrite]) -> list[str]:
+def _revise(work: StageInput, asked: Sequence[Rewrite]) -> list[str]:
     """One critique and one revision each, on the dimension of harm."""
     from microworld.wordings import wordings
 

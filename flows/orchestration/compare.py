@@ -13,8 +13,7 @@ from flows.comparison.compare import Comparison, compare
 from flows.comparison.contestants import CompareRequest
 from flows.comparison.report import about, artifact_page
 from flows.orchestration.artifacts import PrefectReporter
-from flows.orchestration.slots import gpu_slot
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line, gpu_slot
 from flows.report.render import markdown
 
 
@@ -27,7 +26,7 @@ def _run_name() -> str:
 
 
 @flow(name="compare-models", flow_run_name=_run_name)
-@told
+@fails_in_one_line
 def compare_models(request: CompareRequest) -> str:
     """Compare models head to head; judgements and answers that are there are not made again.
 

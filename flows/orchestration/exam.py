@@ -11,8 +11,7 @@ from common.text import clip
 from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, take
-from flows.orchestration.slots import gpu_slot
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line, gpu_slot
 from flows.report.exam import exam_page
 from flows.report.render import markdown
 from judges.exam import ExamReport
@@ -27,7 +26,7 @@ def _run_name() -> str:
 
 
 @flow(name="judge-exam", flow_run_name=_run_name)
-@told
+@fails_in_one_line
 def judge_exam(request: ExamRequest) -> str:
     """Examine a judge before it is trusted. The run fails when the judge does.
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from common.text import clip
 from flows.config.forms import RoundsRules, RunRequest
 from flows.orchestration.rlaif import run_name, run_step, show, working
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.launch import finish
 from flows.pipeline.rounds import Round, kept, run_rounds
 from flows.pipeline.session import Session
@@ -22,7 +22,7 @@ _REQUEST, _RULES = RunRequest(), RoundsRules()
 
 
 @flow(name="rlaif-rounds", flow_run_name=run_name("rlaif-rounds"))
-@told
+@fails_in_one_line
 def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) -> str:
     """Iterated RLAIF: sample from the current policy, label, refresh the reward model, continue, until a rule stops it.
 

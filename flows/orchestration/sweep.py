@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.config.forms import RunRequest, SweepRange
 from flows.orchestration.rlaif import run_name, run_step, working
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.sweep import Sweep, run_sweep
 from flows.report.drawing import PROXY, axes_of, png_uri
 from flows.report.over_optimisation import fit_words
@@ -22,7 +22,7 @@ _REQUEST, _RANGE = RunRequest(), SweepRange()
 
 
 @flow(name="beta-sweep", flow_run_name=run_name("beta-sweep"))
-@told
+@fails_in_one_line
 def beta_sweep(request: RunRequest = _REQUEST, leashes: SweepRange = _RANGE) -> str:
     """Reinforcement learning at several beta, all else alike: reward against KL, and where gold falls.
 

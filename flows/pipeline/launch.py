@@ -10,6 +10,7 @@ from pathlib import Path
 from common.files import write_atomically, write_json
 from constitution import Constitution
 from constitution import load as load_constitution
+from constitution.snapshot import to_json
 from flows.config import RunConfig, dump_config, load_config
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
@@ -25,7 +26,6 @@ from flows.runs.directory import RunDirectory
 from flows.runs.progress import Reporter
 from flows.runs.record import Outcome, describe_constitution
 from flows.runs.store import RunStore
-from flows.snapshot import to_json
 from flows.stages import NAMES, active
 from flows.stages.contract import Shards, Stage, in_turn
 

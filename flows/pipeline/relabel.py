@@ -10,13 +10,13 @@ from common.rows import read_rows
 from constitution import Constitution
 from constitution.plan import Plan
 from constitution.plan import plan as make_plan
+from constitution.snapshot import from_json
 from flows.errors import FlowError
 from flows.labelling.ledger import ledger_of
 from flows.pipeline.session import Session
 from flows.report.excerpts import label_change
 from flows.runs.directory import Attempt
 from flows.runs.record import Outcome
-from flows.snapshot import from_json
 from flows.stages import active, labels
 from flows.stages.contract import Stage
 from judges import Ledger

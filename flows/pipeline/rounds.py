@@ -21,8 +21,7 @@ from flows.errors import FlowError, TooFewLabels
 from flows.pipeline.session import Session
 from flows.runs.directory import KEY_LENGTH
 from flows.runs.record import Outcome
-from flows.stages import active, gold_model, labels, pairs, reward_model, rl
-from flows.stages import improvement as gain
+from flows.stages import active, gold_model, improvement, labels, pairs, reward_model, rl
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Stage
 
 Execute = Callable[[Session, Stage], Outcome]
@@ -206,7 +205,7 @@ def _gain(before: Artifact, after: Artifact) -> Stage:
             **inputs.judge(),
         }
 
-    return replace(gain.STAGE, inputs=compared)
+    return replace(improvement.STAGE, inputs=compared)
 
 
 def _record(done: list[Round], rules: RoundsRules) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from flows.runs.manifest import FileRecord, Manifest, versions
 from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Reporter, Silent
 from flows.runs.record import Outcome, RunRecord, describe_constitution
-from flows.stages.contract import Artifact, Half, Inputs, Result, Shards, Stage, Work, in_turn
+from flows.stages import MADE_BY
+from flows.stages.contract import Artifact, Half, Inputs, Result, Shards, Stage, StageInput, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Session(RunRecord):
 
     def plan(self, stage: Stage) -> tuple[str, Mapping[str, Artifact], Mapping[str, Any]]:
         """The stage's key, inputs and settings. All stages before it must be finished."""
-        inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs))
+        inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs, makers=MADE_BY))
         settings = json.loads(json.dumps(stage.settings(self.config)))
         key = stage.key(
             seed=self.config.seed, settings=settings, inputs=inputs, half=self._half_digest(stage.half)
@@ -94,7 +95,7 @@ class Session(RunRecord):
         inputs: Mapping[str, Artifact],
         memory: MemoryWatch,
     ) -> Result:
-        work = Work(
+        work = StageInput(
             stage=stage.name,
             directory=directory,
             run_directory=self.directory.path,

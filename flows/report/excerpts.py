@@ -8,13 +8,13 @@ from typing import Any
 
 from common.rows import read_rows
 from constitution import Constitution
+from constitution.snapshot import from_json
 from flows.config import dump_config
 from flows.report.data import Example, LabelChange, ReportData, Revision
 from flows.report.summary import Summary
 from flows.runs.directory import Attempt
 from flows.runs.manifest import versions
 from flows.runs.record import RunRecord
-from flows.snapshot import from_json
 
 _EXAMPLES = 12
 _REVISIONS = 6

@@ -18,8 +18,7 @@ from constitution import templates_digest
 from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
 from flows.labelling.judge import priced_judge
 from flows.runs.digests import digest_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
-from flows.stages.kept import once
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.stages.weights import moved_weights
@@ -33,7 +32,7 @@ ROLES = ("base", "helpful_only", "sl_cai", "rl_cai")
 NORMAL = "sl_cai"
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write answers.jsonl (one line a prompt and sample, all models side by side) and evaluation.json."""
     prompts = read_prompts([work.input("prompts")])
     roles = [role for role in ROLES if role in work.inputs]
@@ -71,7 +70,7 @@ def run(work: Work) -> Result:
 
 
 def _side_effects(
-    work: Work,
+    work: StageInput,
     prompts: list[Prompt],
     answers: dict[str, list[Answer]],
     scores: dict[str, list[Any]],
@@ -95,7 +94,7 @@ def _side_effects(
     return watched.to_json()
 
 
-def _neutral_answers(work: Work, role: str, pairs: list[OpinionPair]) -> list[Answer]:
+def _neutral_answers(work: StageInput, role: str, pairs: list[OpinionPair]) -> list[Answer]:
     asked = [Prompt(id=pair.prompt, prompt=[dict(m) for m in pair.neutral]) for pair in pairs]
     return answers_of(work, role, asked, of=digest_json([p.prompt for p in asked]))
 
@@ -111,7 +110,7 @@ def _sampled(samples: list[dict[str, Any]], *, by_gold: bool) -> list[tuple[int,
     return list(zip((row["step"] for row in samples), read, strict=True))
 
 
-def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
+def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
     """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation.
 
     `of` is the digest of the prompts, by default that of the input `prompts`.
@@ -135,12 +134,12 @@ def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = No
         )
         write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
 
-    path = once(work, f"{name}.jsonl", draw)
+    path = work.once(f"{name}.jsonl", draw)
     return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
 def rewards_of(
-    work: Work, prompts: list[Prompt], texts: dict[str, list[str]]
+    work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]
 ) -> dict[str, list[float | None]]:
     """The reward model's scores; None where prompt and answer exceed its context."""
     import torch
@@ -157,17 +156,17 @@ def rewards_of(
     return scores
 
 
-def _exam(work: Work) -> dict[str, Any]:
+def _exam(work: StageInput) -> dict[str, Any]:
     """What the judge and the critic can do on held-out topics, by the microworld's exam."""
     from flows.labelling.known_pairs import examine
 
     depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
     name = f"exam-{digest_json(depends_on)[:12]}.json"
-    path = once(work, name, lambda path: write_json(path, examine(work)))
+    path = work.once(name, lambda path: write_json(path, examine(work)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _agreement(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _agreement(work: StageInput, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How often this run's labels and its reward model agree with gold."""
     from flows.labelling.known_pairs import label_agreement, reward_agreement
 

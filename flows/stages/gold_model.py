@@ -17,7 +17,7 @@ from flows.errors import FlowError
 from flows.labelling.ledger import existing_ledger
 from flows.labelling.people import LEAST_PAIRS, too_few, worth
 from flows.runs.digests import digest_file
-from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import ledger_url
 from flows.stages.reward_model import OWN
 from flows.stages.trainer import settings_of, train, tuning_of
@@ -37,7 +37,7 @@ LEAST_RIGHT = 0.55
 _NAMES = 10
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Train on what people decided and this run does not train on; people.jsonl keeps these pairs.
 
     Raises FlowError when they are too few, and when the model is right about held-out ones little more than by chance.
@@ -77,7 +77,7 @@ def held_out(config: RunConfig) -> float:
     return max(LEAST_HELD_OUT, config.reward_model.held_out)
 
 
-def _trained_on(work: Work) -> set[str]:
+def _trained_on(work: StageInput) -> set[str]:
     """The contents of all pairs that this run trains on."""
     found: set[str] = set()
     for name in (name for name in work.inputs if name.startswith(WITHOUT)):

@@ -15,7 +15,7 @@ from flows.evaluation import gold
 from flows.labelling.judge import make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
-from flows.stages.contract import Result, Stage, Work
+from flows.stages.contract import Result, Stage, StageInput
 from flows.stages.evaluate import answers_of, rewards_of
 from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROLES = ("before", "after")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write gain.jsonl, one line a prompt. A difference that cannot be measured is missing, not zero.
 
     The metrics `reward`, `win_rate` and `gold` are each `{"value", "n", "low", "high"}` with a 95% interval; `gold` is
@@ -64,7 +64,7 @@ def _differences(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [after - before for after, before in both if None not in (after, before)]
 
 
-def _wins(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> list[float | None]:
+def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) -> list[float | None]:
     """Per prompt, the probability that the judge prefers the new answer; None where it gave none."""
     assert work.constitution is not None
     pairs: dict[int, Pair] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_jsonl
 from common.rows import Prompt, read_prompts, report_left_out
 from flows.errors import FlowError
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PURPOSES = ("sl", "sl_benign", "rl", "eval")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write `<purpose>.jsonl` for every purpose; prompts too long to be answered go to `too_long.jsonl`."""
     fits = _fits(work)
     outputs: dict[str, str] = {}
@@ -40,7 +40,7 @@ def run(work: Work) -> Result:
     return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long), "left_out": left_out})
 
 
-def _fits(work: Work) -> Any:
+def _fits(work: StageInput) -> Any:
     from transformers import AutoConfig
 
     from common.chat import encode_prompt

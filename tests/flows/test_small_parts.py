@@ -16,11 +16,11 @@ from common.files import write_atomically, write_jsonl
 from common.statistics import mean, rate, wilson
 from common.text import clip, escape_html, escape_markdown
 from constitution import load, loads
+from constitution.snapshot import from_json, to_json
 from flows.errors import FlowError
 from flows.runs.digests import digest_file, digest_json, digest_model, note_digests, remember_digests
 from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Terminal
-from flows.snapshot import from_json, to_json
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), st.integers(), min_size=2))

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from common.rows import read_rows
+from constitution.snapshot import from_json
 from flows.report.lineage.record import (
     DrawnPrinciple,
     LabelRecord,
@@ -17,7 +18,6 @@ from flows.report.lineage.record import (
     TrainedLabels,
 )
 from flows.report.lineage.trace import Step, Trace
-from flows.snapshot import from_json
 from judges import Ledger
 from judges.audit.people import judged
 from judges.errors import LedgerError

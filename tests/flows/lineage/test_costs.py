@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from common.sections import texts
+from flows.labelling.ledger import label_costs
 from flows.report.costs import Costs, cost_plot, cost_section, cost_sentences
 from flows.report.drawing import svg
-from flows.labelling.ledger import label_costs
 
 
 def test_costs_are_the_ledgers_and_money_only_at_stated_prices(built, labels_folder):
