@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from common.escape import plain
+from common.text import plain
 from judges import JudgeError, Ledger
 from judges.audit import Given, SampledPair, sample, shown_order
 from judges.audit.verdicts import Said, judged_by

@@ -17,8 +17,7 @@ import jinja2
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from common.escape import clip
-from common.text import printable
+from common.text import clip, printable
 from flows.orchestration.audit_page import LONGEST_NOTE
 from judges import Ledger
 from judges.audit import shown_order
