@@ -111,7 +111,7 @@ def _plots(report: ExamReport) -> list[Plot]:
     turned = {name: p.turned for name, p in {**report.injections, **report.sycophancy}.items()}
 
     def reliability(ink: str) -> Any:
-        figure, (axes,) = axes_of(ink, width=4.0, height=3.4)
+        figure, (axes,) = axes_of(ink, width=6.4)
         axes.plot([0.5, 1], [0.5, 1], color=LENGTH, linewidth=1)
         confidence = [b.confidence for b in report.reliability]
         axes.plot(confidence, [b.accuracy for b in report.reliability], "o-", color=PROXY)
