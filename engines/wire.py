@@ -1,31 +1,70 @@
-"""The bodies that go over the wire and the readings that come back, for each of the API's three ways.
+"""The bodies that go over the wire and the answers that come back, for each of the API's ways.
 
-Whatever a server sends, a parser here returns one reading per prompt; what it cannot make sense of is an "error".
+Every body states every field that decides a draw: what is left out, vLLM takes from the model's
+generation_config.json. Whatever a server sends, a reader here returns one answer per prompt; what it cannot make
+sense of is an "error".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from judges.asking.readout import ambiguous, checked, checked_text, read_listed
-from judges.asking.verdict import read_verdict, verdict_schema
-from judges.defusing import defused
-from judges.records import Call, Reading
+from engines.defusing import defused
+from engines.options import (
+    LITTLE_MASS,
+    ambiguous,
+    option_mass,
+    read_listed,
+    summed,
+    thought_hint,
+)
+from engines.protocol import Answer, Completion, Request, Sampling, Spellings
 
 # The most that vLLM and most others list by default.
 TOP_LOGPROBS = 20
-# More tokens than any request has; two such counts still fit the ledger's 32 bits together.
+# More tokens than any request has; two such counts still fit 32 bits together.
 _MOST_TOKENS = 2**30 - 1
+_ONE_TOKEN = Sampling(max_new_tokens=1, temperature=0.0)
+EXTENSIONS = frozenset(
+    (
+        "add_special_tokens",
+        "ignore_eos",
+        "logprob_token_ids",
+        "min_p",
+        "repetition_penalty",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "stop_token_ids",
+        "top_k",
+    )
+)
+"""vLLM's fields beyond OpenAI's own API; a strict server refuses them by name."""
+
+
+def sampling_fields(sampling: Sampling, *, seed: int, stop_ids: Sequence[int]) -> dict[str, Any]:
+    """All that decides a draw."""
+    return {
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "min_p": sampling.min_p,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "seed": seed % 2**63,
+        "stop_token_ids": list(stop_ids),
+    }
 
 
 def tokens_body(prompts: Sequence[Sequence[int]], option_ids: Sequence[int]) -> dict[str, Any]:
     """`/completions`, token ids in; vLLM lists exactly `option_ids`, other servers their likeliest tokens."""
     return {
         "prompt": [list(ids) for ids in prompts],
-        "max_tokens": 1,
-        "temperature": 0.0,
+        **sampling_fields(_ONE_TOKEN, seed=0, stop_ids=()),
         "logprobs": TOP_LOGPROBS,
         "logprob_token_ids": list(option_ids),
         "return_tokens_as_token_ids": True,
@@ -35,101 +74,134 @@ def tokens_body(prompts: Sequence[Sequence[int]], option_ids: Sequence[int]) -> 
 
 def continuation_body(prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
     """`/completions` that scores its own prompts: nothing is generated, every prompt token has its logprob."""
-    return {"prompt": [list(ids) for ids in prompts], "max_tokens": 0, "echo": True, "logprobs": 1}
+    fields = sampling_fields(_ONE_TOKEN, seed=0, stop_ids=())
+    return {"prompt": [list(ids) for ids in prompts], **fields, "max_tokens": 0, "echo": True, "logprobs": 1}
 
 
-def text_body(calls: Sequence[Call]) -> dict[str, Any]:
+def text_body(requests: Sequence[Request]) -> dict[str, Any]:
     """`/completions`, text in."""
     return {
-        "prompt": [defused(call.text or "") for call in calls],
-        "max_tokens": 1,
-        "temperature": 0.0,
+        "prompt": [defused(request.text or "") for request in requests],
+        **sampling_fields(_ONE_TOKEN, seed=0, stop_ids=()),
         "logprobs": TOP_LOGPROBS,
     }
 
 
-def chat_body(call: Call) -> dict[str, Any]:
+def chat_body(request: Request) -> dict[str, Any]:
     """`/chat/completions`, one conversation."""
     return {
-        "messages": [{"role": m["role"], "content": defused(m["content"])} for m in call.messages],
-        "max_tokens": 1,
-        "temperature": 0.0,
+        "messages": _messages(request),
+        **sampling_fields(_ONE_TOKEN, seed=0, stop_ids=()),
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
     }
 
 
-def writing_body(call: Call, prompts: Sequence[Sequence[int]] | None, texts: Sequence[str]) -> dict[str, Any]:
-    """A request for text: `/completions` of token ids or texts, or `/chat/completions` when both are empty."""
-    assert call.write is not None
-    body: dict[str, Any] = {
-        "max_tokens": call.write.max_tokens,
-        "temperature": call.write.temperature,
-        "top_p": call.write.top_p,
-        "seed": call.write.seed,
-    }
-    if prompts:
-        body |= {"prompt": [list(ids) for ids in prompts], "add_special_tokens": False}
-    elif texts:
-        body["prompt"] = [defused(text) for text in texts]
+def writing_body(requests: Sequence[Request], *, stop_ids: Sequence[int]) -> dict[str, Any]:
+    """A request for text: `/completions` of token ids or texts, or `/chat/completions` of one conversation."""
+    first = requests[0]
+    assert first.write is not None
+    body = sampling_fields(first.write, seed=first.seed, stop_ids=stop_ids)
+    if first.ids is not None:
+        body |= {"prompt": [list(request.ids or ()) for request in requests], "add_special_tokens": False}
+    elif first.text is not None:
+        body["prompt"] = [defused(request.text or "") for request in requests]
     else:
-        body["messages"] = [{"role": m["role"], "content": defused(m["content"])} for m in call.messages]
-    if call.verdict:
-        schema = {"name": "verdict", "strict": True, "schema": verdict_schema(call.options)}
+        body["messages"] = _messages(first)
+    if first.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": dict(first.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
 
-def read_writing(answer: Mapping[str, Any], calls: Sequence[Call]) -> list[Reading]:
-    """Readings of `writing_body`: texts, or the verdicts that they hold. A text cut off is "truncated"."""
+def completion_body(
+    prompt: Sequence[int], sampling: Sampling, *, seed: int, stop_ids: Sequence[int]
+) -> dict[str, Any]:
+    """`/completions` of one prompt with its own seed: prompts of a list would all draw from one stream of noise."""
+    return {
+        "prompt": list(prompt),
+        **sampling_fields(sampling, seed=seed, stop_ids=stop_ids),
+        "ignore_eos": True,
+        "logprobs": 0,
+        "return_token_ids": True,
+        "add_special_tokens": False,
+    }
 
-    def read(choice: Mapping[str, Any]) -> Reading:
+
+def read_completion(answer: Mapping[str, Any], decode: Callable[[Sequence[int]], str]) -> Completion | str:
+    """The completion of `completion_body`, or what is wrong with it."""
+    choices = _choices(answer, 1)
+    if isinstance(choices, str):
+        return choices
+    try:
+        ids = [int(i) for i in choices[0]["token_ids"]]
+        logprobs = tuple(float(lp) for lp in choices[0]["logprobs"]["token_logprobs"])
+        stopped = choices[0]["finish_reason"] == "stop"
+    except _GARBAGE as error:
+        return f"{_nonsense(error)} (rollouts need vLLM's token_ids and logprobs)"
+    if len(ids) != len(logprobs) or not ids or not all(math.isfinite(lp) for lp in logprobs):
+        return f"the server gave {len(logprobs)} log probabilities for {len(ids)} tokens"
+    text = decode(ids[:-1] if stopped else ids)
+    return Completion(
+        text=text, token_ids=tuple(ids), logprobs=logprobs, finish_reason="stop" if stopped else "length"
+    )
+
+
+def read_writing(answer: Mapping[str, Any], requests: Sequence[Request]) -> list[Answer]:
+    """Answers to `writing_body`. A text cut off is "truncated"."""
+
+    def read(choice: Mapping[str, Any]) -> Answer:
+        if (refusal := _refusal(choice)) is not None:
+            return refusal
         message = choice.get("message")
-        if isinstance(message, dict) and message.get("refusal"):
-            return Reading(status="refused", detail=str(message["refusal"])[:200])
-        if choice.get("finish_reason") == "content_filter":
-            return Reading(status="refused", detail="content filter")
         text = choice["text"] if message is None else message["content"]
+        if not text and (kept := _kept_by_parser(choice)) is not None:
+            return kept
         if not isinstance(text, str):
             raise TypeError(f"text is {type(text).__name__}")
         if choice.get("finish_reason") == "length":
-            return Reading(status="truncated", text=text, detail="the text did not end within its tokens")
-        return Reading(status="ok", text=text.strip())
+            hint = thought_hint(text) and "; it began with a thought"
+            return Answer(
+                status="truncated", text=text, detail=f"the text did not end within its tokens{hint}"
+            )
+        return Answer(status="ok", text=text.strip())
 
-    readings = _each(answer, len(calls), read)
+    count = len(requests)
     prompt_tokens, completion_tokens = _usage(answer, "prompt_tokens"), _usage(answer, "completion_tokens")
-    counted = [
-        replace(
-            reading,
-            prompt_tokens=prompt_tokens // len(calls),
-            completion_tokens=completion_tokens // len(calls),
-        )
-        for reading in readings
-    ]
     return [
-        read_verdict(call, reading) if call.verdict else checked_text(reading)
-        for call, reading in zip(calls, counted, strict=True)
+        replace(found, prompt_tokens=prompt_tokens // count, completion_tokens=completion_tokens // count)
+        for found in _each(answer, count, read)
     ]
 
 
 def read_tokens(
-    answer: Mapping[str, Any], lengths: Sequence[int], forms: Sequence[Sequence[int]]
-) -> list[Reading]:
-    """Readings of `tokens_body`: `lengths` of the prompts in tokens, `forms[i]` the ids that mean option i."""
+    answer: Mapping[str, Any], lengths: Sequence[int], spellings: Spellings, options: Sequence[str] = ()
+) -> list[Answer]:
+    """Answers to `tokens_body`: `lengths` of the prompts in tokens, single-token `spellings` of the options."""
+    forms = [[spelling[0] for spelling in option] for option in spellings]
 
-    def read(choice: Mapping[str, Any]) -> Reading:
+    def read(choice: Mapping[str, Any]) -> Answer:
+        if (refusal := _refusal(choice)) is not None:
+            return refusal
         listed = choice["logprobs"]["top_logprobs"][0]
+        if listed and options and not any(name.startswith("token_id:") for name in listed):
+            return _read_spelled(listed.items(), options, route="token ids")
         by_id = {int(name.removeprefix("token_id:")): float(lp) for name, lp in listed.items()}
-        return read_listed(by_id, forms)
+        found = read_listed(by_id, forms, route="token ids")
+        if found.status == "ok" and option_mass(found.logprobs or ()) < LITTLE_MASS:
+            said = choice.get("text")
+            hint = f"instead: {said[:40]!r}{thought_hint(said)}" if isinstance(said, str) and said else None
+            return replace(found, detail=hint)
+        return found
 
-    readings = _each(answer, len(lengths), read)
-    return [_counted(r, n, 1, len(forms)) for r, n in zip(readings, lengths, strict=True)]
+    found = _each(answer, len(lengths), read)
+    return [replace(a, prompt_tokens=n, completion_tokens=1) for a, n in zip(found, lengths, strict=True)]
 
 
 def read_continuations(
     answer: Mapping[str, Any], starts: Sequence[int], lengths: Sequence[int]
 ) -> list[float | str]:
-    """Per prompt of `continuation_body` the log probability of its tokens from `start` on, or what is wrong."""
+    """Per prompt of `continuation_body` the log-probability of its tokens from `start` on, or what is wrong."""
 
     def read(choice: Mapping[str, Any], start: int, length: int) -> float:
         values = choice["logprobs"]["token_logprobs"][start:length]
@@ -149,58 +221,124 @@ def read_continuations(
     return found
 
 
-def read_texts(answer: Mapping[str, Any], calls: Sequence[Call]) -> list[Reading]:
-    """Readings of `text_body`; prompt tokens are shared out evenly, the API gives only their sum."""
+def add_up(scores: Sequence[float | str], prompt: Sequence[int], spellings: Spellings) -> Answer:
+    """The answer of a prompt from the scores of its continuations, option by option and spelling by spelling."""
+    wrong = [score for score in scores if isinstance(score, str)]
+    if wrong:
+        return Answer(status="error", detail=wrong[0])
+    flat = [spelling for option in spellings for spelling in option]
+    values = summed(dict(zip(flat, map(float, scores), strict=True)), spellings)
+    return Answer(status="ok", logprobs=values, prompt_tokens=len(prompt), completion_tokens=1)
 
-    def read(choice: Mapping[str, Any]) -> Reading:
-        return _read_spelled(choice["logprobs"]["top_logprobs"][0], calls[0].options)
 
-    each = _usage(answer, "prompt_tokens") // len(calls)
-    return [_counted(r, each, 1, len(calls[0].options)) for r in _each(answer, len(calls), read)]
+def read_texts(answer: Mapping[str, Any], requests: Sequence[Request]) -> list[Answer]:
+    """Answers to `text_body`; prompt tokens are shared out evenly, the API gives only their sum."""
+
+    def read(choice: Mapping[str, Any]) -> Answer:
+        if (refusal := _refusal(choice)) is not None:
+            return refusal
+        listed = choice["logprobs"]["top_logprobs"][0]
+        return _read_spelled(listed.items(), requests[0].options, route="text")
+
+    each = _usage(answer, "prompt_tokens") // len(requests)
+    found = _each(answer, len(requests), read)
+    return [replace(a, prompt_tokens=each, completion_tokens=1) for a in found]
 
 
-def read_chat(answer: Mapping[str, Any], call: Call) -> Reading:
-    """The reading of `chat_body`. A refusal that the API declares as such is "refused"."""
+def read_chat(answer: Mapping[str, Any], request: Request) -> Answer:
+    """The answer to `chat_body`. A refusal that the API declares as such is "refused"; where a reasoning parser kept
+    the answer, it is "truncated"."""
 
-    def read(choice: Mapping[str, Any]) -> Reading:
-        message = choice["message"]
-        if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-            return Reading(status="refused", detail=str(message.get("refusal") or "content filter")[:200])
-        listed: dict[str, float] = {}
-        for entry in choice["logprobs"]["content"][0]["top_logprobs"]:
-            # Two tokens may read the same; the likelier one comes first.
-            listed.setdefault(str(entry["token"]), float(entry["logprob"]))
-        return _read_spelled(listed, call.options)
+    def read(choice: Mapping[str, Any]) -> Answer:
+        if (refusal := _refusal(choice)) is not None:
+            return refusal
+        message, kept = choice["message"], _kept_by_parser(choice)
+        listed = choice.get("logprobs")
+        if not listed or not listed.get("content"):
+            if kept is not None:
+                return kept
+            if isinstance(message.get("content"), str):
+                detail = "the server gives no log probabilities: choose readout: verdict"
+                return Answer(status="error", detail=f"{detail} (it said {message['content'][:40]!r})")
+        entries = [(str(e["token"]), float(e["logprob"])) for e in listed["content"][0]["top_logprobs"]]
+        found = _read_spelled(entries, request.options, route="chat")
+        little = found.logprobs is None or option_mass(found.logprobs) < LITTLE_MASS
+        if kept is not None and little and found.status != "error":
+            return kept
+        return found
 
-    reading = _each(answer, 1, read)[0]
-    return _counted(
-        reading, _usage(answer, "prompt_tokens"), _usage(answer, "completion_tokens"), len(call.options)
+    found = _each(answer, 1, read)[0]
+    return replace(
+        found,
+        prompt_tokens=_usage(answer, "prompt_tokens"),
+        completion_tokens=_usage(answer, "completion_tokens"),
     )
 
 
-def _read_spelled(listed: Mapping[str, float], options: Sequence[str]) -> Reading:
-    reading = read_listed(listed, [(option, f" {option}") for option in options])
-    unclear = ambiguous(listed, options) if reading.status == "ok" else None
+def _messages(request: Request) -> list[dict[str, str]]:
+    return [{"role": m["role"], "content": defused(m["content"])} for m in request.messages]
+
+
+def _refusal(choice: Mapping[str, Any]) -> Answer | None:
+    """What a server declares as a refusal of the model's or of its content filter."""
+    message = choice.get("message")
+    said = message.get("refusal") if isinstance(message, dict) else None
+    if said or choice.get("finish_reason") == "content_filter":
+        return Answer(status="refused", detail=str(said or "content filter")[:200])
+    return None
+
+
+def _kept_by_parser(choice: Mapping[str, Any]) -> Answer | None:
+    """The answer where a reasoning parser kept the text: the tokens went into a thought, and none are left."""
+    message = choice.get("message")
+    if not isinstance(message, dict) or message.get("content"):
+        return None
+    field = next((name for name in ("reasoning_content", "reasoning") if message.get(name)), None)
+    if field is None and not ("content" in message and choice.get("finish_reason") == "length"):
+        return None
+    thought = f": {str(message[field])[:80]!r}" if field else ""
+    ended = choice.get("finish_reason") != "length"
+    return Answer(
+        status="no_answer" if ended else "truncated",
+        detail=f"the server's reasoning parser left no content ({field or 'content: null'}{thought}); start it "
+        "without --reasoning-parser, or turn thinking off",
+        cause="chat: reasoning parser",
+    )
+
+
+def _read_spelled(entries: Iterable[tuple[str, float]], options: Sequence[str], *, route: str) -> Answer:
+    """From a list of tokens as text. Tokens that read the same count together: `A` twice, `▁A` and ` A`."""
+    listed: dict[str, float] = {}
+    for token, logprob in entries:
+        text = " " + token[1:] if token[:1] in ("▁", "Ġ") else token
+        before = listed.get(text)
+        listed[text] = float(logprob) if before is None else _log_sum(before, float(logprob))
+    found = read_listed(listed, [(option, f" {option}") for option in options], route=route)
+    unclear = ambiguous(listed, options) if found.status == "ok" else None
     if unclear is not None:
         detail = f"{unclear!r} may be the beginning of a longer option: give the model's tokenizer"
-        return Reading(status="no_answer", detail=detail)
-    return reading
+        return Answer(status="no_answer", detail=detail, cause=f"{route}: {len(listed)} tokens listed")
+    return found
+
+
+def _log_sum(x: float, y: float) -> float:
+    return x if y == -math.inf else max(x, y) + math.log1p(math.exp(-abs(x - y)))
 
 
 _GARBAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
-def _each(answer: Mapping[str, Any], count: int, read: Callable[[Any], Reading]) -> list[Reading]:
+def _each(answer: Mapping[str, Any], count: int, read: Callable[[Any], Answer]) -> list[Answer]:
     choices = _choices(answer, count)
     if isinstance(choices, str):
-        return [Reading(status="error", detail=choices)] * count
-    readings = []
+        return [Answer(status="error", detail=choices)] * count
+    found = []
     for choice in choices:
         try:
-            readings.append(read(choice))
+            found.append(read(choice))
         except _GARBAGE as error:
-            readings.append(Reading(status="error", detail=_nonsense(error)))
-    return readings
+            found.append(Answer(status="error", detail=_nonsense(error)))
+    return found
 
 
 def _choices(answer: Mapping[str, Any], count: int) -> list[Any] | str:
@@ -211,17 +349,14 @@ def _choices(answer: Mapping[str, Any], count: int) -> list[Any] | str:
     if len(choices) != count:
         return f"the server gave {len(choices)} answers to {count} prompts"
     try:
-        by_index = {int(choice["index"]): choice for choice in choices}
+        by_index = {
+            int(choice.get("index", 0) if count == 1 else choice["index"]): choice for choice in choices
+        }
     except _GARBAGE as error:
         return _nonsense(error)
     if set(by_index) != set(range(count)):
         return "the server's answers are not numbered like the prompts"
     return [by_index[n] for n in range(count)]
-
-
-def _counted(reading: Reading, prompt_tokens: int, completion_tokens: int, n_options: int) -> Reading:
-    counted = replace(reading, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-    return checked(counted, n_options)
 
 
 def _usage(answer: Mapping[str, Any], name: str) -> int:

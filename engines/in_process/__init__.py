@@ -1,7 +1,7 @@
-"""Rollouts: sampled answers of the current policy, in this process or from a vLLM server."""
+"""A model in this process: tokens by continuous batching, option log-probabilities in padded batches. Needs torch."""
 
-from training.rollouts.in_process import InProcessEngine, generate, generate_ids
-from training.rollouts.protocol import Completion, Rollouts, Sampling
-from training.rollouts.vllm import VLLMEngine
+from engines.in_process.generate import InProcessEngine, generate, generate_ids
+from engines.in_process.model import LoadedModel, load
+from engines.in_process.score import option_logprobs
 
-__all__ = ["Completion", "InProcessEngine", "Rollouts", "Sampling", "VLLMEngine", "generate", "generate_ids"]
+__all__ = ["InProcessEngine", "LoadedModel", "generate", "generate_ids", "load", "option_logprobs"]

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from training.models.attention import backbone
-from training.rollouts.slots import SlotCache
+from engines.in_process.model import backbone
+from engines.in_process.slots import SlotCache
 
 # Rotary embeddings whose angles do not change as a text grows.
 _FIXED_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
@@ -54,7 +54,7 @@ def choose_decoder(model: Any, columns: int) -> Decoder:
     ids = torch.tensor([[(7 * i + 3 * row + 1) % vocabulary for i in range(5)] for row in range(2)])
     try:
         fast = LlamaDecoder(model, max(columns, ids.shape[1]))
-        expected, found = (_last_logits(decoder, model, ids) for decoder in (general, fast))
+        expected, found = (last_logits(decoder, model, ids) for decoder in (general, fast))
     except (AttributeError, RuntimeError, ValueError, TypeError, IndexError):
         return general  # a model of another form
     close = torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -228,7 +228,7 @@ def _turn(states: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(torch.complex(first, second).mul_(turns)).flatten(-2)
 
 
-def _last_logits(decoder: Decoder, model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+def last_logits(decoder: Decoder, model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     """Logits after the last token of each row, its first ones being a cached prompt."""
     rows, width = ids_BT.shape
     cache = SlotCache(layers=model.config.get_text_config().num_hidden_layers, slots=rows, columns=width)

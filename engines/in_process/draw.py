@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.rollouts.protocol import Sampling
+from engines.protocol import Sampling
 
 
 def draw(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,6 +26,8 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> tuple
         tokens = logits.argmax(-1)
     else:
         probabilities = logprobs.exp()
+        if sampling.min_p or sampling.top_k:
+            probabilities = _likely(probabilities, sampling)
         if sampling.top_p < 1:
             probabilities = _nucleus(probabilities, sampling.top_p)
         # In float32 the running sum over a large vocabulary drifts by more than a rare token's probability.
@@ -34,6 +36,17 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, sampling: Sampling) -> tuple
         tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
         tokens = tokens.clamp_max_(logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def _likely(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Renormalised over the tokens that `min_p` and `top_k` leave, in vLLM's order: what a nucleus is cut from."""
+    if sampling.min_p:
+        floor = sampling.min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
+    if 0 < sampling.top_k < probabilities.shape[-1]:
+        order = probabilities.argsort(-1, descending=True, stable=True)[..., sampling.top_k :]
+        probabilities = probabilities.scatter(-1, order, 0.0)
+    return probabilities / probabilities.sum(-1, keepdim=True)
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

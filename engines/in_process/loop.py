@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from common.chat import decode_response, stop_token_ids
-from training.rollouts.decoders import choose_decoder
-from training.rollouts.protocol import Completion, FinishReason, Sampling
-from training.rollouts.sampling import draw, uniform
-from training.rollouts.slots import SlotCache
+from common.chat import decode_response
+from engines.in_process.decoders import choose_decoder
+from engines.in_process.draw import draw, uniform
+from engines.in_process.slots import SlotCache
+from engines.protocol import Completion, FinishReason, Sampling
+from engines.stops import stop_ids
 
 # Waiting prompts enter when this share of the slots is free: fewer, larger prefills.
 REFILL_SHARE = 0.25
@@ -57,9 +58,9 @@ class Loop:
         config = model.config.get_text_config()
         self.decoder = choose_decoder(model, columns)
         self.cache = SlotCache(layers=config.num_hidden_layers, slots=self.slots, columns=columns)
-        stops = set(stop_token_ids(tokenizer)) | _generation_stops(model)
+        stops = stop_ids(tokenizer, getattr(model, "generation_config", None))
         self.is_stop = torch.zeros(max([config.vocab_size, *(s + 1 for s in stops)]), dtype=torch.bool)
-        self.is_stop[sorted(stops)] = True
+        self.is_stop[list(stops)] = True
         self.is_stop = self.is_stop.to(self.device)
         self.room = torch.tensor(list(room) or [0], device=self.device)
         self.live = 0
@@ -165,11 +166,3 @@ def alike(lengths: Sequence[int]) -> list[list[int]]:
             groups.append([place])
             padding = 0
     return groups
-
-
-def _generation_stops(model: Any) -> set[int]:
-    """End tokens named by the model's generation config: none, one or several."""
-    stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if stops is None:
-        return set()
-    return {stops} if isinstance(stops, int) else set(stops)

@@ -15,11 +15,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from engines import Sampling
+from engines.in_process import decoders, generate_ids
+from engines.in_process.decoders import LlamaDecoder, ModelDecoder, choose_decoder, spans
+from engines.in_process.slots import SlotCache
 from training.config.base import LoraConfig
 from training.models.adapters import add_lora
-from training.rollouts import Sampling, decoders, generate_ids
-from training.rollouts.decoders import LlamaDecoder, ModelDecoder, choose_decoder, spans
-from training.rollouts.slots import SlotCache
 
 COLUMNS = 24
 SMALL = {
@@ -147,7 +148,7 @@ def test_both_decoders_sample_the_same(tiny_model, tiny_tokenizer, monkeypatch):
         return generate_ids(tiny_model, tiny_tokenizer, prompts, sampling=sampling, batch_size=5)
 
     fast = sample()
-    monkeypatch.setattr("training.rollouts.loop.choose_decoder", lambda model, columns: ModelDecoder(model))
+    monkeypatch.setattr("engines.in_process.loop.choose_decoder", lambda model, columns: ModelDecoder(model))
     slow = sample()
     assert [one.token_ids for one in fast] == [one.token_ids for one in slow]
     for one, other in zip(fast, slow, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judges.defusing import ZERO_WIDTH_SPACE, defused
+from engines.defusing import ZERO_WIDTH_SPACE, defused
 
 TOKENS = (
     "<|im_start|> <|im_end|> <|endoftext|> <|eot_id|> <|begin_of_text|> <|reserved_special_token_0|> <|fim-prefix|> "

@@ -10,15 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from engines.in_process.nccl import NCCLGroup
 from training import TrainingError
 from training.config.base import LoraConfig, load_config
 from training.config.rl import GRPOConfig
 from training.models.adapters import add_lora
+from training.models.export import save_untied
 from training.models.policy import without_adapter
 from training.rl.rollout import connect
-from training.rollouts import VLLMEngine
-from training.rollouts.export import save_untied
-from training.rollouts.nccl import NCCLGroup
 
 
 class Group:
@@ -168,7 +167,7 @@ def test_what_nccl_says_is_one_line(server, tiny_tokenizer, tmp_path, monkeypatc
 
 
 def test_a_group_that_nobody_joins_is_one_line(server, tiny_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.rollouts.nccl.PATIENCE_S", 0.05)
+    monkeypatch.setattr("engines.update.PATIENCE_S", 0.05)
     group = Group()
     monkeypatch.setattr(group, "join", lambda size: threading.Event().wait(5))
     with pytest.raises(TrainingError, match="nothing moved for 0 s"):

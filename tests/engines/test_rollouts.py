@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from common.chat import encode_prompt
+from engines import Sampling
+from engines.in_process import InProcessEngine, generate, generate_ids
+from engines.in_process.draw import draw
+from engines.in_process.loop import PREFILL_COST, PREFILL_TOKENS, alike
 from training import TrainingError
-from training.rollouts import InProcessEngine, Sampling, generate, generate_ids
-from training.rollouts.loop import PREFILL_COST, PREFILL_TOKENS, alike
-from training.rollouts.sampling import draw
 
 CONVERSATIONS = [
     [{"role": "user", "content": text}]

@@ -1,6 +1,6 @@
 """What a vLLM server is asked for: all that decides a draw, so that none of its model's defaults do."""
 
-from training.rollouts import Sampling, VLLMEngine
+from engines import Sampling
 
 
 def test_a_request_leaves_no_default_to_the_server(tiny_tokenizer, tmp_path, monkeypatch):

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from common.chat import encode_prompt
-from judges import VllmServer
+from engines import Sampling, VllmServer
+from engines.in_process import generate_ids
 from training import TrainingError, ppo
 from training.config.rl import PPOConfig
+from training.models.export import save_untied
 from training.models.load import load_causal_lm, load_tokenizer
-from training.rollouts import Sampling, VLLMEngine, generate_ids
-from training.rollouts.export import save_untied
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-vllm"

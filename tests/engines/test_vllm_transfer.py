@@ -11,12 +11,11 @@ import torch
 from harness.vllm_gloo import GlooGroup, install
 
 from common.chat import encode_prompt
-from judges import VllmServer
+from engines import Sampling, VllmServer
 from training import TrainingError, grpo
 from training.config.rl import GRPOConfig
+from training.models.export import save_untied
 from training.models.load import load_causal_lm, load_tokenizer
-from training.rollouts import Sampling, VLLMEngine
-from training.rollouts.export import save_untied
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-vllm"

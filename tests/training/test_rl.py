@@ -9,6 +9,8 @@ import torch
 from harness.rl_runs import METHODS, letters, make_config, rows, run, without_times
 
 from common.chat import encode_prompt
+from engines import Sampling
+from engines.in_process import generate_ids
 from training import Interrupted, TrainingError, grpo, ppo, rloo
 from training.data.datasets import read_prompts
 from training.models.attention import backbone
@@ -18,7 +20,6 @@ from training.rl.algorithms import Minibatch
 from training.rl.experience import Rollout, pack_rows, rows_of
 from training.rl.measure import measure
 from training.rl.update import Trained
-from training.rollouts import Sampling, generate_ids
 from training.run.runtime import Runtime
 
 

@@ -12,6 +12,7 @@ import random
 import pytest
 import torch
 
+from engines.protocol import Completion
 from training import grpo, rloo
 from training.config.rl import GRPOConfig, RLOOConfig
 from training.data.datasets import Example, Prompt
@@ -24,7 +25,6 @@ from training.reward_model import RewardObjective
 from training.rl.algorithms import Minibatch
 from training.rl.experience import Rollout, pack_rows, rows_of
 from training.rl.update import Trained
-from training.rollouts.protocol import Completion
 from training.run.runtime import Runtime
 from training.sft import SftConfig, SftObjective, encode
 

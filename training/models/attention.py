@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engines.in_process.model import backbone
 from training.data.packing import AttentionPlan, Layout, Packed, Tree, pack
 from training.models import cpu_attention
 
@@ -63,12 +64,6 @@ def choose_layout(model: Any) -> Layout:
         pass  # a model that cannot take this form at all
     config._attn_implementation = before
     return "rows"
-
-
-def backbone(model: Any) -> Any:
-    """The decoder without its head, adapters included."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(inner, inner.base_model_prefix)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """A copy of a policy for a vLLM server whose weights will be updated.
 
-    python -m training.rollouts.export MODEL DIRECTORY
+    python -m training.models.export MODEL DIRECTORY
 
 Tied embeddings are untied in the copy: vLLM's CPU build packs an output head of its own when it starts and
 does not renew it when tied weights are reloaded, so the server would go on with the old head.

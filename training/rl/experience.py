@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from engines.protocol import Completion
 from training.data.datasets import Prompt
 from training.data.packing import Layout, Packed, Tree, pack
-from training.rollouts.protocol import Completion
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.protocol import Rollouts
 from training.config.rewards import RewardTerm
 from training.config.rl import RLConfig
 from training.errors import Interrupted
@@ -28,7 +29,6 @@ from training.rl.passes import Passes
 from training.rl.pretrain_mix import PretrainMix
 from training.rl.rollout import Collector
 from training.rl.sample_log import SampleLog
-from training.rollouts.protocol import Rollouts
 from training.run.checkpoint import rng_state, set_rng_state
 from training.run.directory import Run
 from training.run.interrupt import StopRequest
