@@ -8,8 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from harness.served_policy import serve_policy
 from safetensors import safe_open
 
+from engines import EngineError
+from engines.client import Client
 from engines.in_process.nccl import NCCLGroup
 from training import TrainingError
 from training.config.base import LoraConfig, load_config
@@ -41,7 +44,6 @@ def server(monkeypatch):
     server = SimpleNamespace(
         asked=[],
         answers={
-            "/v1/models": {"data": [{"id": "policy", "max_model_len": 64}]},
             "/server_info?config_format=json": {
                 "vllm_config": {"weight_transfer_config": {"backend": "nccl"}}
             },
@@ -49,19 +51,20 @@ def server(monkeypatch):
         },
     )
 
-    def call(self, method, path, body=None):
+    def control(self, method, path, body=None):
         server.asked.append((path, body))
         answer = server.answers.get(path)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(VLLMEngine, "_call", call)
+    monkeypatch.setattr(Client, "page", lambda self, url: {"data": [{"id": "policy", "max_model_len": 64}]})
+    monkeypatch.setattr(Client, "control", control)
     return server
 
 
 def engine(tokenizer, tmp_path, group):
-    return VLLMEngine("http://127.0.0.1:9", tokenizer, weights_dir=tmp_path / "weights", group=group)
+    return serve_policy("http://127.0.0.1:9", tokenizer, tmp_path / "weights", group=group)
 
 
 def test_the_server_joins_before_the_first_step(server, tiny_tokenizer, tmp_path):
@@ -85,7 +88,7 @@ def test_what_is_sent_is_what_files_would_hold(lora, server, tiny_model, tiny_to
                     parameter.normal_()
     group = Group()
     there = engine(tiny_tokenizer, tmp_path, group)
-    there.update_weights(model)
+    there.update_weights(without_adapter(model))
     paths = [path for path, _ in server.asked[-4:]]
     assert paths == [
         "/start_weight_update",
@@ -135,7 +138,7 @@ def test_ranks_and_calls_of_nccl_are_those_that_vllm_expects(monkeypatch):
 @pytest.mark.parametrize("config", [None, {"backend": "ipc"}])
 def test_a_server_that_was_not_started_for_it_is_one_line(config, server, tiny_tokenizer, tmp_path):
     server.answers["/server_info?config_format=json"] = {"vllm_config": {"weight_transfer_config": config}}
-    with pytest.raises(TrainingError, match="start it with --weight-transfer-config") as caught:
+    with pytest.raises(EngineError, match="start it with --weight-transfer-config") as caught:
         engine(tiny_tokenizer, tmp_path, Group())
     assert "\n" not in str(caught.value)
 
@@ -145,8 +148,8 @@ def test_a_server_that_refuses_is_not_waited_for(server, tiny_model, tiny_tokeni
     group = Group()
     there = engine(tiny_tokenizer, tmp_path, group)
     group.broadcast = lambda tensors: never.wait()
-    server.answers["/update_weights"] = TrainingError("HTTP 500: no such weight")
-    with pytest.raises(TrainingError, match="no such weight"):
+    server.answers["/update_weights"] = EngineError("HTTP 500: no such weight")
+    with pytest.raises(EngineError, match="no such weight"):
         there.update_weights(tiny_model)
     there.close()
     assert server.asked[-1][0] == "/update_weights", "a stuck server is left alone"
@@ -161,7 +164,7 @@ def test_what_nccl_says_is_one_line(server, tiny_tokenizer, tmp_path, monkeypatc
 
     monkeypatch.setattr(group, "join", fail)
     with pytest.raises(
-        TrainingError, match="nccl: NCCL Error 5: invalid usage; the server needs GPUs of its own"
+        EngineError, match="nccl: NCCL Error 5: invalid usage; the server needs GPUs of its own"
     ):
         engine(tiny_tokenizer, tmp_path, group)
 
@@ -170,7 +173,7 @@ def test_a_group_that_nobody_joins_is_one_line(server, tiny_tokenizer, tmp_path,
     monkeypatch.setattr("engines.update.PATIENCE_S", 0.05)
     group = Group()
     monkeypatch.setattr(group, "join", lambda size: threading.Event().wait(5))
-    with pytest.raises(TrainingError, match="nothing moved for 0 s"):
+    with pytest.raises(EngineError, match="nothing moved for 0 s"):
         engine(tiny_tokenizer, tmp_path, group)
 
 

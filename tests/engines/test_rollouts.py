@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from common.chat import encode_prompt
-from engines import Sampling
+from engines import EngineError, Sampling
 from engines.in_process import InProcessEngine, generate, generate_ids
 from engines.in_process.draw import draw
 from engines.in_process.loop import PREFILL_COST, PREFILL_TOKENS, alike
-from training import TrainingError
 
 CONVERSATIONS = [
     [{"role": "user", "content": text}]
@@ -224,9 +223,9 @@ def test_the_models_mode_is_put_back(tiny_model, tiny_tokenizer):
 def test_bad_settings_are_one_line(tiny_model, tiny_tokenizer):
     for settings in ({"max_new_tokens": 0}, {"temperature": -1}, {"top_p": 0}, {"batch_size": 0}):
         name = next(iter(settings))
-        with pytest.raises(TrainingError, match=name):
+        with pytest.raises(EngineError, match=name):
             generate(tiny_model, tiny_tokenizer, CONVERSATIONS, **settings)
-    with pytest.raises(TrainingError, match="prompt 1 has no tokens"):
+    with pytest.raises(EngineError, match="prompt 1 has no tokens"):
         generate_ids(tiny_model, tiny_tokenizer, [[5], []], sampling=Sampling())
 
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from harness.served_policy import serve_policy
 
 from common.chat import encode_prompt
-from engines import Sampling, VllmServer
+from engines import EngineError, Sampling, VllmServer
 from engines.in_process import generate_ids
-from training import TrainingError, ppo
+from training import ppo
 from training.config.rl import PPOConfig
 from training.models.export import save_untied
 from training.models.load import load_causal_lm, load_tokenizer
@@ -68,7 +69,7 @@ def served(tiny_tokenizer, tmp_path_factory):
 @pytest.fixture
 def engine(served, tmp_path):
     server, source = served
-    engine = VLLMEngine(server.url, load_tokenizer(str(source)), weights_dir=tmp_path / "weights")
+    engine = serve_policy(server.url, load_tokenizer(str(source)), tmp_path / "weights")
     engine.update_weights(load_causal_lm(str(source), trainable=False))
     yield engine
     engine.close()
@@ -172,12 +173,10 @@ def test_ppo_with_a_server(served, tmp_path):
 
 
 def test_a_server_that_was_not_started_for_transfers_is_one_line(served, tiny_tokenizer, tmp_path):
-    with pytest.raises(
-        TrainingError, match="weight transfer is None; start it with --weight-transfer-config"
-    ):
-        VLLMEngine(served[0].url, tiny_tokenizer, weights_dir=tmp_path, group=SimpleNamespace(id=bytes(128)))
+    with pytest.raises(EngineError, match="weight transfer is None; start it with --weight-transfer-config"):
+        serve_policy(served[0].url, tiny_tokenizer, tmp_path, group=SimpleNamespace(id=bytes(128)))
 
 
 def test_no_server_is_one_line(tiny_tokenizer, tmp_path):
-    with pytest.raises(TrainingError, match="the vLLM server did not answer"):
-        VLLMEngine("http://127.0.0.1:9", tiny_tokenizer, weights_dir=tmp_path)
+    with pytest.raises(EngineError, match="the vLLM server did not answer"):
+        serve_policy("http://127.0.0.1:9", tiny_tokenizer, tmp_path)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness.served_policy import serve_policy
 from harness.vllm_gloo import GlooGroup, install
 
 from common.chat import encode_prompt
-from engines import Sampling, VllmServer
-from training import TrainingError, grpo
+from engines import EngineError, Sampling, VllmServer
+from training import grpo
 from training.config.rl import GRPOConfig
 from training.models.export import save_untied
 from training.models.load import load_causal_lm, load_tokenizer
@@ -49,7 +50,7 @@ def engine(served, tmp_path):
     """Joined anew: the server takes one trainer after the other."""
     server, source = served
     tokenizer = load_tokenizer(str(source))
-    engine = VLLMEngine(server.url, tokenizer, weights_dir=tmp_path / "weights", group=GlooGroup())
+    engine = serve_policy(server.url, tokenizer, tmp_path / "weights", group=GlooGroup())
     yield engine
     engine.close()
 
@@ -89,7 +90,7 @@ def test_grpo_with_adapters_and_transfers(served, tmp_path, monkeypatch):
     )
 
     def connect(config, runtime, tokenizer):
-        return VLLMEngine(config.rollouts.url, tokenizer, weights_dir=tmp_path / "weights", group=GlooGroup())
+        return serve_policy(config.rollouts.url, tokenizer, tmp_path / "weights", group=GlooGroup())
 
     monkeypatch.setattr("training.rl.train.connect", connect)
     config = GRPOConfig(
@@ -112,7 +113,7 @@ def test_grpo_with_adapters_and_transfers(served, tmp_path, monkeypatch):
 
 
 def test_weights_of_another_model_are_one_line(engine):
-    with pytest.raises(TrainingError, match="/update_weights: HTTP 500") as caught:
+    with pytest.raises(EngineError, match="/update_weights: HTTP 500") as caught:
         engine._transfer.send({"model.nothing.weight": torch.zeros(3)})
     assert "\n" not in str(caught.value)
 
@@ -121,6 +122,6 @@ def test_a_server_without_nccl_is_one_line(served, tiny_tokenizer, tmp_path):
     group = GlooGroup()
     group.id = os.urandom(128)
     group.join = lambda size: threading.Event().wait(60)
-    with pytest.raises(TrainingError, match="/init_weight_transfer_engine: HTTP 500") as caught:
-        VLLMEngine(served[0].url, tiny_tokenizer, weights_dir=tmp_path, group=group)
+    with pytest.raises(EngineError, match="/init_weight_transfer_engine: HTTP 500") as caught:
+        serve_policy(served[0].url, tiny_tokenizer, tmp_path, group=group)
     assert "\n" not in str(caught.value)
