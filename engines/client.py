@@ -196,8 +196,8 @@ def _codes(error: Any, depth: int = 0) -> Iterator[str]:
     if not isinstance(error, dict) or depth > 3:
         return
     for name, value in error.items():
+        yield str(name)
         if isinstance(value, dict):
-            yield str(name)
             yield from _codes(value, depth + 1)
         elif name in ("code", "type", "reason", "status", "error_code") and isinstance(value, str):
             yield value[:100]

@@ -10,12 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ModelServer:
-    """An OpenAI-like server; `behave(path, body, n)` may return (status, text) for request number n."""
+    """An OpenAI-like server; `behave(path, body, n)` may return (status, text) and headers for request number n, and
+    `raw` takes the handler itself."""
 
     def __init__(self, port: int = 0, behave=None, models=("m",), max_model_len=64):
         self.requests: list[tuple[str, dict]] = []
         self.headers: list[dict] = []
         self.connections: list[socket.socket] = []
+        self.raw = None
+        self.max_model_len = max_model_len
         self.behave = behave or (lambda path, body, n: None)
         outer = self
 
@@ -27,7 +30,7 @@ class ModelServer:
                 outer.connections.append(self.connection)
 
             def do_GET(self):
-                entries = [{"id": m, "max_model_len": max_model_len} for m in models]
+                entries = [{"id": m, "max_model_len": outer.max_model_len} for m in models]
                 body = {"/v1/models": {"data": entries}, "/version": {"version": "9.9"}}.get(self.path)
                 self.reply(200 if body else 404, json.dumps(body))
 
@@ -35,15 +38,19 @@ class ModelServer:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.requests.append((self.path, body))
                 outer.headers.append({k.lower(): v for k, v in self.headers.items()})
+                if outer.raw is not None:
+                    return outer.raw(self)
                 told = outer.behave(self.path, body, len(outer.requests))
                 if told == "hang up":
                     self.close_connection = True
                     return
                 self.reply(*(told or (200, json.dumps(answer(self.path, body)))))
 
-            def reply(self, status, text):
+            def reply(self, status, text, headers=None):
                 data = text.encode()
                 self.send_response(status)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
