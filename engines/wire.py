@@ -253,7 +253,7 @@ def read_chat(answer: Mapping[str, Any], request: Request) -> Answer:
         if (refusal := _refusal(choice)) is not None:
             return refusal
         message, kept = choice["message"], _kept_by_parser(choice)
-        listed = choice.get("logprobs")
+        listed: Any = choice.get("logprobs")
         if not listed or not listed.get("content"):
             if kept is not None:
                 return kept

@@ -19,6 +19,7 @@ from training.models.load import load_causal_lm, load_tokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-vllm"
+STEPS = 64
 TEXTS = ("egg", "a cat and a dog", "What is the capital of France?", "Что?")
 
 
@@ -143,6 +144,32 @@ def test_stopping(served, engine):
     stopped = [c for c in completions if c.finish_reason == "stop"]
     assert stopped and all(c.token_ids[-1] == 1 and len(c.logprobs) == len(c.token_ids) for c in stopped)
     assert all("<|end|>" not in c.text for c in completions)
+
+
+def test_the_prompts_of_a_step_draw_independently(served, engine):
+    """The variance of a step's mean length is that of independent draws; under one seed a request it was five times."""
+    model = load_causal_lm(str(served[1]), trainable=False)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[1] *= 6
+    engine.update_weights(model)
+    # Prompts that begin alike draw alike under shared noise.
+    words = "egg cat dog house Paris water story red nine safe help ask".split()
+    texts = [f"{words[n % 12]} {words[n * 5 % 11]}" for n in range(32)]
+    prompts = [encode_prompt(engine.tokenizer, [{"role": "user", "content": t}]) for t in texts]
+    sampling = Sampling(max_new_tokens=12)
+    lengths_SP = torch.tensor(
+        [
+            [
+                float(len(c.token_ids))
+                for c in engine.generate(prompts, sampling, seed=step, rows=range(32))
+            ]
+            for step in range(STEPS)
+        ]
+    )
+    independent = float(lengths_SP.var(0).mean()) / 32
+    assert independent > 0.01, "lengths vary"
+    ratio = float(lengths_SP.mean(1).var()) / independent
+    assert ratio < 1.3, ratio
 
 
 def test_ppo_with_a_server(served, tmp_path):
