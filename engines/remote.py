@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from engines import wire
+from engines import replies, wire
 from engines.errors import EngineError, RequestFailed
 from engines.options import all_single
 from engines.pool import Pool
@@ -89,7 +89,7 @@ class RemoteEngine:
             fits = replace(sampling, max_new_tokens=room)
             body = wire.completion_body(prompt, fits, seed=row_seed(seed, row), stop_ids=self.stop_ids)
             try:
-                found = wire.read_completion(self._post("/completions", body), self._decode)
+                found = replies.read_completion(self._post("/completions", body), self._decode)
             except RequestFailed as failure:
                 raise EngineError(f"{self.pool.clients[0].url}: {failure.detail}") from failure
             if isinstance(found, str):
@@ -178,18 +178,18 @@ class RemoteEngine:
         if first.write is not None:
             stop_ids = self.stop_ids if first.ids is not None else ()
             path = "/chat/completions" if chats else "/completions"
-            return wire.read_writing(
+            return replies.read_writing(
                 self._post(path, wire.writing_body(requests, stop_ids=stop_ids)), requests
             )
         if chats:
-            return [wire.read_chat(self._post("/chat/completions", wire.chat_body(first)), first)]
+            return [replies.read_chat(self._post("/chat/completions", wire.chat_body(first)), first)]
         if first.ids is None:
-            return wire.read_texts(self._post("/completions", wire.text_body(requests)), requests)
+            return replies.read_texts(self._post("/completions", wire.text_body(requests)), requests)
         prompts = [request.ids or () for request in requests]
         if all_single(first.spellings):
             ids = [spelling[0] for option in first.spellings for spelling in option]
             answer = self._post("/completions", wire.tokens_body(prompts, ids))
-            return wire.read_tokens(answer, [len(p) for p in prompts], first.spellings, first.options)
+            return replies.read_tokens(answer, [len(p) for p in prompts], first.spellings, first.options)
         return self._continuations(requests)
 
     def _continuations(self, requests: Sequence[Request]) -> list[Answer]:
@@ -201,9 +201,9 @@ class RemoteEngine:
                 whole.append(prompt + spelling)
                 starts.append(len(prompt))
         answer = self._post("/completions", wire.continuation_body(whole))
-        scores = iter(wire.read_continuations(answer, starts, [len(ids) for ids in whole]))
+        scores = iter(replies.read_continuations(answer, starts, [len(ids) for ids in whole]))
         return [
-            wire.add_up(
+            replies.add_up(
                 [next(scores) for option in request.spellings for _ in option],
                 request.ids or (),
                 request.spellings,

@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from constitution import Constitution
 from judges.asking.ask import ask_judges
 from judges.asking.questions import Purpose, Question, Questionnaire, Vote
 from judges.errors import JudgeError, JudgeUnavailable
+from judges.label_report import LabelReport
 from judges.ledger import Batch, Judgement, LabelRow, Ledger
 from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
 from judges.reuse import look_up
@@ -26,36 +27,6 @@ from judges.settings import LabelSettings
 DEAD_AFTER_BATCHES = 2
 # How long to wait before looking again whether another worker has finished what it claimed.
 POLL_S = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelReport:
-    """What a labelling run did.
-
-    `label_set` is the digest under which the ledger knows these labels. `statuses` counts labels. `asked`
-    counts calls made now, `known` judgements that the ledger had, `reused` labels that it had.
-    """
-
-    label_set: str
-    pairs: int = 0
-    statuses: Mapping[Status, int] = field(default_factory=dict)
-    by_principle: Mapping[str, Mapping[Status, int]] = field(default_factory=dict)
-    asked: int = 0
-    known: int = 0
-    reused: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    seconds: float = 0.0
-
-    def rate(self, *statuses: Status) -> float:
-        """Share of the labels that have one of `statuses`, in [0, 1]; 0 without labels."""
-        return sum(self.statuses.get(s, 0) for s in statuses) / self.pairs if self.pairs else 0.0
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of the labels without a probability."""
-        return self.rate(*FAILURES)
 
 
 def label_pairs(

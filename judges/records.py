@@ -6,7 +6,6 @@ add up to. `p` is everywhere the probability that response `a` of the pair is th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from judges.digests import digest
 from judges.errors import JudgeError
+from judges.identity import JudgeIdentity
 
 Message = Mapping[str, str]
 """`{"role": "user"|"assistant"|"system"|"tool", "content": str}`."""
@@ -163,37 +163,6 @@ class Ranking:
             Pair(id=f"{self.id}:{x}{y}", prompt=self.prompt, a=a, b=b, prompt_id=self.prompt_id)
             for (x, a), (y, b) in combinations(named, 2)
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeIdentity:
-    """Who answered, and in which way.
-
-    `model`, `revision` and `serving` determine an answer; `kind` and `build` are provenance only. `serving` is empty
-    where weights and tokenizer are those of `revision` and numbers are float32 or a server's own; otherwise it says
-    what else decides: the route, another tokenizer, a coarser type of number. `former_revision` is how ledgers before
-    schema 0006 know the same folder.
-    """
-
-    kind: str
-    model: str
-    revision: str
-    build: str = ""
-    serving: str = ""
-    former_revision: str = ""
-
-    @property
-    def by_weights(self) -> bool:
-        """Whether `revision` is a digest of the weights, so that the name of their folder says nothing more."""
-        return re.fullmatch(r"[0-9a-f]{64}", self.revision) is not None
-
-    def key(self) -> dict[str, str]:
-        """The part that goes into the key of a judgement."""
-        return self.former_key() | ({"serving": self.serving} if self.serving else {})
-
-    def former_key(self) -> dict[str, str]:
-        """The same before schema 0006, which knew no way of serving."""
-        return {"model": self.model, "revision": self.revision}
 
 
 @dataclass(frozen=True, kw_only=True)

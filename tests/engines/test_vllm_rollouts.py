@@ -19,7 +19,7 @@ from training.models.load import load_causal_lm, load_tokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-vllm"
-STEPS = 64
+STEPS = 48
 TEXTS = ("egg", "a cat and a dog", "What is the capital of France?", "Что?")
 
 
@@ -159,10 +159,7 @@ def test_the_prompts_of_a_step_draw_independently(served, engine):
     sampling = Sampling(max_new_tokens=12)
     lengths_SP = torch.tensor(
         [
-            [
-                float(len(c.token_ids))
-                for c in engine.generate(prompts, sampling, seed=step, rows=range(32))
-            ]
+            [float(len(c.token_ids)) for c in engine.generate(prompts, sampling, seed=step, rows=range(32))]
             for step in range(STEPS)
         ]
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines import wire
+from engines import replies
 from judges import (
     Call,
     JudgeError,
@@ -170,9 +170,9 @@ def test_no_answer_of_a_server_breaks_a_parser_or_slips_through(answer):
     readings = [
         to_reading(answer, chat)
         for answer in (
-            *wire.read_texts(body, [to_request(text)]),
-            wire.read_chat(body, to_request(chat)),
-            *wire.read_tokens(body, [1], (((7,),), ((8,),))),
+            *replies.read_texts(body, [to_request(text)]),
+            replies.read_chat(body, to_request(chat)),
+            *replies.read_tokens(body, [1], (((7,),), ((8,),))),
         )
     ]
     assert len(readings) == 3
@@ -183,7 +183,7 @@ def test_no_answer_of_a_server_breaks_a_parser_or_slips_through(answer):
         else:
             assert reading.logprobs is None
             assert reading.detail
-    for found in wire.read_continuations(body, [0], [1]):
+    for found in replies.read_continuations(body, [0], [1]):
         assert isinstance(found, float | str)
 
 
