@@ -73,6 +73,15 @@ def judges_of(ledger: Ledger, digests: Collection[str]) -> list[JudgeIdentity]:
         ]
 
 
+def judges_by_digest(ledger: Ledger) -> dict[str, JudgeIdentity]:
+    """Every judge that the ledger knows, builds apart."""
+    with ledger.read() as connection:
+        return {
+            row.digest: JudgeIdentity(kind=row.kind, model=row.model, revision=row.revision, build=row.build)
+            for row in connection.execute(sa.select(schema.judges))
+        }
+
+
 def labelled_pairs(
     ledger: Ledger, label_set: str, *, pair_ids: Collection[str] | None = None
 ) -> Iterator[LabelledPair]:

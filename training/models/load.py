@@ -13,6 +13,7 @@ import torch
 
 from common.chat import stop_token_ids
 from common.files import move_into
+from engines.in_process.model import context_length
 from training.errors import TrainingError
 from training.models.files import check_model
 
@@ -180,14 +181,14 @@ def check_fit(model: Any, tokenizer: Any, longest: int) -> None:
         )
 
 
-def context_length(model: Any) -> int:
-    """The most tokens that the model's positions allow; unbounded models give 2**31 - 1."""
-    for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-            # RoBERTa and its relatives number positions from the one after the padding token's.
-            return table.num_embeddings - table.padding_idx - 1
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31 - 1
+def generation_config(ref: str) -> Any:
+    """A model's own generation config, None where it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(ref)
+    except (OSError, ValueError):
+        return None
 
 
 def save_model(

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from common.chat import Conversation, encode_prompt, encode_response
+from engines.in_process.model import context_length
 from training.data.packing import Layout, Packed, Tree, batch_tokens, pack
 from training.models.attention import backbone, choose_layout, model_inputs
-from training.models.load import context_length, is_decoder, load_sequence_classifier, load_tokenizer
+from training.models.load import is_decoder, load_sequence_classifier, load_tokenizer
 from training.supervised import micro_batches
 
 
