@@ -202,5 +202,5 @@ def test_a_server_that_was_not_started_for_transfers_is_one_line(served, tiny_to
 
 
 def test_no_server_is_one_line(tiny_tokenizer, tmp_path):
-    with pytest.raises(EngineError, match="the vLLM server did not answer"):
+    with pytest.raises(EngineError, match="no server answers at"):
         serve_policy("http://127.0.0.1:9", tiny_tokenizer, tmp_path)
