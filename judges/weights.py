@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from judges.digests import digest_files
+from common.digest import digest_files
 
 _TOKENIZER = (
     "*.jinja",
