@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from common.chat.renderer import ChatRenderer, Traits, folder_stops
+from common.chat.renderer import ChatRenderer
 from common.chat.template import (
     FROZEN_DATE,
     ChatError,
@@ -16,6 +16,7 @@ from common.chat.template import (
     merge_system,
     transcript_template,
 )
+from common.chat.traits import Traits, folder_stops
 
 __all__ = [
     "FROZEN_DATE",

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from common.chat.template import (
@@ -21,37 +17,10 @@ from common.chat.template import (
     transcript_template,
 )
 from common.chat.tokens import Tokens
+from common.chat.traits import Traits, closing_of, folder_stops
 
 _log = logging.getLogger(__name__)
 _QUESTION, _ANSWER = "Qzquestionzq", "Qzanswerzq"
-# A thought that a generation prompt leaves open, by its opening mark, and what closes it as Qwen3's template does.
-_OPEN_THOUGHT = re.compile(r"(<think>|<thinking>|<seed:think>|\[THINK\]|<\|START_THINKING\|>)(\s*)\Z")
-_CLOSING = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traits:
-    """What rendering two turns with marker texts shows of a template.
-
-    `header` is text that the generation prompt leaves out although an answer always follows it; it is added to every
-    prompt (a closed thought, a channel). `lead` is white space between prompt and answer, `end` the text that ends
-    the assistant's turn up to and including its last token, `end_id` that token (None where nothing ends it).
-    """
-
-    header: str
-    lead: str
-    end: str
-    end_id: int | None
-    merges_system: bool
-    writes_date: bool
-    opens_thought: bool
-    has_template: bool
 
 
 class ChatRenderer:
@@ -70,6 +39,7 @@ class ChatRenderer:
     ) -> None:
         """Raises ChatError for a tokenizer whose template cannot be read."""
         self._tokenizer, self._thinking = tokenizer, thinking
+        self._warned = False
         self.has_template = bool(tokenizer.chat_template)
         try:
             source = tokenizer.get_chat_template() if self.has_template else ""
@@ -128,10 +98,12 @@ class ChatRenderer:
         ids = prompt_ids + answer_ids
         mask = [False] * len(prompt_ids) + [True] * len(answer_ids)
         for last in answers[:-1]:
-            before, turn = self._prompt_and_answer(turns[: last + 1], ending_required=False)
+            before, turn = self._prompt_and_answer(turns[: last + 1], end=False)
             if not prompt.startswith(before + turn):
-                self._warn_rewritten
+                self._warn_rewritten()
                 continue
+            ending = self._end(prompt[len(before + turn) :], required=False)
+            turn += ending if len(ending.split()) == 1 else ""
             start_ids, stop_ids = self.tokens.ids([before, before + turn])
             start, stop = _common(prompt_ids, start_ids), _common(prompt_ids, stop_ids)
             start += start < len(start_ids)  # a token that begins before the answer is not the assistant's
@@ -188,15 +160,15 @@ class ChatRenderer:
         whole = self.template.render(
             [*question, {"role": "assistant", "content": _ANSWER}], generation_prompt=False
         )
-        opening = _OPEN_THOUGHT.search(prompt)
+        opens = bool(closing_of(prompt))
         header, lead = "", ""
         if whole.startswith(prompt):
             lead = whole[len(prompt) : whole.index(_ANSWER, len(prompt))]
             if lead.strip() and (self._thinking == "off" or not self.tokens.control.search(lead)):
                 header = lead.rstrip(" ")  # a space goes with the word that follows
                 lead = lead[len(header) :]
-        if opening and not header and self._thinking == "off":
-            header = ("" if opening.group(2) else "\n") + "\n" + _CLOSING[opening.group(1)] + "\n\n"
+        if opens and not header and self._thinking == "off":
+            header = closing_of(prompt)
         end = self._end(whole[whole.rindex(_ANSWER) + len(_ANSWER) :], required=False)
         end = end or self._eos or ""
         return Traits(
@@ -206,7 +178,7 @@ class ChatRenderer:
             end_id=self.tokens.ids([end])[0][-1] if end else None,
             merges_system=self.template.merges_system(),
             writes_date=self.template.dated,
-            opens_thought=opening is not None,
+            opens_thought=opens,
             has_template=self.has_template,
         )
 
@@ -220,8 +192,10 @@ class ChatRenderer:
         question = [{"role": "user", "content": _QUESTION}]
         return self.tokens.decode(self.answer_ids(question, _ANSWER, end=False)).partition(_ANSWER)[0]
 
-    @cached_property
     def _warn_rewritten(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
         _log.warning(
             "the chat template renders an assistant's earlier turns in another way than it asks for them; "
             "only the last answer of such a conversation is trained on"
@@ -238,7 +212,6 @@ class ChatRenderer:
         turns: Conversation,
         *,
         end: bool = True,
-        ending_required: bool = True,
         prompt: str | None = None,
     ) -> tuple[str, str]:
         """Texts of a conversation's prompt and of its last answer, which is the assistant's; both escaped."""
@@ -258,10 +231,10 @@ class ChatRenderer:
         if at < 0:
             raise ChatError("the chat template changes the text of the last answer")
         stop = at + len(core)
-        return prompt, rest[:stop] + (self._end(rest[stop:], required=ending_required) if end else "")
+        return prompt, rest[:stop] + (self._end(rest[stop:], required=True) if end else "")
 
     def _open_ended(self, turns: Conversation, whole: str) -> tuple[str, str]:
-        """The prompt that leaves thinking to the model, and what follows it, for an answer that begins with a thought."""
+        """For an answer that begins with a thought: the prompt that leaves thinking open, and what follows it."""
         opened = ChatTemplate(
             self._tokenizer, self.template.source, thinking="on", date=self.template.date
         ).render(turns[:-1], generation_prompt=True)
@@ -295,19 +268,6 @@ def _after_thought(text: str) -> str:
     return text.rpartition("</think>")[2].lstrip()
 
 
-def folder_stops(folder: str) -> tuple[int, ...]:
-    """The end tokens that a model folder's generation_config.json lists; none where there is no such file."""
-    try:
-        found = json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8"))
-        ends = found.get("eos_token_id")
-    except (OSError, ValueError, AttributeError):
-        return ()
-    ends = ends if isinstance(ends, list) else [ends]
-    return tuple(i for i in ends if isinstance(i, int))
-
-
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the common beginning."""
-    return next(
-        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

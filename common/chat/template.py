@@ -96,9 +96,8 @@ class ChatTemplate:
             return turns
         merged = merge_system(turns)
         roles = tuple(turn["role"] for turn in merged)
-        if len(merged) < len(turns) or roles[:1] != (turns[0]["role"],):
-            if self._fault(roles, generation_prompt) is None:
-                return merged
+        if self._fault(roles, generation_prompt) is None:
+            return merged
         raise ChatError(fault)
 
     def merges_system(self) -> bool:
@@ -108,6 +107,8 @@ class ChatTemplate:
     def _find_fault(self, roles: tuple[str, ...], generation_prompt: bool) -> str | None:
         turns = [{"role": role, "content": _PROBE.format(n)} for n, role in enumerate(roles)]
         named = ", ".join(roles)
+        if not roles:
+            return "a conversation without turns has no prompt"
         try:
             text = self._raw(turns, generation_prompt)
         except Exception as error:  # jinja2 errors and whatever a template raises itself
@@ -119,8 +120,6 @@ class ChatTemplate:
         return None
 
     def _raw(self, turns: Conversation, generation_prompt: bool) -> str:
-        if not turns:
-            raise ChatError("a conversation without turns has no prompt")
         return self._tokenizer.apply_chat_template(
             [dict(turn) for turn in turns],
             chat_template=self.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -110,9 +110,7 @@ class Tokens:
         return whole[:at]
 
     def _text(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -153,23 +151,27 @@ class Tokens:
         For tokenizers that hold a control token's text as an ordinary piece, and for those that are not fast.
         """
         ids: list[int] = []
-        start = 0
+        start, before = 0, ""
         for found in [*self.control.finditer(text), None]:
             piece = self.unescape(text[start : found.start() if found else len(text)])
             cuts = sorted({0, len(piece), *(m.start() + 1 for m in self.control.finditer(piece))})
             for pieces in ([piece[i:j] for i, j in pairwise(cuts)], list(piece)):
-                encoded = self._concatenated(pieces)
+                encoded = self._apart(before, pieces)
                 if self.control_ids.isdisjoint(encoded):
                     break
             # A tokenizer may turn single characters into a control token: then those are dropped.
             ids += [i for i in encoded if i not in self.control_ids]
             if found:
-                ids.append(self._ids[found.group()])
+                before = found.group()
+                ids.append(self._ids[before])
                 start = found.end()
         return ids
 
-    def _concatenated(self, pieces: Iterable[str]) -> list[int]:
-        return [i for ids in self._encode([p for p in pieces if p]) for i in ids]
+    def _apart(self, before: str, pieces: Sequence[str]) -> list[int]:
+        """Ids of pieces that are one text, the first behind the control token `before`."""
+        first, *others = pieces or [""]
+        ids = self._encode([before + first])[0][1 if before else 0 :] if first else []
+        return ids + [i for piece in others for i in self.following(piece)]
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:

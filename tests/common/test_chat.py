@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from harness.chat_tokenizers import HARMONY, KINDS, QWEN3, R1, SPECIALS, TEMPLATES, make
@@ -26,7 +26,7 @@ everywhere = pytest.mark.parametrize("kind", KINDS)
 every_template = pytest.mark.parametrize("name", list(TEMPLATES))
 
 
-@lru_cache(maxsize=None)
+@cache
 def tokenizer_of(kind: str, name: str):
     return make(kind, TEMPLATES[name])
 
@@ -107,7 +107,9 @@ def test_the_text_of_a_system_turn_is_never_lost(kind, name):
 
 
 PARTS = st.one_of(
-    st.sampled_from([*SPECIALS, "<think>", "</think>", "\n", "  ", "\U000f00003\U000f0001", "\U000f00022\U000f0001"]),
+    st.sampled_from(
+        [*SPECIALS, "<think>", "</think>", "\n", "  ", "\U000f00003\U000f0001", "\U000f00022\U000f0001"]
+    ),
     st.text(alphabet=st.characters(exclude_characters="▁"), max_size=8),
 )
 CONTENT = st.lists(PARTS, min_size=1, max_size=6).map("".join)

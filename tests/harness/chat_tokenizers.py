@@ -26,8 +26,8 @@ TEMPLATES = {
     "newline": "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '\n' + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
     # Llama 3's first: trims, and writes the next header whether asked or not.
-    "trims": "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>' + m.content | trim + '<|im_end|>' }}{% endfor %}"
-    "{{ '<|assistant|>' }}",
+    "trims": "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>' + m.content | trim + '<|im_end|>' }}"
+    "{% endfor %}{{ '<|assistant|>' }}",
     # Gemma's: roles take turns, the assistant is the model.
     "gemma": "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}"
     "{% endif %}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -35,11 +35,12 @@ TEMPLATES = {
     "{{ '<|im_start|>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>model\n' }}{% endif %}",
     # Phi 3's first: a system turn is dropped without a word.
-    "drops": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<|user|>\n' + m.content + '<|im_end|>\n"
-    "<|assistant|>\n' }}{% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}",
+    "drops": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ '<|user|>\n' + m.content + '<|im_end|>\n<|assistant|>\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}",
     # Alpaca's: no token ends a turn.
-    "alpaca": "{% for m in messages %}{% if m.role == 'assistant' %}{{ '### Response:\n' + m.content + '\n\n' }}{% else %}"
-    "{{ '### Instruction:\n' + m.content + '\n\n' }}{% endif %}{% endfor %}"
+    "alpaca": "{% for m in messages %}{% if m.role == 'assistant' %}{{ '### Response:\n' + m.content + '\n\n' }}"
+    "{% else %}{{ '### Instruction:\n' + m.content + '\n\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}",
     "transcript": None,
 }
@@ -52,18 +53,21 @@ QWEN3 = (
     "{%- else %}{{- '<|im_start|>assistant\n' + c }}{%- endif %}{{- '<|im_end|>\n' }}"
     "{%- else %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
+    "{%- endif %}{%- endif %}"
 )
 # DeepSeek R1's: the generation prompt opens a thought, and no argument closes it.
 R1 = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\n' + m.content.split('</think>')[-1] "
-    "+ eos_token }}{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>assistant\n' + m.content.split('</think>')[-1] + eos_token }}{% else %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
 )
 # gpt-oss's: an answer is in a channel of its own, which the model writes.
 HARMONY = (
     "{{ '<|im_start|>system<|message|>Current date: ' + strftime_now('%Y-%m-%d') + '<|im_end|>' }}"
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>assistant<|channel|>final<|message|>' + m.content }}"
     "{{ eos_token if loop.last else '<|im_end|>' }}{% else %}"
     "{{ '<|im_start|>' + m.role + '<|message|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
@@ -75,7 +79,16 @@ KINDS = ("bytes", "bytes_bos", "first", "always", "legacy")
 def make(kind: str, template: str | None):
     """A tokenizer: byte-level BPE (`bytes_bos`: with Llama 3's post-processor), or SentencePiece's pieces, which begin
     words with a space at the first word, after every control token, or as older files write it in the normalizer."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     if kind.startswith("bytes"):
@@ -102,12 +115,20 @@ def make(kind: str, template: str | None):
             replacement="▁", prepend_scheme="always" if kind == "legacy" else kind, split=True
         )
         raw.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+            [
+                decoders.Replace("▁", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(content=" ", left=1),
+            ]
         )
         pieces = [f"<0x{i:02X}>" for i in range(256)]
         alphabet = sorted({c for text in TEXTS for c in text} | {"▁"})
         trainer = trainers.BpeTrainer(
-            vocab_size=900, special_tokens=[*SPECIALS, *pieces], initial_alphabet=alphabet, show_progress=False
+            vocab_size=900,
+            special_tokens=[*SPECIALS, *pieces],
+            initial_alphabet=alphabet,
+            show_progress=False,
         )
         raw.train_from_iterator(TEXTS, trainer)
         state = json.loads(raw.to_str())
