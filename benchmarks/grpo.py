@@ -37,7 +37,7 @@ def reward_of(text: str) -> float:
 def ours(folder: Path, *, total: int) -> duel.Play:
     from training import grpo
     from training.config.rl import GRPOConfig
-    from training.rl.learner import Learner
+    from training.rl.train import Steps
     from training.run.logs import read_metrics
 
     def reward(conversations: Sequence[Any], responses: Sequence[str]) -> list[float]:
@@ -60,7 +60,7 @@ def ours(folder: Path, *, total: int) -> duel.Play:
         )
         shutil.rmtree(config.output_dir, ignore_errors=True)
         spent: list[float] = []
-        run_all = Learner.run_all
+        run_all = Steps.run_all
 
         def timed(learner: Any) -> Any:
             began = time.perf_counter()
@@ -69,11 +69,11 @@ def ours(folder: Path, *, total: int) -> duel.Play:
             finally:
                 spent.append(time.perf_counter() - began)
 
-        Learner.run_all = timed  # type: ignore[method-assign]
+        Steps.run_all = timed  # type: ignore[method-assign]
         try:
             grpo.train(config, reward_functions={"words": reward})
         finally:
-            Learner.run_all = run_all  # type: ignore[method-assign]
+            Steps.run_all = run_all  # type: ignore[method-assign]
         rows = read_metrics(folder / "ours" / "metrics.jsonl")
         return {
             "seconds": spent[0],

@@ -33,7 +33,7 @@ from microworld.corpus import Corpus
 from microworld.lessons import LESSONS, PHASES, Phase
 from microworld.oracle import DIMENSIONS
 from microworld.tokenizer import load_tokenizer, train_tokenizer
-from training.run.precision import fast_bfloat16
+from training.config.base import fast_bfloat16
 
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512},

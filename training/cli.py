@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from training.errors import Interrupted, TrainingError
 C = TypeVar("C", bound=BaseModel)
 
 
-def main(config_class: type[C], train: Callable[..., Any], description: str) -> int:
+def main(config_class: type[C] | Mapping[str, type[C]], train: Callable[..., Any], description: str) -> int:
     """Parse the arguments, train, and turn what went wrong into one line and an exit code.
 
     0 when trained; 2 for a mistake in the config, the data or the model, and for a divergence; 128 plus the

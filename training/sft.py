@@ -29,9 +29,9 @@ from training.models.files import check_model
 from training.models.load import check_fit, load_causal_lm, load_tokenizer
 from training.models.logprobs import selected_logits
 from training.run.directory import Run, TrainResult
-from training.run.export import export
 from training.run.memory import announce, plan_supervised
 from training.run.runtime import Runtime
+from training.run.weights import export
 from training.supervised import Stats, fit, hold_out, run_batches
 
 

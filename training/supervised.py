@@ -20,14 +20,13 @@ import torch
 from training.config.base import SupervisedConfig
 from training.data.packing import Layout, Tree, batch_tokens
 from training.errors import Interrupted, TrainingError
-from training.run.allocator import keep_freed_memory
 from training.run.checkpoint import rng_state, set_rng_state
 from training.run.directory import Run
-from training.run.interrupt import StopRequest
 from training.run.logs import MetricsLog, Progress
+from training.run.memory import keep_freed_memory
 from training.run.optim import build_optimizer, clip_gradients, schedule
 from training.run.runtime import Runtime
-from training.run.stopping import DivergenceGuard, stop_diverged
+from training.run.stopping import DivergenceGuard, StopRequest, stop_diverged
 from training.run.weights import load_optimizer, load_weights, optimizer_state, weights
 
 Stats = dict[str, tuple[torch.Tensor | float, float]]
@@ -65,7 +64,7 @@ def fit(
     conclude: Callable[[Any], dict[str, float]] | None = None,
     shown: Sequence[str] = ("loss",),
 ) -> tuple[dict[str, float], int]:
-    """Train `objective` on `items`; returns the last metrics and the number of optimiser steps.
+    """Train `objective` on `items`; returns the metrics of the weights it ends with and the number of optimiser steps.
 
     `before_step(module, batch)` is called with each global batch, on every process.
     `evaluate(module)` runs every `eval_every` steps (or after each epoch) on every process and gives metrics
@@ -79,7 +78,7 @@ def fit(
     module = runtime.prepare(objective)
     optimizer = build_optimizer(module, config.optimizer)
     guard = DivergenceGuard(config.divergence_factor)
-    state: dict[str, Any] = {"best": None, "waited": 0, "last": {}}
+    state: dict[str, Any] = {"best": None, "waited": 0, "last": {}, "kept": {}, "kept_step": 0}
     best: dict[str, torch.Tensor] | None = None
     step = run.start_step
     if step:
@@ -135,7 +134,7 @@ def fit(
                     row |= evaluate(module)
                     if config.patience is not None:
                         if state["best"] is None or row["eval_loss"] < state["best"]:
-                            state |= {"best": row["eval_loss"], "waited": 0}
+                            state |= {"best": row["eval_loss"], "waited": 0, "kept": row, "kept_step": step}
                             best = {name: value.clone() for name, value in weights(module).items()}
                         else:
                             state["waited"] += 1
@@ -157,9 +156,12 @@ def fit(
         finally:
             if log:
                 log.close()
+    row, kept = state["last"], {}
     if best is not None:
         load_weights(module, best)
-    metrics = {k: v for k, v in state["last"].items() if k not in _OF_A_STEP}
+        # What is reported is of the weights that are saved.
+        row, kept = state["kept"], {"kept_step": float(state["kept_step"]), "last_step": float(step)}
+    metrics = {k: v for k, v in row.items() if k not in _OF_A_STEP} | kept
     return metrics | (conclude(module) if conclude else {}), step
 
 

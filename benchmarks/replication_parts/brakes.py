@@ -39,8 +39,8 @@ def watched(
     brake = {"gold": gold, "prompts": [str(held_out)], "limit": limit, "every": every, "patience": patience}
     terms = [{"kind": "model", "path": where["reward_model.model"]}]
     policy, asked = where["sl_cai.model"], Path(where["prompts.rl"])
-    found = learn(study, name, seed, "ppo", policy, terms, asked, {**changes, "brake": brake})
-    evaluations = read_lines(study.work(name) / "model" / "brake.jsonl")
+    found = learn(study, name, seed, "ppo", policy, terms, asked, {**changes, "early_stopping": brake})
+    evaluations = read_lines(study.work(name) / "model" / "early_stopping.jsonl")
     peak = max(evaluations, key=lambda row: row["gold"])
     last = evaluations[-1]["step"]
     ends = {"peak_step": peak["step"], "peak_gold": peak["gold"], "last_step": last}

@@ -19,8 +19,8 @@ from training.config.rewards import (
     RegexTerm,
 )
 from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
+from training.config.rl_sections import EarlyStoppingConfig
 from training.config.supervised import DpoConfig, PreferenceLoss, RewardModelConfig, SftConfig
-from training.rl.early_stopping import BrakeConfig
 
 # Stand-ins for what the pipeline fills in.
 _SHARED: dict[str, Any] = {"model": "-", "output_dir": "-", "seed": 0, "metadata": {}}
@@ -28,7 +28,7 @@ _SUPERVISED: dict[str, Any] = {**_SHARED, "data": ["-"]}
 _LABELS = {"statuses": ("ok",), "max_not_ok": 1.0, "shares": None, "exam": None}
 _RL: dict[str, Any] = {**_SHARED, "prompts": ["-"], "reward_model": "-"}
 # What would read files that the pipeline does not know of is not offered here.
-_NO_FILES = ("reference", "rewards", "pretrain", "brake")
+_NO_FILES = ("reference", "rewards", "pretrain", "early_stopping")
 
 
 class HelpfulSFTSection(knobs(SftConfig, filled=_SUPERVISED)):  # type: ignore[misc]
@@ -136,7 +136,7 @@ class RewardSection(Section):
 _GOLD = {"gold": {"kind": "regex", "pattern": "-"}, "prompts": ["-"]}
 
 
-class BrakeSection(knobs(BrakeConfig, filled=_GOLD)):  # type: ignore[misc]
+class BrakeSection(knobs(EarlyStoppingConfig, filled=_GOLD)):  # type: ignore[misc]
     """Stop when held-out gold falls while the proxy climbs, and keep the best policy. Exactly one gold judge.
 
     The held-out prompts are those of critique and revision, on which reinforcement learning never trains; the

@@ -20,7 +20,7 @@ from flows.evaluation.rank_correlation import rank_correlation
 from flows.runs.models import is_hub_id
 from flows.runs.progress import Progress
 from training.errors import TrainingError
-from training.models.safetensors import check_safetensors
+from training.models.files import check_safetensors
 
 #: what a weight belongs to, by its name; the first that fits
 KINDS = {

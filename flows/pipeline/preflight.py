@@ -21,11 +21,11 @@ from flows.stages import active, judge_exam
 from judges.asking.templates import TemplateSet
 from judges.errors import JudgeError
 from judges.known import read_known_pairs
+from training.config.rl_sections import LEAST_PROMPTS
 from training.data.datasets import read_examples, read_preferences
 from training.errors import TrainingError
 from training.models.files import check_model as check_trained_model
-from training.models.safetensors import check_safetensors
-from training.rl.early_stopping import LEAST_PROMPTS
+from training.models.files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

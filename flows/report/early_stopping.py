@@ -30,7 +30,9 @@ def brake_sentences(found: Mapping[str, Any]) -> list[str]:
             *gold,
         ]
     best = kept(found)
-    ended = "the brake stopped the run" if found["braked"] else "the run ended"
+    ended = (
+        "the brake stopped the run" if found.get("stopped_early", found.get("braked")) else "the run ended"
+    )
     return [
         f"Over-optimisation: held-out gold fell from {best['gold']:.3f} to {last['gold']:.3f} while the proxy climbed "
         f"from {best['proxy']:.2f} to {last['proxy']:.2f}; {ended} after step {last['step']} and the policy of step "

@@ -44,8 +44,8 @@ def run(work: Work) -> Result:
         return Result(outputs={**outputs, "samples": "samples.jsonl"}, metrics=metrics)
     fields |= {"prompts": [work.inputs["prompts"]], "rewards": _rewards(work)}
     if work.settings.get("brake"):
-        fields["brake"] = brake_fields(work)
-        outputs["brake"] = "model/brake.jsonl"
+        fields["early_stopping"] = brake_fields(work)
+        outputs["brake"] = "model/early_stopping.jsonl"
     total = work.settings["knobs"]["steps"]
     metrics = train(work, method, fields=fields, total=total, shown=("reward", "kl", "length"))
     return Result(outputs=outputs, metrics=metrics)

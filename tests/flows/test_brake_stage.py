@@ -67,11 +67,16 @@ def test_held_out_prompts_are_of_every_kind(run_yaml, tmp_path):
     assert len(ids) == 40 and 10 < sum("benign" in i for i in ids) < 30
     term = {"kind": "length"}
     settings = PPOConfig(
-        model="m", prompts=["p"], output_dir="o", rewards=[term], value={"start_from": "policy"}, brake=fields
+        model="m",
+        prompts=["p"],
+        output_dir="o",
+        rewards=[term],
+        value={"start_from": "policy"},
+        early_stopping=fields,
     )
     assert (
-        settings.brake is not None
-        and settings.brake.gold.function == "flows.stages.early_stopping:microworld"
+        settings.early_stopping is not None
+        and settings.early_stopping.gold.function == "flows.stages.early_stopping:microworld"
     )
 
 
@@ -110,12 +115,14 @@ def test_a_judge_is_gold(run_yaml, tmp_path, tiny_model, monkeypatch):
         steps=1,
         batch_size=4,
         max_new_tokens=4,
-        brake=brake_fields(work),
+        early_stopping=brake_fields(work),
     )
     found = ppo.train(settings).metrics
-    evaluations = [json.loads(line) for line in (tmp_path / "policy/brake.jsonl").read_text().splitlines()]
+    evaluations = [
+        json.loads(line) for line in (tmp_path / "policy/early_stopping.jsonl").read_text().splitlines()
+    ]
     assert [row["n"] for row in evaluations] == [8, 8] and len(seen) == 16
-    assert all(row["gold"] == pytest.approx(0.5) for row in evaluations) and found["braked"] == 0.0
+    assert all(row["gold"] == pytest.approx(0.5) for row in evaluations) and found["stopped_early"] == 0.0
     assert asked[0]["model"] == str(tiny_model)
     assert all("held out" in call.messages[-1]["content"] for call in seen)
 

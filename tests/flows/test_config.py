@@ -48,7 +48,7 @@ def test_shipped_configs_fill_the_trainers(path):
 
 FILLED = {"model", "output_dir", "data", "seed", "metadata"}
 LABELS = {"statuses", "max_not_ok", "shares", "exam"}
-REWARDED = {"prompts", "reward_model", "reference", "rewards", "pretrain", "brake"}
+REWARDED = {"prompts", "reward_model", "reference", "rewards", "pretrain", "early_stopping"}
 OWN = {
     "SLCAISection": {"start_from"},
     "RewardModelSection": {"start_from", "ensemble", "dimensions", "human", "rewrites"},

@@ -231,12 +231,12 @@ def test_a_run_is_braked_by_what_people_said(peopled, monkeypatch):
     assert str(path.parent) not in json.dumps([gold.manifest.config, metrics])
     assert policy.manifest.inputs["gold"].digest == gold.manifest.outputs["model"].digest
     trainer = yaml.safe_load((policy.directory / "trainer.yaml").read_text())
-    assert trainer["brake"]["gold"] == {
+    assert trainer["early_stopping"]["gold"] == {
         "kind": "model",
         "name": "gold",
         "path": str(gold.directory / "model"),
     }
-    seen = [json.loads(row) for row in (policy.directory / "model" / "brake.jsonl").open()]
+    seen = [json.loads(row) for row in (policy.directory / "model" / "early_stopping.jsonl").open()]
     assert [row["n"] for row in seen] == [10, 10, 10]
     said = f"Gold is a model of people's verdicts: {gold_model.worth(metrics)}."
     assert said in findings(ReportData(summary=data.summary))

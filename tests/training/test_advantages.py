@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from training.config.rl_sections import KLConfig
-from training.rl.advantages import gae, group_relative, leave_one_out, token_rewards, whiten
-from training.rl.kl_control import KLController
+from training.rl.objectives import KLController, gae, group_relative, leave_one_out, token_rewards, whiten
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 

@@ -170,10 +170,13 @@ REWARD = {"reward_model": "scorer"}
         (
             "ppo",
             {
-                "brake": {"gold": {"kind": "model", "path": "./scorer"}, "prompts": ["prompts.jsonl"]},
+                "early_stopping": {
+                    "gold": {"kind": "model", "path": "./scorer"},
+                    "prompts": ["prompts.jsonl"],
+                },
                 **REWARD,
             },
-            "brake.gold is a part of rewards too",
+            "early_stopping.gold is a part of rewards too",
         ),
         ("best_of_n", {}, "give reward_model or rewards: nothing says which answer is best"),
         ("best_of_n", {"output": "pairs.csv", **REWARD}, "must end in .jsonl"),

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from training import TrainingError, ppo
 from training.config.rl import PPOConfig
-from training.rl.early_stopping import Brake, Evaluation, chance_of_fall
+from training.rl.early_stopping import EarlyStopping, Evaluation, chance_of_fall
 
 
 def evaluation(step, proxy, gold):
@@ -16,7 +16,7 @@ def evaluation(step, proxy, gold):
 
 
 def brake_after(proxies, golds, **settings):
-    brake = Brake(**{"patience": 2, "confidence": 0.95, "planned": len(proxies), **settings})
+    brake = EarlyStopping(**{"patience": 2, "confidence": 0.95, "planned": len(proxies), **settings})
     for step, (proxy, gold) in enumerate(zip(proxies, golds, strict=True)):
         brake.add(evaluation(step, proxy, gold))
     return brake
@@ -75,7 +75,7 @@ def test_noise_alone_hardly_ever_stops_a_run(planned, runs, prompts, draw):
     rng = np.random.default_rng(planned)
     stops = 0
     for _ in range(runs):
-        brake = Brake(patience=1, confidence=0.95, planned=planned)
+        brake = EarlyStopping(patience=1, confidence=0.95, planned=planned)
         stops += stop_of(brake, DRAWS[draw](rng, (planned, prompts)).tolist()) is not None
     assert stops <= {60: 9, 200: 20}[runs]
 
@@ -86,7 +86,7 @@ def test_a_fall_by_15_percent_stops_a_run(patience):
     rng = np.random.default_rng(0)
     levels = np.concatenate([np.linspace(0.79, 0.83, 4), np.linspace(0.82, 0.70, 11)])
     for _ in range(20):
-        brake = Brake(patience=patience, confidence=0.95, planned=15)
+        brake = EarlyStopping(patience=patience, confidence=0.95, planned=15)
         stop = stop_of(brake, rng.normal(levels[:, None], 0.2, (15, 128)).tolist())
         assert stop is not None and 1 <= brake.best.step <= 6
 
@@ -111,7 +111,7 @@ def test_answers_that_all_fall_alike_are_so_many_coins():
 
 def test_the_state_comes_back():
     brake = brake_after((0, 1), ([0.5] * 9, [0.4] * 9))
-    other = Brake(patience=2, confidence=0.95, planned=2)
+    other = EarlyStopping(patience=2, confidence=0.95, planned=2)
     other.restore(json.loads(json.dumps(brake.state())))
     assert [(e.step, e.gold, e.proxy) for e in other.evaluations] == [(0, 0.5, 0.0), (1, 0.4, 1.0)]
 
@@ -153,7 +153,7 @@ def config(tiny_dir, files, output_dir, *, brake=True, held_out="held_out", ever
     if brake:
         gold = {"kind": "callable", "name": "moderation"}
         prompts = [files / f"{held_out}.jsonl"]
-        settings["brake"] = {"gold": gold, "prompts": prompts, "every": every, "patience": patience}
+        settings["early_stopping"] = {"gold": gold, "prompts": prompts, "every": every, "patience": patience}
     return PPOConfig(**{**settings, **changes})
 
 
@@ -167,13 +167,13 @@ def lines(path):
 
 def test_a_run_that_over_optimises_ends_at_its_peak(tiny_dir, files, tmp_path):
     found = train(config(tiny_dir, files, tmp_path / "braked")).metrics
-    rows = lines(tmp_path / "braked/brake.jsonl")
+    rows = lines(tmp_path / "braked/early_stopping.jsonl")
     kept, last = int(found["kept_step"]), int(found["last_step"])
     assert rows[-1]["step"] == last < 30 and rows[-1]["fallen"] and rows[-2]["fallen"]
     best = max(rows, key=lambda r: r["gold"])
     assert rows[0]["step"] == 0 and kept == best["step"]
     assert rows[-1]["proxy"] > rows[kept // 2]["proxy"]
-    assert not (tmp_path / "braked/brake").exists()
+    assert not (tmp_path / "braked/early_stopping").exists()
     # Looking ahead changes nothing: without a brake, the same number of steps gives the same policy.
     assert kept > 0
     train(config(tiny_dir, files, tmp_path / "plain", brake=False, steps=kept))
@@ -182,12 +182,14 @@ def test_a_run_that_over_optimises_ends_at_its_peak(tiny_dir, files, tmp_path):
     # What is said of the policy is said of the one that was kept.
     step = lines(tmp_path / "braked/metrics.jsonl")[kept - 1]
     result = json.loads((tmp_path / "braked/result.json").read_text())
-    assert found["braked"] == 1.0 and found["held_out_gold"] == best["gold"]
+    assert found["stopped_early"] == 1.0 and found["held_out_gold"] == best["gold"]
     assert result["metrics"] == found and result["steps"] == kept
     assert all(found[name] == step[name] for name in ("kl", "reward", "length", "held_out_kl"))
     card = (tmp_path / "braked/README.md").read_text()
     assert f"PPO, {kept} optimiser steps" in card and f"| held out gold | {best['gold']:.6g} |" in card
-    assert f"The brake stopped the run after step {last}" in card and f"after step {kept}, the best" in card
+    assert (
+        f"Early stopping ended the run after step {last}" in card and f"after step {kept}, the best" in card
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,11 +199,11 @@ def test_a_run_that_over_optimises_ends_at_its_peak(tiny_dir, files, tmp_path):
 )
 def test_a_fall_at_the_end_keeps_the_best_too(tiny_dir, files, tmp_path, changes):
     found = train(config(tiny_dir, files, tmp_path / "run", **changes)).metrics
-    rows = lines(tmp_path / "run/brake.jsonl")
+    rows = lines(tmp_path / "run/early_stopping.jsonl")
     assert rows[-1]["fallen"] and rows[-1]["step"] == found["last_step"]
     assert (found["last_step"] % changes["every"] == 0) == ("max_kl" not in changes)
     best = max(rows, key=lambda r: r["gold"])
-    assert found["braked"] == 0.0 and found["kept_step"] == best["step"] < found["last_step"]
+    assert found["stopped_early"] == 0.0 and found["kept_step"] == best["step"] < found["last_step"]
     assert found["held_out_gold"] == best["gold"]
     assert "The run ended after step" in (tmp_path / "run/README.md").read_text()
 
@@ -225,10 +227,10 @@ def test_a_resumed_run_has_the_same_evaluations(tiny_dir, files, tmp_path, monke
     with pytest.raises(Stop):
         ppo.train(settings, reward_functions={"letters": failing, "moderation": moderation})
     train(settings, resume=True)
-    assert (halved / "brake.jsonl").read_text() == (whole / "brake.jsonl").read_text()
+    assert (halved / "early_stopping.jsonl").read_text() == (whole / "early_stopping.jsonl").read_text()
 
 
 def test_too_few_held_out_prompts_are_refused(tiny_dir, files, tmp_path):
-    with pytest.raises(TrainingError, match=r"brake\.prompts: 3 prompts are too few"):
+    with pytest.raises(TrainingError, match=r"early_stopping\.prompts: 3 prompts are too few"):
         train(config(tiny_dir, files, tmp_path / "x", held_out="few"))
     assert not (tmp_path / "x").exists()

@@ -20,7 +20,7 @@ import json, signal, sys
 from training import reward_model, sft
 from training.dpo import train as dpo
 from training.errors import Interrupted
-from training.run.interrupt import StopRequest
+from training.run.stopping import StopRequest
 
 kinds = {"sft": (sft.SftConfig, sft.train), "reward": (reward_model.RewardModelConfig, reward_model.train),
          "kto": (dpo.DpoConfig, dpo.train)}

@@ -9,8 +9,7 @@ import torch
 
 from training.data.datasets import read_preferences
 from training.data.pairs import encode_pairs, load_pairs
-from training.dpo.items import balanced_weights, make_items
-from training.dpo.reference import with_reference
+from training.dpo.items import balanced_weights, make_items, with_reference
 from training.dpo.train import DpoConfig, DpoObjective, train
 from training.errors import TrainingError
 from training.models.attention import choose_layout

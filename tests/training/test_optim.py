@@ -7,8 +7,7 @@ import torch
 
 from training.config.base import OptimizerConfig
 from training.errors import TrainingError
-from training.run.muon import Muon, orthogonalize
-from training.run.optim import build_optimizer, clip_gradients, schedule
+from training.run.optim import Muon, build_optimizer, clip_gradients, orthogonalize, schedule
 
 
 def test_schedules_rise_and_fall():

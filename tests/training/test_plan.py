@@ -44,7 +44,7 @@ def kept_bytes(model, tokens, length=50, bf16=False):
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
-        backbone(model)(**model_inputs(packed))
+        backbone(model)(**model_inputs(model, packed))
     found = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
     return found - (2 * sum(p.numel() for p in model.parameters() if p.ndim == 2) if bf16 else 0)
 
@@ -97,7 +97,7 @@ def test_with_checkpointing_the_most_is_about_right(tmp_path, make_model, length
     tracker = MemTracker()
     tracker.track_external(model)
     with tracker:
-        backbone(model)(**model_inputs(packed)).last_hidden_state.sum().backward()
+        backbone(model)(**model_inputs(model, packed)).last_hidden_state.sum().backward()
     (most,) = tracker.get_tracker_snapshot("peak").values()
     found = most["Total"] - 2 * sum(p.nbytes for p in model.parameters())
     estimate = activation_bytes(

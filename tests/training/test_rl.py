@@ -9,15 +9,14 @@ import torch
 from harness.rl_runs import METHODS, letters, make_config, rows, run, without_times
 
 from common.chat import encode_prompt
-from training import Interrupted, TrainingError, grpo, ppo, rloo
+from training import Interrupted, TrainingError
 from training.data.datasets import read_prompts
 from training.models.attention import backbone
 from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
 from training.models.policy import PolicyModule, ValueModule
-from training.rl.algorithms import Minibatch
-from training.rl.experience import Rollout, pack_rows, rows_of
-from training.rl.measure import measure
-from training.rl.update import Trained
+from training.rl.algorithms import Minibatch, algorithm_of
+from training.rl.experience import Rollout, measure, pack_rows, rows_of
+from training.rl.models import Models, TrainedModule
 from training.rollouts import Sampling, generate_ids
 from training.run.runtime import Runtime
 
@@ -27,14 +26,14 @@ def build_experience(config, tiny_dir, *, value=True):
     tokenizer = load_tokenizer(str(tiny_dir))
     runtime = Runtime(config)
     model = load_causal_lm(str(tiny_dir))
-    policy = Trained(
+    policy = TrainedModule(
         PolicyModule(model, temperature=config.temperature), config.optimizer, runtime, tokens=16384
     )
     reference = PolicyModule(load_causal_lm(str(tiny_dir), trainable=False), temperature=config.temperature)
     critic = None
     if value:
         classifier = load_sequence_classifier(str(tiny_dir), new_head=True, pad_token_id=0)
-        critic = Trained(ValueModule(classifier), config.optimizer, runtime, tokens=16384)
+        critic = TrainedModule(ValueModule(classifier), config.optimizer, runtime, tokens=16384)
     prompts = [p for p in read_prompts(config.prompts)[:3] for _ in range(2)]
     ids = [tuple(encode_prompt(tokenizer, prompt.prompt)) for prompt in prompts]
     sampling = Sampling(max_new_tokens=9, temperature=config.temperature)
@@ -47,7 +46,9 @@ def build_experience(config, tiny_dir, *, value=True):
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.mul_(1.02)
-    experience, _ = measure(rollouts, policy, reference, critic, runtime, config)
+    experience, _ = measure(
+        rollouts, Models(model=model, policy=policy, reference=reference, value=critic), runtime, config
+    )
     with torch.no_grad():
         torch.manual_seed(3)
         for parameter in model.parameters():
@@ -95,7 +96,7 @@ def plain_loss(method, config, experience, model, beta):
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_and_gradient_equal_a_plain_reference(method, temperature, tiny_dir, prompts_file, tmp_path):
     config = make_config(method, tiny_dir, prompts_file, tmp_path, temperature=temperature, clip=0.05)
-    algorithm = {"ppo": ppo.PPO, "grpo": grpo.GRPO, "rloo": rloo.RLOO}[method](config)
+    algorithm = algorithm_of(config)
     experience, policy, _ = build_experience(config, tiny_dir)
     algorithm.advantages(experience, 0.3)
     model = policy.bare.model
@@ -140,7 +141,7 @@ def test_no_gradient_on_prompt_and_end(tiny_dir, prompts_file, tmp_path):
     """Only the states that choose a response's tokens are pushed; the prompt's others and the last are not."""
     config = make_config("ppo", tiny_dir, prompts_file, tmp_path)
     experience, policy, _ = build_experience(config, tiny_dir)
-    algorithm = ppo.PPO(config)
+    algorithm = algorithm_of(config)
     algorithm.advantages(experience, 0.1)
     kept = []
 

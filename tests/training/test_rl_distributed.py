@@ -120,8 +120,9 @@ from pathlib import Path
 import yaml
 from training import cli, rloo
 from training.config.rl import RLOOConfig
+from training.rl import algorithms
 
-rloo.clipped_policy_loss = lambda moved, *rest, **named: (moved * float("nan"), moved * 0)
+algorithms.clipped_policy_loss = lambda moved, *rest, **named: (moved * float("nan"), moved * 0)
 settings = json.loads(sys.argv[1])
 config = Path(settings["output_dir"]).parent / f"config-{os.environ['RANK']}.yaml"
 config.write_text(yaml.safe_dump(settings))

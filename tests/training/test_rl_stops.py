@@ -9,11 +9,11 @@ import torch
 import yaml
 from harness.rl_runs import make_config, rows, run
 
-from training import Diverged, TrainingError, ppo
+from training import Diverged, TrainingError
 from training.config.base import load_config
 from training.config.rl import GRPOConfig, PPOConfig
 from training.models.load import load_causal_lm
-from training.rl import learner
+from training.rl import algorithms, train
 from training.rl.rollout import prompts_of_step
 
 
@@ -28,7 +28,9 @@ def test_prompts_that_fill_the_context_are_dropped(tiny_dir, tmp_path):
 
 def test_not_a_number_stops_with_the_batch(tiny_dir, prompts_file, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        ppo, "clipped_policy_loss", lambda logprobs, *rest, **named: (logprobs * float("nan"), logprobs * 0)
+        algorithms,
+        "clipped_policy_loss",
+        lambda logprobs, *rest, **named: (logprobs * float("nan"), logprobs * 0),
     )
     config = make_config("ppo", tiny_dir, prompts_file, tmp_path)
     with pytest.raises(Diverged, match="step 1: the policy's loss is nan"):
@@ -79,7 +81,7 @@ def test_what_ends_the_process_while_the_model_is_saved_loses_nothing(
             run(config)
     done = rows(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("training.rl.learner.Learner._one_step", killed)
+        patch.setattr("training.rl.learner.Learner.step", killed)
         result = run(config, resume=True)
     assert rows(tmp_path) == done and result.metrics["reward"] == done[-1]["reward"]
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "checkpoints").exists()
@@ -87,7 +89,7 @@ def test_what_ends_the_process_while_the_model_is_saved_loses_nothing(
 
 def test_the_progress_line_of_a_step(tiny_dir, prompts_file, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(learner.Progress, "update", lambda self, step, **values: shown.append((step, values)))
+    monkeypatch.setattr(train.Progress, "update", lambda self, step, **values: shown.append((step, values)))
     run(make_config("rloo", tiny_dir, prompts_file, tmp_path, steps=1))
     (row,) = rows(tmp_path)
     names = ("reward", "kl", "length", "tokens_per_second")
@@ -122,6 +124,13 @@ def test_pretraining_mix_keeps_the_language(tiny_dir, prompts_file, tmp_path):
     run(config)
     losses = [row["pretrain_loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < losses[0] - 0.5
+    # The likelihood is the model's own, whatever temperature answers are drawn at.
+    found = []
+    for temperature in (0.5, 1.0):
+        once = {"pretrain": mix, "steps": 1, "epochs": 1, "minibatches": 1, "temperature": temperature}
+        run(make_config("ppo", tiny_dir, prompts_file, tmp_path / str(temperature), **once))
+        found.append(rows(tmp_path / str(temperature))[0]["pretrain_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_lora_trains_the_adapter_and_saves_a_merged_model(tiny_dir, prompts_file, tmp_path):
@@ -162,12 +171,15 @@ def test_contradicting_configs_are_one_line(tiny_dir, prompts_file, tmp_path):
         (
             PPOConfig,
             {"reward_model": "a/x", "brake": gold | {"gold": {"kind": "model", "path": "a/../a/x"}}},
-            "brake.gold is a part of rewards",
+            "early_stopping.gold is a part of rewards",
         ),
         (
             GRPOConfig,
-            {"rewards": [judge | {"weight": 0.5}], "brake": gold | {"gold": judge | {"name": "gold"}}},
-            "brake.gold is a part of rewards",
+            {
+                "rewards": [judge | {"weight": 0.5}],
+                "early_stopping": gold | {"gold": judge | {"name": "gold"}},
+            },
+            "early_stopping.gold is a part of rewards",
         ),
         (PPOConfig, {"rewards": [{"kind": "modell", "path": "x"}]}, "modell"),
         (PPOConfig, {"reward_model": "x", "clips": 0.1}, "did you mean clip"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -187,6 +188,23 @@ def test_resuming_with_another_config_is_refused(config, monkeypatch):
             train(config())
     with pytest.raises(TrainingError, match="cannot resume: batch_size was 8 and is now 4"):
         train(config(batch_size=4), resume=True)
+    # Other rows under the same name are another run, too; a file beside the model is not.
+    data = Path(config().data[0])
+    before = data.read_bytes()
+    data.write_bytes(before.replace(b"egg", b"cat"))
+    with pytest.raises(
+        TrainingError, match=rf"cannot resume: {data} has other contents than when the run began"
+    ):
+        train(config(), resume=True)
+    data.write_bytes(before)
+    weights = Path(config().model) / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(TrainingError, match="has other contents"):
+        train(config(), resume=True)
+    weights.write_bytes(kept)
+    (weights.parent / "notes.md").write_text("seen")
+    train(config(), resume=True)
 
 
 def test_micro_batches_and_gradient_checkpointing_change_no_loss(config, tmp_path):
@@ -210,9 +228,12 @@ def test_patience_stops_early_and_keeps_the_best_weights(config):
         patience=2,
         optimizer={"learning_rate": 5e-2, "schedule": "constant"},
     )
-    train(settings)
+    result = train(settings)
     rows = read_metrics(settings.output_dir / "metrics.jsonl")
     evaluations = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    # What is reported is of the weights that are saved, not of the last step's.
+    assert result.metrics["eval_loss"] == min(evaluations)
+    assert result.metrics["kept_step"] == rows[-1]["step"] - 4
     assert rows[-1]["step"] < 80
     assert min(evaluations) == evaluations[-3]
     model = load_causal_lm(str(settings.output_dir))

@@ -12,7 +12,6 @@ import random
 import pytest
 import torch
 
-from training import grpo, rloo
 from training.config.rl import GRPOConfig, RLOOConfig
 from training.data.datasets import Example, Prompt
 from training.data.pairs import encode_pairs
@@ -21,9 +20,9 @@ from training.models.attention import choose_layout
 from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
 from training.models.policy import PolicyModule
 from training.reward_model import RewardObjective
-from training.rl.algorithms import Minibatch
-from training.rl.experience import Rollout, pack_rows, rows_of
-from training.rl.update import Trained
+from training.rl.algorithms import Minibatch, algorithm_of
+from training.rl.experience import Rollout, measure, pack_rows, rows_of
+from training.rl.models import Models, TrainedModule
 from training.rollouts.protocol import Completion
 from training.run.runtime import Runtime
 from training.sft import SftConfig, SftObjective, encode
@@ -317,11 +316,10 @@ def policies(trainer_class, config, tiny_dir):
 def experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, *, by):
     """The same answers and rewards as our loop measures them, and the policy moved on from there."""
     from common.chat import encode_prompt
-    from training.rl.measure import measure
 
     runtime = Runtime(config)
     model = moved(tiny_dir, 4)
-    policy = Trained(PolicyModule(model, temperature=1.0), config.optimizer, runtime, tokens=16384)
+    policy = TrainedModule(PolicyModule(model, temperature=1.0), config.optimizer, runtime, tokens=16384)
     reference = PolicyModule(load_causal_lm(str(tiny_dir), trainable=False), temperature=1.0)
     rollouts = [
         Rollout(
@@ -336,7 +334,9 @@ def experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, *, b
         )
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
-    experience, _ = measure(rollouts, policy, reference, None, runtime, config)
+    experience, _ = measure(
+        rollouts, Models(model=model, policy=policy, reference=reference, value=None), runtime, config
+    )
     algorithm.advantages(experience, config.kl.beta)
     push(model, 5, by)
     items = rows_of(rollouts)
@@ -388,7 +388,7 @@ def test_grpo(trl, tiny_dir, tmp_path, loss_type, reduction, scale):
         reduction=reduction,
         scale=scale,
     )
-    algorithm = grpo.GRPO(config)
+    algorithm = algorithm_of(config)
     experience, ours, model = experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, by=0.02)
     torch.testing.assert_close(experience.advantages_RT[:, 0], batch["advantages"], rtol=1e-5, atol=1e-5)
     same(ours, theirs, model, peer)
@@ -424,7 +424,7 @@ def test_rloo(trl, tiny_dir, tmp_path):
         clip=0.1,
         clip_high=0.2,
     )
-    algorithm = rloo.RLOO(config)
+    algorithm = algorithm_of(config)
     experience, ours, model = experience_of(
         config, algorithm, tiny_dir, tokenizer, prompts, answers, by=0.002
     )

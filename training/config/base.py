@@ -6,6 +6,9 @@ Imports no torch, so that a config can be checked before anything heavy is loade
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,7 +17,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from training.config.yaml import describe, read_yaml
 from training.errors import TrainingError
-from training.run.precision import in_bfloat16
+
+
+@cache
+def fast_bfloat16() -> bool:
+    """Whether bfloat16 saves time here: on GPUs that have it, and on CPUs that multiply it in tiles (AMX).
+
+    A CPU without instructions of its own emulates it, many times slower than float32.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and " amx_bf16" in info.read_text()
+
+
+def in_bfloat16(precision: str) -> bool:
+    """What a config's `precision` (auto, float32 or bf16) means on this machine."""
+    return precision == "bf16" or (precision == "auto" and fast_bfloat16())
 
 
 class Strict(BaseModel):
@@ -169,14 +190,30 @@ class SupervisedConfig(TrainConfig):
 
 
 C = TypeVar("C", bound=BaseModel)
+_RENAMED = {"brake": "early_stopping"}
 
 
-def load_config(path: str | os.PathLike[str], config_class: type[C]) -> C:
-    """Read a YAML file as `config_class`.
+def load_config(path: str | os.PathLike[str], config_class: type[C] | Mapping[str, type[C]]) -> C:
+    """Read a YAML file as `config_class`; of several, as the one that its `method:` names.
 
     Raises TrainingError: one line naming file, line, field, value and what is allowed.
     """
     values, lines = read_yaml(Path(path))
+    if isinstance(config_class, Mapping):
+        method = values.pop("method", None)
+        if method not in config_class:
+            place = f"{path}:{lines[('method',)]}" if ("method",) in lines else str(path)
+            raise TrainingError(f"{place}: method: {method!r} is not one of {', '.join(config_class)}")
+        config_class = config_class[method]
+    for old, new in _RENAMED.items():
+        if old in values and old not in config_class.model_fields and new in config_class.model_fields:
+            values[new] = values.pop(old)
+            place = f"{path}:{lines[(old,)]}"
+            lines |= {(new, *at[1:]): line for at, line in lines.items() if at[:1] == (old,)}
+            print(
+                f"{place}: {old} is called {new} now; the old name is read for one more version",
+                file=sys.stderr,
+            )
     try:
         return config_class.model_validate(values)
     except ValidationError as error:

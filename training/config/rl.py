@@ -12,8 +12,13 @@ from pydantic import Field, model_validator
 
 from training.config.base import TrainConfig
 from training.config.rewards import EnsembleTerm, ModelTerm, RewardTerm, same_judge
-from training.config.rl_sections import KLConfig, PretrainConfig, RolloutsConfig, ValueConfig
-from training.rl.early_stopping import BrakeConfig
+from training.config.rl_sections import (
+    EarlyStoppingConfig,
+    KLConfig,
+    PretrainConfig,
+    RolloutsConfig,
+    ValueConfig,
+)
 
 
 class RLConfig(TrainConfig):
@@ -65,7 +70,7 @@ class RLConfig(TrainConfig):
     """Where answers are sampled."""
 
     kl: KLConfig = KLConfig()
-    """The leash to the reference policy."""
+    """The KL penalty against the reference policy."""
 
     clip: float = Field(default=0.2, gt=0, lt=1)
     """The probability ratio is clipped to between 1 - clip and 1 + clip."""
@@ -88,7 +93,7 @@ class RLConfig(TrainConfig):
     divergence_kl: float = Field(default=10.0, gt=0)
     """Stop as diverged when the KL per token, in nats, is above this for three steps in a row."""
 
-    brake: BrakeConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
     """Stop when held-out gold falls while the proxy climbs, and keep the best policy."""
 
     snapshot_every: int = Field(default=0, ge=0)
@@ -127,9 +132,9 @@ class RLConfig(TrainConfig):
             )
         if self.lora and self.reference:
             raise ValueError("reference: under lora the reference is the model with its adapter off")
-        if self.brake and any(same_judge(self.brake.gold, term) for term in self.terms):
+        if self.early_stopping and any(same_judge(self.early_stopping.gold, term) for term in self.terms):
             raise ValueError(
-                "brake.gold is a part of rewards too; a judge that is trained on cannot hold out"
+                "early_stopping.gold is a part of rewards too; a judge that is trained on cannot hold out"
             )
         return self
 
@@ -188,3 +193,7 @@ class RLOOConfig(RLConfig):
 
     whiten_advantages: bool = False
     """Shift and scale a step's advantages to zero mean and unit variance."""
+
+
+METHODS: dict[str, type[RLConfig]] = {"ppo": PPOConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
+"""What `method:` may say in a file for `python -m training.rl`."""

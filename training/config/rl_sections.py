@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from training.config.base import OptimizerConfig, Strict
+from training.config.rewards import RewardTerm
 
 
 class KLConfig(Strict):
-    """The leash to the reference policy."""
+    """The KL penalty against the reference policy."""
 
     kind: Literal["fixed", "adaptive"] = "fixed"
     """fixed, or adaptive: a controller that steers the KL to a target (Ziegler et al. 2019)."""
@@ -84,3 +85,29 @@ class ValueConfig(Strict):
 
     clip: float | None = Field(default=0.2, gt=0)
     """Values move at most this far from the sampling-time ones before their loss is clipped; null: no clip."""
+
+
+LEAST_PROMPTS = 8
+"""Fewer cannot tell a fall from noise."""
+
+
+class EarlyStoppingConfig(Strict):
+    """When to stop, and who says so."""
+
+    gold: RewardTerm
+    """The held-out judge of answers: a stronger reward model, a function, a checker; never part of `rewards`."""
+
+    prompts: tuple[Path, ...] = Field(min_length=1)
+    """Files of held-out prompts."""
+
+    limit: int = Field(default=128, ge=LEAST_PROMPTS)
+    """This many prompts from the beginning."""
+
+    every: int = Field(default=5, ge=1)
+    """Steps between evaluations."""
+
+    patience: int = Field(default=2, ge=1)
+    """Evaluations in a row that must find gold fallen."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """How sure a whole run must be that what it takes for a fall is not noise."""

@@ -18,16 +18,16 @@ from training.config.supervised import WITHOUT_REFERENCE, DpoConfig
 from training.data.packing import Layout
 from training.data.pairs import load_pairs
 from training.dpo import losses
-from training.dpo.items import DpoItem, balanced_weights, make_items
-from training.dpo.reference import branch_logprobs, with_reference
+from training.dpo.items import DpoItem, balanced_weights, branch_logprobs, make_items, with_reference
 from training.models.adapters import check_lora, make_trainable
 from training.models.attention import choose_layout
 from training.models.files import check_model
 from training.models.load import check_fit, load_causal_lm, load_tokenizer
+from training.models.policy import switch_dropout_off
 from training.run.directory import Run, TrainResult
-from training.run.export import export
 from training.run.memory import announce, plan_supervised
 from training.run.runtime import Runtime
+from training.run.weights import export
 from training.supervised import Stats, fit, hold_out, run_batches
 
 _BETAS = {"dpo": 0.1, "robust": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0}
@@ -184,7 +184,10 @@ def train(config: DpoConfig, *, resume: bool = False) -> TrainResult:
         )
         del reference
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
-    objective = DpoObjective(make_trainable(model, config, task="CAUSAL_LM"), config, layout)
+    model = make_trainable(model, config, task="CAUSAL_LM")
+    if reference_needed:
+        switch_dropout_off(model)
+    objective = DpoObjective(model, config, layout)
     if kto:
         balanced = balanced_weights(items)
         objective.weights = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import torch
 from common.chat import renderer_of, stop_token_ids
 from training.errors import TrainingError
 from training.models.files import check_model
+
+# Where a config keeps the dropout that it came with while that is switched off.
+OWN_DROPOUT = "charter_own_dropout"
 
 
 def load_tokenizer(ref: str) -> Any:
@@ -50,7 +54,7 @@ def load_causal_lm(ref: str, *, dtype: torch.dtype = torch.float32, trainable: b
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             ref,
             dtype=dtype,
-            attn_implementation="sdpa",
+            **_attention(ref),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -85,7 +89,7 @@ def load_sequence_classifier(
             ref,
             num_labels=1,
             dtype=dtype,
-            attn_implementation="sdpa",
+            **_attention(ref),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -111,6 +115,19 @@ def load_sequence_classifier(
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model
+
+
+def _attention(ref: str) -> dict[str, str]:
+    """The attention that the model's own config asks for, as arguments of `from_pretrained`.
+
+    transformers picks its own default, and for a config that caps attention scores (Gemma 2 and its relatives) that
+    default leaves the cap out; the eager form has it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(ref, trust_remote_code=False).get_text_config()
+    capped = getattr(config, "attn_logit_softcapping", None)
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def score_head(model: Any) -> torch.nn.Linear:
@@ -194,6 +211,7 @@ def save_model(
     chat = renderer_of(tokenizer)
     with _quiet(), _ends_at(model, chat.stop_ids):
         model.save_pretrained(temporary, state_dict=state)
+    _restore_dropout(temporary / "config.json")
     own = tokenizer.chat_template
     tokenizer.chat_template = own or chat.template.source
     try:
@@ -206,6 +224,14 @@ def save_model(
     for file in sorted(temporary.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
         os.replace(file, output_dir / file.name)
     temporary.rmdir()
+
+
+def _restore_dropout(path: Path) -> None:
+    """The dropout that was switched off for training is the model's own again in what is saved."""
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if own := config.pop(OWN_DROPOUT, {}):
+            path.write_text(json.dumps(config | own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

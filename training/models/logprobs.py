@@ -19,7 +19,7 @@ def selected_logits(model: Any, packed: Packed, predictors_N: torch.Tensor) -> t
     Whatever the model does to its logits afterwards (soft-capping, scaling) it still does.
     """
     with _head_sees_only(model, predictors_N):
-        return model(**model_inputs(packed)).logits[0]
+        return model(**model_inputs(model, packed)).logits[0]
 
 
 def selected_logprobs(model: Any, packed: Packed) -> torch.Tensor:

@@ -12,8 +12,8 @@ from training.config.rl import PPOConfig
 from training.data.packing import Packed
 from training.errors import TrainingError
 from training.models.adapters import make_trainable
-from training.models.attention import backbone, choose_layout, model_inputs
-from training.models.load import is_decoder, load_sequence_classifier, load_tokenizer, score_head
+from training.models.attention import backbone, choose_layout, model_inputs, same_in_training
+from training.models.load import OWN_DROPOUT, is_decoder, load_sequence_classifier, load_tokenizer, score_head
 from training.models.logprobs import selected_logits
 
 
@@ -27,13 +27,21 @@ class PolicyModule(torch.nn.Module):
         self.layout = choose_layout(model)
 
     def forward(
-        self, packed: Packed, predictors_N: torch.Tensor, targets_N: torch.Tensor, *, entropy: bool = False
+        self,
+        packed: Packed,
+        predictors_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        *,
+        entropy: bool = False,
+        temperature: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probabilities (N,) of `targets_N` at the flat indices `predictors_N`; with `entropy`, also the
-        entropies (N,) of those distributions, without gradient."""
+        entropies (N,) of those distributions, without gradient. `temperature` replaces the sampling temperature: the
+        likelihood of texts that nobody sampled is the model's own, at 1."""
         logits_NV = selected_logits(self.model, packed, predictors_N).float()
-        if self.temperature != 1:
-            logits_NV = logits_NV / self.temperature
+        temperature = self.temperature if temperature is None else temperature
+        if temperature != 1:
+            logits_NV = logits_NV / temperature
         logprobs_NV = logits_NV.log_softmax(-1)
         chosen_N = logprobs_NV.gather(1, targets_N[:, None]).squeeze(1)
         if not entropy:
@@ -59,7 +67,7 @@ class ValueModule(torch.nn.Module):
 
     def forward(self, packed: Packed, predictors_N: torch.Tensor) -> torch.Tensor:
         """Values (N,) of the states at the flat indices `predictors_N`."""
-        hidden_BTD = backbone(self.model)(**model_inputs(packed)).last_hidden_state
+        hidden_BTD = backbone(self.model)(**model_inputs(self.model, packed)).last_hidden_state
         scores_N = score_head(self.model)(hidden_BTD.flatten(0, 1)[predictors_N]).float().squeeze(-1)
         return (scores_N - self.mean) / self.std
 
@@ -94,14 +102,32 @@ def load_value_model(config: PPOConfig, tokenizer: Any) -> Any:
 
 
 def switch_dropout_off(model: torch.nn.Module) -> None:
-    """Make training mode compute what evaluation mode does: otherwise the policy that is updated would not
-    be the one that was sampled, and the first ratio not 1."""
+    """Make training mode compute what evaluation mode does, wherever a policy is compared with a reference: otherwise
+    the policy that is updated would not be the one that was sampled or measured, and the first ratio not 1.
+
+    Dropout of layers, attention and adapters, and the jitter of routers. Raises TrainingError where some is left.
+    """
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if isinstance(value, float) and _is_noise(name):
                 setattr(module, name, 0.0)
+    # Some models (Falcon) read their config at every call; `save_model` writes what the model came with.
+    config: Any = model.config
+    own = {
+        name: value for name, value in vars(config).items() if isinstance(value, float) and _is_noise(name)
+    }
+    config.update({OWN_DROPOUT: {**own, **getattr(config, OWN_DROPOUT, {})}, **dict.fromkeys(own, 0.0)})
+    if not same_in_training(model):
+        raise TrainingError(
+            f"model {config.name_or_path}: computes otherwise in training than in evaluation, through a dropout "
+            "that cannot be switched off from outside; set it to 0 in the model's config.json"
+        )
+
+
+def _is_noise(name: str) -> bool:
+    return "drop" in name or "jitter" in name
 
 
 def without_adapter(model: Any) -> Any:

@@ -24,7 +24,7 @@ def branch_scores(model: Any, packed: Packed) -> torch.Tensor:
         # Rows hold one branch each, in order.
         mask = packed.real_BT.long()
         return model(input_ids=packed.input_ids_BT, attention_mask=mask).logits.squeeze(-1).float()
-    hidden_BTD = backbone(model)(**model_inputs(packed)).last_hidden_state
+    hidden_BTD = backbone(model)(**model_inputs(model, packed)).last_hidden_state
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.score(hidden_BTD.flatten(0, 1)[packed.ends_K]).squeeze(-1).float()
 

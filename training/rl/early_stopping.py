@@ -1,51 +1,35 @@
-"""The brake on over-optimisation: stop when held-out gold falls while the proxy climbs, and keep the peak.
+"""Early stopping against over-optimisation: end a run when held-out gold falls while the proxy climbs, keep the peak.
 
 Reward is a proxy (Gao et al. 2022, arXiv 2210.10760): optimised for long enough, what it stands for falls while it
 still rises. Now and then the policy answers held-out prompts, always the same ones; the proxy and a gold score that
 no update sees judge the answers. The best evaluation so far is compared with the newest prompt by prompt.
 
-Imports no torch.
+Beside the run's other files: `early_stopping.jsonl` (a row an evaluation) and, until the run is finished,
+`early_stopping/step-NNNNNN`, the best policy so far in Hugging Face format.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from training.config.base import Strict
-from training.config.rewards import RewardTerm
-
-LEAST_PROMPTS = 8
-"""Fewer cannot tell a fall from noise."""
-
-
-class BrakeConfig(Strict):
-    """When to stop, and who says so."""
-
-    gold: RewardTerm
-    """The held-out judge of answers: a stronger reward model, a function, a checker; never part of `rewards`."""
-
-    prompts: tuple[Path, ...] = Field(min_length=1)
-    """Files of held-out prompts."""
-
-    limit: int = Field(default=128, ge=LEAST_PROMPTS)
-    """This many prompts from the beginning."""
-
-    every: int = Field(default=5, ge=1)
-    """Steps between evaluations."""
-
-    patience: int = Field(default=2, ge=1)
-    """Evaluations in a row that must find gold fallen."""
-
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """How sure a whole run must be that what it takes for a fall is not noise."""
+from training.config.rl import RLConfig
+from training.config.rl_sections import LEAST_PROMPTS, EarlyStoppingConfig
+from training.data.datasets import Prompt, read_prompts
+from training.errors import TrainingError
+from training.rewards.compose import Reward
+from training.rl.experience import measure
+from training.rl.models import Models
+from training.rl.rollout import Collector
+from training.run.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +48,7 @@ class Evaluation:
 
 
 @dataclass(kw_only=True)
-class Brake:
+class EarlyStopping:
     """The evaluations of a run, and what follows from them. `planned` is the most that there will be."""
 
     patience: int
@@ -148,3 +132,112 @@ def chance_of_fall(falls: Sequence[float]) -> float:
         return 0.5 ** len(falls)
     deviate = math.sqrt(free * math.log1p((mean / error) ** 2 / free)) * (8 * free + 1) / (8 * free + 3)
     return statistics.NormalDist().cdf(-deviate)
+
+
+class HeldOut:
+    """The held-out prompts, the gold judge, and early stopping; every process has one and calls it in step."""
+
+    def __init__(
+        self,
+        config: RLConfig,
+        settings: EarlyStoppingConfig,
+        runtime: Runtime,
+        gold: Reward,
+        prompts: list[Prompt],
+    ) -> None:
+        self.config, self.settings, self.runtime, self.gold = config, settings, runtime, gold
+        self.prompts = prompts
+        planned = 1 + math.ceil(config.steps / settings.every)
+        self.stopping = EarlyStopping(
+            patience=settings.patience, confidence=settings.confidence, planned=planned
+        )
+
+    def due(self, step: int, *, last: bool) -> bool:
+        """Whether the policy after `step` steps is to be evaluated and was not; the last one always is."""
+        done = self.stopping.evaluations and self.stopping.evaluations[-1].step >= step
+        return not done and (last or step % self.settings.every == 0)
+
+    def evaluate(
+        self,
+        step: int,
+        collector: Collector,
+        models: Models,
+        save: Callable[[Path], None],
+    ) -> dict[str, float]:
+        """Answer, score and note; `save` the policy if it is the best so far.
+
+        Returns figures for the metrics. Raises TrainingError when no answer has a gold score.
+        """
+        # The same draw at every evaluation: what changes is the policy.
+        rollouts = collector.answer(self.prompts, seed=self.config.seed + 104_729)
+        experience, _ = measure(rollouts, models, self.runtime, self.config, values=False)
+        own = range(self.runtime.rank, len(rollouts), self.runtime.world)
+        scored = self.gold(
+            [rollouts[n].prompt for n in own], [rollouts[n].completion.text for n in own]
+        ).total
+        known = {
+            n: s for part in self.runtime.gather(dict(zip(own, scored, strict=True))) for n, s in part.items()
+        }
+        gold = {str(rollouts[n].group): s for n, s in sorted(known.items()) if s is not None}
+        if not gold:
+            raise TrainingError(
+                f"early_stopping: step {step}: gold could score none of {len(rollouts)} answers"
+            )
+        self.stopping.add(
+            Evaluation(
+                step=step,
+                proxy=sum(rollout.reward for rollout in rollouts) / len(rollouts),
+                kl=float(experience.kl_R.mean()),
+                gold_by_prompt=gold,
+            )
+        )
+        if self.stopping.best.step == step:
+            save(self._folder(step))
+        if self.runtime.is_main:
+            self._log()
+        newest = self.stopping.evaluations[-1]
+        return {"held_out_gold": newest.gold, "held_out_proxy": newest.proxy, "held_out_kl": newest.kl}
+
+    def keep_best(self, directory: Path, card: str) -> None:
+        """Make the best policy so far the one in `directory`."""
+        best = self._folder(self.stopping.best.step)
+        (best / "README.md").write_text(card, encoding="utf-8")
+        # config.json last: a directory without it is not yet a model.
+        for file in sorted(best.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
+            os.replace(file, directory / file.name)
+
+    def tidy(self) -> None:
+        """Drop policies that were the best once. Only after a checkpoint: a resumed run may go back to one."""
+        for folder in self._root.glob("step-*"):
+            if folder != self._folder(self.stopping.best.step):
+                shutil.rmtree(folder)
+
+    def clear(self) -> None:
+        """Drop them all: the run is finished."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    @property
+    def _root(self) -> Path:
+        return self.config.output_dir / "early_stopping"
+
+    def _folder(self, step: int) -> Path:
+        return self._root / f"step-{step:06d}"
+
+    def _log(self) -> None:
+        path = self.config.output_dir / "early_stopping.jsonl"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(
+            "".join(json.dumps(row) + "\n" for row in self.stopping.rows()), encoding="utf-8"
+        )
+        os.replace(temporary, path)
+
+
+def held_out_prompts(settings: EarlyStoppingConfig) -> list[Prompt]:
+    """The first `limit` held-out prompts. Raises TrainingError when there are too few."""
+    prompts = read_prompts(settings.prompts)[: settings.limit]
+    if len(prompts) < LEAST_PROMPTS:
+        raise TrainingError(
+            f"early_stopping.prompts: {len(prompts)} prompts are too few to tell a fall from noise; "
+            f"give {LEAST_PROMPTS}"
+        )
+    return prompts

@@ -91,9 +91,9 @@ def _reference(config: RLConfig, size: ModelSize, runtime: Runtime) -> float:
 
 
 def _reward_models(config: RLConfig) -> list[str]:
-    """Of the reward, and the brake's gold."""
+    """Of the reward, and early stopping's gold."""
     paths: list[str] = []
-    for term in (*config.terms, *([config.brake.gold] if config.brake else [])):
+    for term in (*config.terms, *([config.early_stopping.gold] if config.early_stopping else [])):
         if isinstance(term, ModelTerm):
             paths.append(term.path)
         elif isinstance(term, EnsembleTerm):

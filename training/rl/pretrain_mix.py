@@ -13,7 +13,7 @@ from training.config.rl_sections import PretrainConfig
 from training.data.datasets import read_examples
 from training.data.packing import Layout, Tree, pack
 from training.errors import TrainingError
-from training.rl.update import Stats, Work
+from training.rl.models import LossPart, Stats
 from training.supervised import batch_of_step
 
 
@@ -39,7 +39,7 @@ class PretrainMix:
         if not self.examples:
             raise TrainingError(f"pretrain.max_length {config.max_length}: every example is longer")
 
-    def work(self, update: int, layout: Layout, device: Any) -> Work:
+    def work(self, update: int, layout: Layout, device: Any) -> LossPart:
         """The examples of one update (from 0) and their loss: the mean over their answers' tokens."""
         batch = batch_of_step(
             self.examples, update, batch_size=min(self.config.batch_size, len(self.examples)), seed=self.seed
@@ -53,9 +53,12 @@ class PretrainMix:
                 predictors += [start + place - 1 for place in example.answer]
                 targets += [example.tree.prefix[place] for place in example.answer]
             logprobs_N, _ = module(
-                packed, torch.tensor(predictors, device=device), torch.tensor(targets, device=device)
+                packed,
+                torch.tensor(predictors, device=device),
+                torch.tensor(targets, device=device),
+                temperature=1.0,
             )
             mean = -logprobs_N.sum() / tokens
             return self.config.coefficient * mean, {"pretrain_loss": mean.detach()}
 
-        return Work(items=batch, loss=loss)
+        return LossPart(items=batch, loss=loss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from common.chat import encode_prompt
@@ -18,7 +19,7 @@ from training.rewards.compose import Reward
 from training.rl.experience import Rollout
 from training.rollouts.in_process import InProcessEngine
 from training.rollouts.nccl import NCCLGroup
-from training.rollouts.protocol import Rollouts, Sampling
+from training.rollouts.protocol import Completion, Rollouts, Sampling
 from training.rollouts.vllm import VLLMEngine
 from training.run.runtime import Runtime
 from training.run.weights import weights, whole_state
@@ -42,6 +43,17 @@ def connect(config: RLConfig, runtime: Runtime, tokenizer: Any) -> Rollouts | No
         weights_dir=config.output_dir / "rollout_weights",
         group=NCCLGroup(runtime.device) if by_nccl and runtime.is_main else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """One process's part of a step's responses: each with the number of its group and its prompt."""
+
+    name: str
+    planned: int
+    prompts: list[tuple[int, Prompt]]
+    prompt_ids: list[tuple[int, ...]]
+    completions: list[Completion]
 
 
 class Collector:
@@ -84,11 +96,8 @@ class Collector:
             )
         self._encoded: dict[int, tuple[int, ...]] = {}
 
-    def sample(self, step: int) -> tuple[list[Rollout], dict[str, float]]:
-        """The step's responses that have a reward, and how many have none.
-
-        Raises TrainingError when not one has a reward.
-        """
+    def sample(self, step: int) -> Samples:
+        """The step's responses, this process's part of them."""
         config = self.config
         places = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
         plan = [
@@ -96,21 +105,17 @@ class Collector:
             for group, place in enumerate(places)
             for _ in range(config.samples_per_prompt)
         ]
-        rollouts, counts = self._collect(plan, seed=config.seed + 7919 * step)
-        if not rollouts:
-            raise TrainingError(
-                f"step {step + 1}: none of {len(plan)} responses has a reward: {counts['missing_rewards']} could "
-                f"not be scored, {counts['prompts_too_long']} prompts fill the model's context"
-            )
-        return rollouts, counts
+        return self._sample(plan, seed=config.seed + 7919 * step, name=f"step {step + 1}")
 
-    def answer(self, prompts: Sequence[Prompt], *, seed: int) -> tuple[list[Rollout], dict[str, float]]:
-        """One response to each prompt as the policy is now; a rollout's `group` is its prompt's place."""
-        return self._collect(list(enumerate(prompts)), seed=seed)
+    def answer(self, prompts: Sequence[Prompt], *, seed: int) -> list[Rollout]:
+        """One scored response to each prompt as the policy is now; a rollout's `group` is its prompt's place.
 
-    def _collect(
-        self, plan: Sequence[tuple[int, Prompt]], *, seed: int
-    ) -> tuple[list[Rollout], dict[str, float]]:
+        Raises TrainingError when not one has a reward.
+        """
+        rollouts, _ = self.score(self._sample(list(enumerate(prompts)), seed=seed, name="held-out prompts"))
+        return rollouts
+
+    def _sample(self, plan: Sequence[tuple[int, Prompt]], *, seed: int, name: str) -> Samples:
         runtime = self.runtime
         own = range(
             runtime.rank * len(plan) // runtime.world, (runtime.rank + 1) * len(plan) // runtime.world
@@ -122,26 +127,43 @@ class Collector:
             runtime.barrier()
         prompt_ids = [self._encode(plan[row][1]) for row in own]
         completions = self.engine.generate(prompt_ids, self.sampling, seed=seed, rows=own)
+        return Samples(
+            name=name,
+            planned=len(plan),
+            prompts=[plan[row] for row in own],
+            prompt_ids=prompt_ids,
+            completions=completions,
+        )
+
+    def score(self, samples: Samples) -> tuple[list[Rollout], dict[str, float]]:
+        """The responses of all processes that have a reward, and how many have none.
+
+        Raises TrainingError when not one has a reward.
+        """
+        completions = samples.completions
         fitting = [n for n, done in enumerate(completions) if done.finish_reason != "prompt_too_long"]
-        asked = [plan[own[n]][1] for n in fitting]
+        asked = [samples.prompts[n][1] for n in fitting]
         scored = self.reward(asked, [completions[n].text for n in fitting])
-        found, missing = [], 0
-        for number, (n, prompt, total) in enumerate(zip(fitting, asked, scored.total, strict=True)):
-            if total is None:
-                missing += 1
-                continue
-            found.append(
-                Rollout(
-                    prompt=prompt,
-                    prompt_ids=prompt_ids[n],
-                    group=plan[own[n]][0],
-                    completion=completions[n],
-                    reward=total,
-                    parts={name: scores[number] for name, scores in scored.parts.items()},
-                )
+        found = [
+            Rollout(
+                prompt=prompt,
+                prompt_ids=samples.prompt_ids[n],
+                group=samples.prompts[n][0],
+                completion=completions[n],
+                reward=total,
+                parts={name: scores[number] for name, scores in scored.parts.items()},
             )
-        rollouts = [rollout for part in runtime.gather(found) for rollout in part]
-        missing, too_long = map(int, runtime.sum([float(missing), float(len(completions) - len(fitting))]))
+            for number, (n, prompt, total) in enumerate(zip(fitting, asked, scored.total, strict=True))
+            if total is not None
+        ]
+        rollouts = [rollout for part in self.runtime.gather(found) for rollout in part]
+        lost = [float(len(fitting) - len(found)), float(len(completions) - len(fitting))]
+        missing, too_long = map(int, self.runtime.sum(lost))
+        if not rollouts:
+            raise TrainingError(
+                f"{samples.name}: none of {samples.planned} responses has a reward: {missing} could not be scored, "
+                f"{too_long} prompts fill the model's context"
+            )
         return rollouts, {"missing_rewards": missing, "prompts_too_long": too_long}
 
     def check_sampler(self, gap: float) -> None:

@@ -1,75 +1,96 @@
-"""One optimiser update of the policy or the value model on a minibatch shared out among the processes."""
+"""The second half of a step: passes of minibatch updates over the responses that were sampled and measured."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from training.config.base import OptimizerConfig
-from training.data.packing import Layout
-from training.run.optim import Optimizers, build_optimizer, clip_gradients
-from training.run.runtime import Runtime
-from training.supervised import micro_batches, share_out
-
-Stats = dict[str, torch.Tensor]
-# The loss of a group of items, such that the groups of a minibatch add up to the minibatch's, and
-# statistics that add up likewise.
-GroupLoss = Callable[[Any, Sequence[Any]], tuple[torch.Tensor, Stats]]
+from training.config.rl import RLConfig
+from training.rl.algorithms import ActorCritic, Algorithm, Minibatch, Stats
+from training.rl.experience import Experience, Row, pack_rows, rows_of
+from training.rl.models import LossPart, Models, TrainedModule
+from training.rl.pretrain_mix import PretrainMix
+from training.run.optim import schedule
+from training.run.stopping import stop_diverged
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """Items of a minibatch, in micro-batches per process, and their loss."""
+class PolicyUpdates:
+    """Updates policy and value model. Which responses share a minibatch is fixed by the seed and the step."""
 
-    items: Sequence[Any]
-    loss: GroupLoss
+    def __init__(
+        self, config: RLConfig, algorithm: Algorithm, models: Models, mix: PretrainMix | None
+    ) -> None:
+        self.config, self.algorithm, self.models, self.mix = config, algorithm, models, mix
+        self.device = models.policy.runtime.device
 
+    def run(self, experience: Experience, beta: float, step: int) -> dict[str, float]:
+        """All updates of `step` (from 0); gives the mean over them of what was measured.
 
-class Trained:
-    """A module with its optimiser."""
-
-    def __init__(self, module: Any, config: OptimizerConfig, runtime: Runtime, *, tokens: int) -> None:
-        self.layout: Layout = module.layout
-        self.bare = module
-        self.module = runtime.prepare(module)
-        self.optimizer: Optimizers = build_optimizer(self.module, config)
-        self.config = config
-        self.runtime = runtime
-        self.tokens = tokens
-
-    def update(self, work: Sequence[Work], *, scale: float) -> dict[str, float]:
-        """Add up the gradients of all work and step; gives the loss, statistics and the gradient's norm.
-
-        Where one of them is not finite, the optimiser has not stepped.
+        Raises Diverged when a loss or a gradient is not finite.
         """
-        runtime = self.runtime
-        plan: list[tuple[GroupLoss, Sequence[Any], bool]] = []
-        for part in work:
-            shares = share_out(part.items, runtime.world, self.layout)
-            groups = [micro_batches(share, self.tokens, self.layout) for share in shares]
-            own = groups[runtime.rank]
-            # Processes exchange gradients in step: one that has no more work takes part with a zero.
-            for number in range(max(map(len, groups))):
-                counted = number < len(own)
-                plan.append((part.loss, own[number] if counted else list(part.items[:1]), counted))
-        sums: dict[str, Any] = {}
-        for number, (loss_of, group, counted) in enumerate(plan):
-            last = number == len(plan) - 1
-            with nullcontext() if last else runtime.accelerator.no_sync(self.module):
-                loss, stats = loss_of(self.module, group)
-                # Processes average their gradients, so each one's share is multiplied back.
-                runtime.accelerator.backward(loss * (float(counted) * runtime.world))
-            for name, value in {"loss": loss, **stats}.items():
-                sums[name] = sums.get(name, 0.0) + float(counted) * value.detach()
-        names = list(sums)
-        row = dict(zip(names, runtime.sum([float(sums[name]) for name in names]), strict=True))
-        row["grad_norm"] = clip_gradients(self.module, self.config.max_grad_norm)
-        if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
-            self.optimizer.step(scale)
-        self.optimizer.zero_grad()
-        return row
+        config = self.config
+        rows = rows_of(experience.rollouts)
+        sums: dict[str, float] = {}
+        updates = 0
+        for epoch in range(config.epochs):
+            order = list(range(len(rows)))
+            random.Random(f"{config.seed}/{step}/{epoch}").shuffle(order)
+            count = min(config.minibatches, len(order))
+            for number in range(count):
+                indices = order[number::count]
+                minibatch = Minibatch(experience, indices, beta)
+                items = [rows[index] for index in indices]
+                update = (step * config.epochs + epoch) * config.minibatches + number
+                found = self._update_policy(minibatch, items, step, update)
+                if self.models.value is not None:
+                    found |= self._update_value(self.models.value, minibatch, items, step)
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                updates += 1
+        return {name: value / updates for name, value in sums.items()}
+
+    def _update_policy(
+        self, minibatch: Minibatch, items: Sequence[Row], step: int, update: int
+    ) -> dict[str, float]:
+        policy, device = self.models.policy, self.device
+
+        def loss(module: Any, group: Sequence[Row]) -> tuple[torch.Tensor, Stats]:
+            packed, rows = pack_rows(group, policy.layout, device)
+            logprobs_N, _ = module(packed, packed.predictors_N, packed.targets_N)
+            return self.algorithm.policy_loss(minibatch, rows, logprobs_N)
+
+        work = [LossPart(items=items, loss=loss)]
+        if self.mix is not None:
+            work.append(self.mix.work(update, policy.layout, device))
+        found = policy.update(work, scale=schedule(step, self.config.steps, policy.config))
+        self._stop_if_diverged("policy", found, minibatch, items, step)
+        found["policy_loss"] = found.pop("loss")
+        return found
+
+    def _update_value(
+        self, value: TrainedModule, minibatch: Minibatch, items: Sequence[Row], step: int
+    ) -> dict[str, float]:
+        algorithm = self.algorithm
+        assert isinstance(algorithm, ActorCritic)
+
+        def loss(module: Any, group: Sequence[Row]) -> tuple[torch.Tensor, Stats]:
+            packed, rows = pack_rows(group, value.layout, self.device)
+            return algorithm.value_loss(minibatch, rows, module(packed, packed.predictors_N))
+
+        scale = schedule(step, self.config.steps, value.config)
+        found = value.update([LossPart(items=items, loss=loss)], scale=scale)
+        self._stop_if_diverged("value", found, minibatch, items, step)
+        found["value_loss"], found["value_grad_norm"] = found.pop("loss"), found.pop("grad_norm")
+        return found
+
+    def _stop_if_diverged(
+        self, which: str, found: Mapping[str, float], minibatch: Minibatch, items: Sequence[Row], step: int
+    ) -> None:
+        for name in ("loss", "grad_norm"):
+            if not abs(found[name]) < float("inf"):
+                batch = [minibatch.experience.rollouts[item.index].record() for item in items]
+                problem = f"the {which}'s {name.replace('_', ' ')} is {found[name]}"
+                stop_diverged(self.models.policy.runtime, self.config.output_dir, step + 1, problem, batch)

@@ -110,7 +110,7 @@ def _card(
         **_model_index(title, _TAGS.get(method, "text-generation"), results),
     }
     start = f"Trained by {method}, {steps} optimiser steps, starting from `{_cell(settings['model'])}`."
-    start += f"{_brake_words(metrics)}\n"
+    start += f"{_kept_words(metrics)}\n"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
         f"# {_cell(title)}\n",
@@ -134,12 +134,14 @@ def _card(
     return "\n".join(parts)
 
 
-def _brake_words(metrics: Mapping[str, float]) -> str:
-    """What a brake did, if the policy that was kept is not the last one."""
+def _kept_words(metrics: Mapping[str, float]) -> str:
+    """What early stopping did, if the weights that were kept are not the last ones."""
     kept, last = (int(metrics.get(name, 0)) for name in ("kept_step", "last_step"))
     if kept == last:
         return ""
-    how = "The brake stopped the run" if metrics["braked"] else "The run ended"
+    if "stopped_early" not in metrics:
+        return f" These are the weights after step {kept}, the best on held-out data, and so are the metrics."
+    how = "Early stopping ended the run" if metrics["stopped_early"] else "The run ended"
     return (
         f" {how} after step {last}: held-out gold had fallen while the proxy climbed. This is the policy after step "
         f"{kept}, the best by gold, and so are its metrics."

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from training.errors import TrainingError
-from training.models.safetensors import check_safetensors
+from training.models.files import check_safetensors
 
 # The names of a checkpoint's trees: one that lost a file is not taken for one that never had it.
 _CONTENTS = "contents.json"

@@ -1,7 +1,7 @@
 """A run's output directory: what may start there, what resumes, and what is left when it is finished.
 
-While running: `config.yaml` (resolved), `metrics.jsonl`, `checkpoints/`. When finished: the model in Hugging
-Face format with its card, `result.json`, and no checkpoints.
+While running: `config.yaml` (resolved), `inputs.json` (digests of what is read), `metrics.jsonl`, `checkpoints/`.
+When finished: the model in Hugging Face format with its card, `result.json`, and no checkpoints.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from training.config.base import TrainConfig, save_config
 from training.errors import TrainingError
 from training.run.card import model_card
 from training.run.checkpoint import Checkpoints
+from training.run.inputs import refuse_other_inputs, write_inputs
 
 # What may differ between a run and its continuation: none of it changes a loss.
 _FREE_FIELDS = {"output_dir", "checkpoint_every", "keep_checkpoints", "tensorboard", "metadata"}
@@ -47,7 +48,8 @@ class Run:
         """Look at the output directory before anything heavy is loaded; writes nothing.
 
         Raises TrainingError when it holds another run's work and `resume` was not asked for, or when the
-        config changed in a field that changes the training, or the last checkpoint is damaged.
+        config changed in a field that changes the training, or the data or a model at the same path did, or the last
+        checkpoint is damaged.
         """
         directory = config.output_dir
         if directory.exists() and not directory.is_dir():
@@ -64,6 +66,8 @@ class Run:
             return cls(config=config, method=method, checkpoints=checkpoints, start_step=0)
         if (directory / "config.yaml").exists():
             _refuse_changes(directory / "config.yaml", config)
+        if not result.exists():
+            refuse_other_inputs(config)
         finished = None
         if result.exists():
             metrics = json.loads(result.read_text(encoding="utf-8"))["metrics"]
@@ -78,6 +82,7 @@ class Run:
         try:
             self.config.output_dir.mkdir(parents=True, exist_ok=True)
             save_config(self.config, self.config.output_dir / "config.yaml")
+            write_inputs(self.config)
         except OSError as error:
             raise TrainingError(f"output_dir {self.config.output_dir}: {error.strerror}") from error
 

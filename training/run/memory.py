@@ -6,6 +6,7 @@ treat it as good to a quarter. A run that cannot fit is refused before anything 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +15,10 @@ from typing import Any
 
 import torch
 
-from training.config.base import OptimizerConfig, SupervisedConfig, TrainConfig
+from training.config.base import OptimizerConfig, SupervisedConfig, TrainConfig, in_bfloat16
 from training.data.packing import Layout, attention_areas, batch_tokens
 from training.errors import TrainingError
 from training.models import cpu_attention
-from training.run.precision import in_bfloat16
 from training.run.runtime import Runtime
 
 _GIB = 2**30
@@ -210,3 +210,21 @@ def free_memory(runtime: Runtime) -> float:
         return int(fields["MemAvailable"].split()[0]) * 1024 / runtime.world
     except (OSError, KeyError):
         return math.inf
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024  # glibc's limit on 64-bit systems
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator not to return memory to the system; does nothing elsewhere.
+
+    Otherwise every large temporary is mapped, zeroed by the kernel page by page, and unmapped: on CPU that
+    costs a small model's training step up to a quarter of its time.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

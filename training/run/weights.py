@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.errors import TrainingError
+from training.models.load import save_model
+from training.run.directory import Run, TrainResult
 from training.run.optim import Optimizers
+from training.run.runtime import Runtime
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -98,3 +103,23 @@ def _map(tree: Any, change: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return [_map(value, change) for value in tree]
     return tree
+
+
+def export(
+    run: Run, runtime: Runtime, model: Any, tokenizer: Any, metrics: Mapping[str, float], *, steps: int
+) -> TrainResult:
+    """Save `model`, adapters merged in where `lora.merge` says so. Every process must call this."""
+    lora, state = run.config.lora, None
+    if lora and lora.merge:
+        model = (whole_adapted(model) if runtime.sharded else model).merge_and_unload()
+    elif runtime.sharded:
+        # An adapter is saved alone.
+        state = weights(model) if lora else whole_state(model)
+
+    def save(directory: Path, card: str) -> None:
+        save_model(model, tokenizer, directory, card=card, state=state)
+
+    if runtime.is_main:
+        run.finish(save, metrics, steps=steps)
+    runtime.barrier()
+    return TrainResult(output_dir=run.config.output_dir, metrics=dict(metrics))

@@ -246,8 +246,8 @@ class Forecaster:
         """Bytes per device by `training.run.memory`, with the micro batch filled; None for a model that is not here."""
         if not Path(self._config.models.base).is_dir():
             return None
+        from training.config.base import in_bfloat16
         from training.run.memory import activation_bytes, size_of, trained_bytes
-        from training.run.precision import in_bfloat16
 
         launcher = self._config.launcher
         sharded = launcher.accelerate_config is not None
