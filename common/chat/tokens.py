@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -79,11 +79,7 @@ class Tokens:
 
     def following(self, text: str) -> list[int]:
         """Token ids of a text in the middle of another, where nothing runs together with what is before it."""
-        for anchor in _ANCHORS:
-            before, whole = self.ids([anchor, anchor + text])
-            if whole[: len(before)] == before:
-                return whole[len(before) :]
-        return self.ids([text])[0]
+        return _following(text, self.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that follow others, special tokens left out."""
@@ -171,7 +167,15 @@ class Tokens:
         """Ids of pieces that are one text, the first behind the control token `before`."""
         first, *others = pieces or [""]
         ids = self._encode([before + first])[0][1 if before else 0 :] if first else []
-        return ids + [i for piece in others for i in self.following(piece)]
+        return ids + [i for piece in others for i in _following(piece, self._encode)]
+
+
+def _following(text: str, encode: Callable[[Sequence[str]], list[list[int]]]) -> list[int]:
+    for anchor in _ANCHORS:
+        before, whole = encode([anchor, anchor + text])
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+    return encode([text])[0]
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:

@@ -17,7 +17,8 @@ SHAPES = {
     "own": None,
     "header": "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
-    "spaces": "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' + eos_token }}"
+    "spaces": "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ ' ' + m.content + ' ' + eos_token }}"
     "{% else %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endif %}{% endfor %}",
     "trimmed": "{{ bos_token }}{% for m in messages %}{{ '### ' + m.role + ': ' + m.content | trim + eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '### assistant:' }}{% endif %}",
@@ -32,19 +33,20 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def folder(request, require):
+def loaded(request, require):
+    from transformers import AutoTokenizer
+
     try:
-        return fetch(request.param)
+        loaded = AutoTokenizer.from_pretrained(fetch(request.param))
     except (OSError, subprocess.SubprocessError) as error:
         require(f"tokenizer {request.param}", False, f"cannot be fetched: {error}")
+    return loaded, loaded.chat_template
 
 
 @pytest.fixture(params=list(SHAPES))
-def tokenizer(request, folder):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = SHAPES[request.param] or tokenizer.chat_template
+def tokenizer(request, loaded):
+    tokenizer, template = loaded
+    tokenizer.chat_template = SHAPES[request.param] or template
     if not tokenizer.chat_template:
         pytest.skip("has no chat template of its own")
     return tokenizer

@@ -30,7 +30,8 @@ _CONVERT = """
 import sys
 sys.path.append(sys.argv[1])
 from transformers import AutoTokenizer
-AutoTokenizer.from_pretrained(sys.argv[2], **({"gguf_file": sys.argv[4]} if sys.argv[4:] else {})).save_pretrained(sys.argv[3])
+more = {"gguf_file": sys.argv[4]} if sys.argv[4:] else {}
+AutoTokenizer.from_pretrained(sys.argv[2], **more).save_pretrained(sys.argv[3])
 """
 
 
