@@ -193,10 +193,6 @@ def _calibration(margin_P: torch.Tensor, p_P: torch.Tensor) -> Stats:
     return stats
 
 
-if __name__ == "__main__":
-    sys.exit(cli.main(RewardModelConfig, train, "Train a reward model on preference pairs."))
-
-
 def bradley_terry(margin_P: torch.Tensor, p_P: torch.Tensor) -> torch.Tensor:
     """Cross-entropy (P,) of soft labels under the Bradley-Terry model.
 
@@ -213,3 +209,7 @@ def centring(chosen_P: torch.Tensor, rejected_P: torch.Tensor) -> torch.Tensor:
     Eisenstein et al. 2023 (arXiv 2312.09244, eq. 2).
     """
     return (chosen_P + rejected_P).square()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(RewardModelConfig, train, "Train a reward model on preference pairs."))
