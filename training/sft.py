@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from common.chat import renderer_of
+from common.chat import naming, renderer_of
 from training import cli
 from training.config.supervised import SftConfig
 from training.data.datasets import Example, read_examples
@@ -85,12 +85,13 @@ def encode(tokenizer: Any, examples: Sequence[Example], config: SftConfig) -> li
     items = []
     renderer = renderer_of(tokenizer)
     for example in examples:
-        if config.train_on == "last":
-            prompt = renderer.prompt_ids(example.messages[:-1])
-            answer = renderer.answer_ids(example.messages[:-1], example.messages[-1]["content"])
-            ids, mask = prompt + answer, [False] * len(prompt) + [True] * len(answer)
-        else:
-            ids, mask = renderer.conversation(example.messages)
+        with naming(getattr(example, "place", "") or example.id):
+            if config.train_on == "last":
+                prompt = renderer.prompt_ids(example.messages[:-1])
+                answer = renderer.answer_ids(example.messages[:-1], example.messages[-1]["content"])
+                ids, mask = prompt + answer, [False] * len(prompt) + [True] * len(answer)
+            else:
+                ids, mask = renderer.conversation(example.messages)
         if len(ids) <= config.max_length:
             weights = [1.0 if answer else config.prompt_weight for answer in mask]
             weights[0] = 0.0

@@ -14,6 +14,7 @@ from common.chat.template import (
     Message,
     Thinking,
     merge_system,
+    naming,
     transcript_template,
 )
 from common.chat.traits import Traits, folder_stops
@@ -32,6 +33,7 @@ __all__ = [
     "encode_response",
     "folder_stops",
     "merge_system",
+    "naming",
     "renderer_of",
     "stop_token_ids",
     "transcript_template",

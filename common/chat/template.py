@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -32,6 +33,15 @@ _TRANSCRIPT = (
 
 class ChatError(DataError):
     """A conversation that cannot be turned into tokens without losing text, or a tokenizer that cannot end a turn."""
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Puts the place of a row (`file:line`) before what a ChatError inside says."""
+    try:
+        yield
+    except ChatError as error:
+        raise ChatError(f"{place}: {error}") from None
 
 
 def transcript_template(bos: str, eos: str) -> str:

@@ -138,7 +138,8 @@ class Tokens:
                     token |= {"content": f"{_NAME}{token['id']}{_CLOSE}", "normalized": False}
                 true_ids[token["content"]] = token["id"]
             second = Tokenizer.from_str(json.dumps(state))
-            self._second = second, {second.token_to_id(name): i for name, i in true_ids.items()}
+            found = {second.token_to_id(name): i for name, i in true_ids.items()}
+            self._second = second, {new: i for new, i in found.items() if new is not None}
         return self._second
 
     def _cut(self, text: str) -> list[int]:

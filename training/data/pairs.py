@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.chat import renderer_of
+from common.chat import naming, renderer_of
 from training.config.supervised import PairsConfig
 from training.data.datasets import Preference, read_preferences
 from training.data.packing import Tree
@@ -80,9 +80,11 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[Preference], max_length: int) -
     items = []
     renderer = renderer_of(tokenizer)
     for pair in pairs:
-        prompt = tuple(renderer.prompt_ids(pair.prompt))
+        place = getattr(pair, "place", "") or f"{pair.source}: {pair.id}"
         texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-        answers = tuple(tuple(renderer.answer_ids(pair.prompt, text)) for text in texts)
+        with naming(place):
+            prompt = tuple(renderer.prompt_ids(pair.prompt))
+            answers = tuple(tuple(renderer.answer_ids(pair.prompt, text)) for text in texts)
         if len(prompt) + max(map(len, answers)) <= max_length:
             items.append(PairItem(id=pair.id, tree=Tree(prefix=prompt, branches=answers), p=pair.p))
     if not items:
