@@ -110,8 +110,8 @@ class ServedPolicy:
 
     def close(self) -> None:
         """Leaves the server's group and closes the connections."""
-        if getattr(self, "_transfer", None) is not None:
-            self._transfer.close()
+        if transfer := getattr(self, "_transfer", None):
+            transfer.close()
         self._engine.close()
         self._client.close()
 

@@ -66,7 +66,7 @@ class OpenAIJudge:
             raise JudgeError(f"no tokenizer in {self._folder}: expected tokenizer_config.json")
         self._revision, self._prices = revision, prices
         self._model, self._endpoints = model, list(endpoints)
-        self._options = {
+        self._options: dict[str, Any] = {
             "api_key_env": api_key_env,
             "prompts_per_request": prompts_per_request,
             "concurrency": concurrency,

@@ -44,7 +44,7 @@ def _likely(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         floor = sampling.min_p * probabilities.amax(-1, keepdim=True)
         probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
     if 0 < sampling.top_k < probabilities.shape[-1]:
-        order = probabilities.argsort(-1, descending=True, stable=True)[..., sampling.top_k :]
+        order = probabilities.argsort(stable=True, dim=-1, descending=True)[..., sampling.top_k :]
         probabilities = probabilities.scatter(-1, order, 0.0)
     return probabilities / probabilities.sum(-1, keepdim=True)
 

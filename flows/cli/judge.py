@@ -128,7 +128,7 @@ def exam(
         from flows.config.forms import RunRequest
         from flows.pipeline.launch import resolve
 
-        run = resolve(RunRequest(config=str(config), constitution=constitution))
+        run = resolve(RunRequest(config=str(config), constitution=constitution or ""))
         wanted = Exam.of_run(*run, files=pairs, ledger=ledger, limit=limit, page=page)
     else:
         if "place" not in given or constitution is None:
