@@ -20,8 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.orchestration.password import ASKED
@@ -68,17 +69,17 @@ def create_app() -> ASGIApp:
     from flows.orchestration.audit_web import audit_app
 
     app = create_prefect_app()
-    # Before Prefect's pages, which answer every other path.
-    app.router.routes.insert(
-        0,
-        Mount(
-            AUDIT, app=audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
-        ),
-    )
+    audit = audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
+    # Before Prefect's pages, which answer every other path; a mount answers only below its own.
+    app.router.routes[:0] = [Route(AUDIT, _to_audit), Mount(AUDIT, app=audit)]
     pages = prefect.settings.PREFECT_UI_STATIC_DIRECTORY.value()
     if pages:
         take_statistics_out(Path(pages))
     return OwnPagesOnly(app)
+
+
+def _to_audit(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{AUDIT}/?{request.url.query}".rstrip("?"))
 
 
 def take_statistics_out(pages: Path) -> int:
