@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+PAGES = {"deployments": "/v2/deployments", "artifacts": "/v2/artifacts", "audit": "/charter/audit"}
 
 
 @click.command()
@@ -24,33 +25,40 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; another than this machine's own needs PREFECT_SERVER_API_AUTH_STRING.",
+    help="Address to listen on; another than this machine's own needs a password.",
+)
+@click.option(
+    "--no-password", is_flag=True, help="Let whoever reaches the port in: every user of this machine."
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page.")
-def ui(port: int, runs_dir: Path, host: str, no_browser: bool) -> None:
+def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool) -> None:
     """Start the Prefect server and serve the flows on this machine, until Ctrl-C.
 
-    Restart it as you like: what ran is remembered. It listens on 127.0.0.1 only, unless --host says otherwise.
+    Restart it as you like: what ran is remembered. It listens on 127.0.0.1 only, unless --host says otherwise. The
+    page asks for a password, which is made on the first start and kept in the runs' folder;
+    PREFECT_SERVER_API_AUTH_STRING sets another.
     """
     import asyncio
     import os
+    import sys
     import webbrowser
 
     from flows.errors import FlowError
     from flows.orchestration import local as local_prefect
     from flows.orchestration import server as serving
+    from flows.orchestration.password import ensure_password
     from flows.runs.locks import only_one
 
-    if host not in LOCAL and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        raise FlowError(
-            f"--host {host}: whoever reaches it could start runs; set PREFECT_SERVER_API_AUTH_STRING=user:password"
-        )
+    if host not in LOCAL and no_password:
+        raise FlowError(f"--no-password: with --host {host} whoever reaches it could start runs")
     own = Path("prefect.yaml")
     deployments = serving.read_deployments(
         own if own.exists() else Path(__file__).parents[2] / "prefect.yaml"
     )
     port = serving.free_port(port, host)
     local_prefect.prepare(runs_dir)
+    home = runs_dir / ".prefect"
+    kept = None if no_password else ensure_password(home)
     with (
         only_one(runs_dir / ".prefect" / "ui.lock", f"another `charter ui` serves {runs_dir}"),
         serving.server(
@@ -61,7 +69,16 @@ def ui(port: int, runs_dir: Path, host: str, no_browser: bool) -> None:
         os.environ["PREFECT_API_URL"] = server.url
         page = server.url.removesuffix("/api")
         click.echo(f"{page}  (Ctrl-C stops it)")
-        click.echo(f"other terminals reach it with: export PREFECT_API_URL={server.url}")
+        for name, path in PAGES.items():
+            click.echo(f"  {name:<12} {page}{path}")
+        if kept is not None:
+            # On a terminal for the person there; a file that catches the output is read by others.
+            shown = kept.read_text(encoding="utf-8").strip() if sys.stdout.isatty() else f"in {kept}"
+            click.echo(f"  {'password':<12} {shown}")
+        click.echo("other terminals reach it with:")
+        click.echo(f"  export PREFECT_API_URL={server.url}")
+        if kept is not None:
+            click.echo(f"  export PREFECT_API_AUTH_STRING=$(cat {kept})")
         if not no_browser:
-            webbrowser.open(page)
+            webbrowser.open(f"{page}{PAGES['deployments']}")
         asyncio.run(serving.serve(deployments))

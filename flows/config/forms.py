@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 StageName = Literal[
     "world",
@@ -34,8 +34,8 @@ class RunRequest(BaseModel):
         description="A YAML file, on the machine that runs the flow.",
         json_schema_extra={"position": 0},
     )
-    constitution: str | None = Field(
-        default=None,
+    constitution: Annotated[str, BeforeValidator(lambda given: given or "")] = Field(
+        default="",
         title="Constitution",
         description="name@1.2.0, name@^1.2, a working file's name or a path; by default the configuration's.",
         json_schema_extra={"position": 1},

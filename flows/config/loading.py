@@ -57,7 +57,8 @@ def _rename(values: dict[str, Any], places: dict[Location, str], path: Path) -> 
             section = section.get(part) if isinstance(section, dict) else None
         if not isinstance(section, dict) or name not in section:
             continue
-        given, place, wanted = ".".join(old), places.get(old, str(path)), ".".join((*above, new))
+        given, wanted = ".".join(map(str, old)), ".".join(map(str, (*above, new)))
+        place = places.get(old, str(path))
         value = section.pop(name)
         # A configuration that was written out whole says null of what was never stated.
         if any(one is not None for one in (value.values() if isinstance(value, dict) else [value])):

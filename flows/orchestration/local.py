@@ -16,6 +16,7 @@ import httpx
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
 from flows.orchestration import server as serving
+from flows.orchestration.password import share_password
 from flows.report.data import ReportData
 from flows.runs.progress import Reporter
 
@@ -34,7 +35,7 @@ def prepare(runs_dir: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    serving.share_auth()
+    share_password(home if "PREFECT_API_URL" in os.environ else None)
 
 
 def run_rlaif(

@@ -1,8 +1,4 @@
-"""The Prefect server and the deployments of prefect.yaml, on this machine.
-
-Secrets travel in the environment alone: PREFECT_SERVER_API_AUTH_STRING is what the server asks for,
-PREFECT_API_AUTH_STRING what clients say.
-"""
+"""The Prefect server and the deployments of prefect.yaml, on this machine."""
 
 from __future__ import annotations
 
@@ -25,15 +21,11 @@ import yaml
 from flows.errors import FlowError
 from flows.runs.processes import die_with_parent
 
+# Neither of Prefect's menus leads to the artifacts. The part before the address is this server, whatever its name.
+_LINKS = "What runs of it publish: [artifacts](/v2/artifacts). People's verdicts: [audit](/charter/audit)."
 _START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
 _RESTARTS = 5
-
-
-def share_auth() -> None:
-    """Let clients in this environment say what the server in this environment asks for."""
-    if asked := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", asked)
 
 
 def read_deployments(path: Path) -> list[dict[str, Any]]:
@@ -75,16 +67,18 @@ class Server:
     def wait(self) -> None:
         """Until it answers. Raises FlowError when it does not."""
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self.given_up.is_set():
-                code = self.process.returncode
-                raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
-            try:
-                if httpx.get(f"{self.url}/health", timeout=2, trust_env=False).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.1)
+        # One client: making one loads certificates, which costs more than the server has to spare while it starts.
+        with httpx.Client(timeout=2, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                if self.given_up.is_set():
+                    code = self.process.returncode
+                    raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
+                try:
+                    if client.get(f"{self.url}/health").status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.1)
         raise FlowError(f"the Prefect server did not answer within {_START_SECONDS:.0f} s (log: {self.log})")
 
     def keep_up(self) -> None:
@@ -121,14 +115,19 @@ def server(*, port: int, log: Path, services: bool, host: str = "127.0.0.1") -> 
         **os.environ,
         "PREFECT_API_URL": url,
         "PREFECT__SERVER_FINAL": "1",
-        # The page must talk to this server, not to the default port.
+        # The page must talk to this server, not to the default port. Pages of other origins get nothing.
         "PREFECT_SERVER_UI_API_URL": url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
+        # Copies that we may change: ui_app takes the page's usage statistics out.
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "CHARTER_RUNS_DIR": str(log.parent.resolve().parent),
+        "PREFECT_UI_STATIC_DIRECTORY": str(log.parent.resolve() / "pages"),
         # Kept in memory, a killed server would forget who holds a slot, and never give it back.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     if not services:
         env["PREFECT__SERVER_EPHEMERAL"] = "1"
-    command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error"]
+    command = ["-m", "uvicorn", "--factory", "flows.orchestration.ui_app:create_app", "--log-level", "error"]
     command += ["--host", host, "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
     made = Server(url=url, log=log, command=command, env=env, process=_start(command, env, log))
@@ -180,7 +179,7 @@ async def serve(deployments: list[dict[str, Any]]) -> None:
     for entry in deployments:
         made = await load_flow(entry["entrypoint"]).to_deployment(
             name=entry["name"],
-            description=entry.get("description"),
+            description=f"{entry.get('description') or ''}\n\n{_LINKS}".strip(),
             tags=entry.get("tags"),
             parameters=entry.get("parameters"),
             concurrency_limit=entry.get("concurrency_limit"),
