@@ -1,13 +1,89 @@
-"""How labels are made: the settings of a labelling run, as a form and as a checked file."""
+"""Who judges, and how labels are made: settings that forms, configurations and the library share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from judges.asking.combine import Margins
+from judges.openai_judge import Prices
 from judges.records import Sampling
+
+
+class JudgeSettings(BaseModel):
+    """Who judges: a model that is loaded in this process, or servers of one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: Literal["in_process", "openai"] = Field(
+        default="in_process",
+        description="in_process loads a model here; openai asks servers with OpenAI's HTTP surface, such as vLLM.",
+    )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A Hugging Face folder (in_process), or the name under which the server serves its model (openai); "
+        "that may be left out where a server has only one.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of an in_process judge: auto is bfloat16 where the machine computes it fast, else "
+        "float32.",
+    )
+    endpoints: tuple[Annotated[str, Field(pattern=r"^https?://[^@\s]+$")], ...] = Field(
+        default=(),
+        description="Base URLs of the servers, such as http://127.0.0.1:8000/v1; requests are spread over them.",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that holds the key, for servers that ask for one.",
+    )
+    tokenizer: Path | None = Field(
+        default=None,
+        description="Folder of the served model or of its tokenizer. With it, prompts travel as token ids, many per "
+        "request, and nothing in a text can become a control token; without it, one chat per request.",
+    )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Which weights a server serves, where `tokenizer` is no folder with the weights. A label is of one "
+        "revision.",
+    )
+    concurrency: int = Field(
+        default=8, ge=1, le=1024, description="Requests under way at the same time, per server."
+    )
+    prompts_per_request: int = Field(
+        default=32, ge=1, le=1024, description="Prompts per request, where a tokenizer is given."
+    )
+    timeout_s: float = Field(
+        default=120.0, gt=0, le=3600, description="Seconds that a server may take for one request."
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> Self:
+        if self.kind == "openai":
+            if not self.endpoints:
+                raise ValueError(
+                    "endpoints: kind openai needs at least one, such as http://127.0.0.1:8000/v1"
+                )
+            return self
+        if self.model is None:
+            raise ValueError("model: kind in_process needs a folder")
+        if self.endpoints:
+            raise ValueError("endpoints: kind in_process asks no server; set kind: openai, or remove them")
+        if self.tokenizer or self.revision:
+            raise ValueError("tokenizer and revision belong to kind openai; an in_process judge has its own")
+        return self
+
+
+class PricedJudge(JudgeSettings):
+    """A judge whose readings say what they cost, where its tokens have a price."""
+
+    prices: Prices | None = None
 
 
 class LabelSettings(BaseModel):

@@ -16,6 +16,7 @@ from flows.comparison.models import ComparedModel, ModelRef, Run, find_model, na
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
 from flows.pipeline.preflight import check_model
+from judges.settings import JudgeSettings
 
 
 def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:
@@ -93,7 +94,7 @@ class ResolvedComparison:
     source: str
     constitution: Constitution
     before: Constitution | None
-    judge: Mapping[str, Any]
+    judge: JudgeSettings
     templates: str
     sampling: Mapping[str, Any]
     dtype: str
@@ -151,7 +152,7 @@ def _constitutions(
     return load(request.before) if request.before else found[0].constitution, constitution
 
 
-def _judge(request: CompareRequest, run: Run | None) -> Mapping[str, Any]:
+def _judge(request: CompareRequest, run: Run | None) -> JudgeSettings:
     if request.judge is None:
         if run is None:
             raise FlowError(

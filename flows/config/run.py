@@ -13,17 +13,14 @@ from flows.config.data import (
     CritiqueRevisionSection,
     DemonstrationsSection,
     EvaluateSection,
-    JudgeSection,
-    LabelsSection,
-    LauncherSection,
     ModelsSection,
     PairsSection,
-    PricesSection,
     PromptsSection,
     WorldSection,
 )
 from flows.config.fields import ConstitutionRef, RunsDir, Section
-from flows.config.judging import AuditSection, ExamSection
+from flows.config.judging import AuditSection, ExamSection, JudgeSection, LabelsSection, PricesSection
+from flows.config.launcher import LauncherSection
 from flows.config.trainers import (
     HelpfulSFTSection,
     PPOSection,

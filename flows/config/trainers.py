@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from flows.config.data import JudgeSection
 from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, knobs
+from flows.config.judging import JudgeSection
 from training.config.rewards import (
     CheckerTerm,
     EnsembleTerm,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import judges.exam
 from common.files import write_atomically
@@ -17,6 +17,7 @@ from flows.report.render import html
 from judges import LabelSettings, Ledger
 from judges.exam import ExamReport, ExamSettings
 from judges.known import KnownPair, read_known_pairs
+from judges.settings import JudgeSettings
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -31,11 +32,11 @@ GENERATED = 200
 class Exam:
     """One exam of one judge under one constitution, asked as `settings` say.
 
-    `judge` is a configuration's section as plain data. Without `files` there are `generated` pairs of the microworld
+    Without `files` there are `generated` pairs of the microworld
     where its templates are used, else our own. `limit` bounds the pairs; `page` is where the HTML report goes.
     """
 
-    judge: Mapping[str, Any]
+    judge: JudgeSettings
     constitution: Constitution
     settings: LabelSettings
     thresholds: ExamSettings

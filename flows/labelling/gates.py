@@ -122,7 +122,7 @@ def _newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | 
         with existing(place) as ledger:
             if ledger is None or not was_any_taken(ledger, constitution, settings):
                 continue
-            judge = judge or make_judge(config.judge.model_dump(mode="json")).identity
+            judge = judge or make_judge(config.judge).identity
             found.append(latest_exam(ledger, judge, constitution, settings))
     return max((report for report in found if report), key=lambda report: report.created_at, default=None)
 

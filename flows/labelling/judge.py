@@ -2,68 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from judges import Judge, LabelSettings
+from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from flows.config import RunConfig
+from flows.config import RunConfig
+from flows.errors import FlowError
+from judges import InProcessJudge, Judge, LabelSettings, OpenAIJudge, Prices
+from judges.settings import JudgeSettings, PricedJudge
 
 
-def make_judge(settings: Mapping[str, Any]) -> Judge:
-    """The judge of a configuration's `judge` section (as plain data). Nothing is loaded or asked yet.
+def make_judge(settings: JudgeSettings) -> Judge:
+    """The judge of these settings. Nothing is loaded or asked yet.
 
-    With `prices` beside the section's fields, a server's judge writes down what each call costs.
     Raises JudgeError for a model folder or settings that cannot work.
     """
-    if settings["kind"] == "in_process":
+    if settings.kind == "in_process":
         from transformers.utils.logging import disable_progress_bar
 
-        from judges import InProcessJudge
-
         disable_progress_bar()  # its bar would tear through the run's own progress
-        return InProcessJudge(settings["model"], dtype=settings["dtype"])
-    from judges import OpenAIJudge, Prices
-
-    prices = settings.get("prices")
-    return OpenAIJudge(
-        endpoints=list(settings["endpoints"]),
-        model=settings["model"],
-        tokenizer=settings["tokenizer"],
-        revision=settings["revision"],
-        api_key_env=settings["api_key_env"],
-        prompts_per_request=settings["prompts_per_request"],
-        concurrency=settings["concurrency"],
-        timeout_s=settings["timeout_s"],
-        prices=None if prices is None else Prices(**prices),
-    )
+        assert settings.model is not None
+        return InProcessJudge(settings.model, dtype=settings.dtype)
+    asked = settings.model_dump(exclude={"kind", "dtype", "endpoints", "prices"})
+    prices = settings.prices if isinstance(settings, PricedJudge) else None
+    return OpenAIJudge(endpoints=list(settings.endpoints), prices=prices, **asked)
 
 
-def priced_judge(config: RunConfig) -> dict[str, Any]:
-    """The `judge` section as plain data, with the prices that `prices` states."""
+def priced_judge(config: RunConfig) -> PricedJudge:
+    """The run's judge, with the prices that the configuration states."""
     read, written = config.prices.price_per_million_tokens, config.prices.price_per_million_written_tokens
-    prices = None if read is None else {"prompt": read, "completion": read if written is None else written}
-    return {**config.judge.model_dump(mode="json"), "prices": prices}
+    prices = None if read is None else Prices(prompt=read, completion=read if written is None else written)
+    return PricedJudge(**config.judge.model_dump(), prices=prices)
+
+
+def judge_tuning(config: RunConfig) -> dict[str, Any]:
+    """The run's judge as plain data, for the tuning of a stage; `judge_of` takes it back."""
+    return priced_judge(config).model_dump(mode="json")
+
+
+def judge_of(tuning: Any) -> Judge:
+    """The judge of settings that travelled as plain data."""
+    return make_judge(PricedJudge.model_validate(tuning))
 
 
 def judge_at(
     place: str, *, model: str | None, tokenizer: str | None, api_key_env: str | None
-) -> dict[str, Any]:
-    """The section for a model folder, or for the server at an address; `model` is the name that it is served under."""
-    served = "://" in place
-    return {
-        "kind": "openai" if served else "in_process",
-        "model": model if served else place,
-        "dtype": "auto",
-        "endpoints": [place],
-        "tokenizer": tokenizer,
-        "revision": None,
-        "api_key_env": api_key_env,
-        "prompts_per_request": 32,
-        "concurrency": 8,
-        "timeout_s": 120.0,
-    }
+) -> JudgeSettings:
+    """The settings for a model folder, or for the server at an address; `model` is the name that it is served under.
+
+    Raises FlowError in one line.
+    """
+    try:
+        if "://" not in place:
+            return JudgeSettings(model=place)
+        return JudgeSettings(
+            kind="openai",
+            model=model,
+            endpoints=(place,),
+            tokenizer=tokenizer,  # type: ignore[arg-type]  # a path as text
+            api_key_env=api_key_env,
+        )
+    except ValidationError as error:
+        raise FlowError(
+            f"judge: {place}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def label_settings(config: RunConfig) -> LabelSettings:

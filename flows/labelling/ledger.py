@@ -11,7 +11,7 @@ from typing import Any
 
 from common.rows import read_rows
 from flows.config import RunConfig
-from flows.config.data import PricesSection
+from flows.config.judging import PricesSection
 from flows.runs.record import RunRecord
 from judges import Ledger
 from judges.audit import verdicts_digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,19 +10,20 @@ from typing import Any
 from constitution.snapshot import from_json
 from flows.labelling.judge import make_judge
 from judges import Judge, LabelReport, LabelSettings, Ledger, Pair, label_pairs
+from judges.settings import PricedJudge
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelShard:
     """Labels the pairs it is called with; plain data, so that a task runner can carry it to another machine.
 
-    `constitution` is a snapshot (`constitution.snapshot`), `judge` a configuration's section, `ledger` a URL without a
+    `constitution` is a snapshot (`constitution.snapshot`), `ledger` a URL without a
     password. `listen(first pair's id, report)` hears of every commit; it stays behind when the shard travels.
     """
 
     constitution: Mapping[str, Any]
     settings: LabelSettings
-    judge: Mapping[str, Any]
+    judge: PricedJudge
     ledger: str
     listen: Callable[[str, LabelReport], None] | None = None
 
@@ -37,7 +37,7 @@ class LabelShard:
             return label_pairs(
                 pairs,
                 constitution=from_json(self.constitution),
-                judge=_kept_judge(json.dumps(self.judge, sort_keys=True)),
+                judge=_kept_judge(self.judge),
                 ledger=ledger,
                 settings=self.settings,
                 on_progress=None if listen is None else lambda report: listen(pairs[0].id, report),
@@ -45,9 +45,9 @@ class LabelShard:
 
 
 @lru_cache(maxsize=1)
-def _kept_judge(settings: str) -> Judge:
+def _kept_judge(settings: PricedJudge) -> Judge:
     """One judge a process: its model, connections and tokenizer serve shard after shard."""
-    return make_judge(json.loads(settings))
+    return make_judge(settings)
 
 
 def drop_judge() -> None:

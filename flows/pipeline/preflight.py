@@ -15,7 +15,7 @@ from common.errors import DataError
 from common.rows import Rows, read_examples, read_preferences, read_prompts, report_left_out
 from constitution import Constitution, templates_digest
 from flows.config import RunConfig
-from flows.config.data import JudgeSection
+from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
 from flows.labelling.people import check_people

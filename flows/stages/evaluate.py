@@ -16,7 +16,7 @@ from common.rows import Prompt, read_prompts, read_rows
 from common.statistics import mean
 from constitution import templates_digest
 from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
-from flows.labelling.judge import priced_judge
+from flows.labelling.judge import judge_tuning
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import judge_settings
@@ -242,7 +242,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 def _tuning(config: RunConfig) -> dict[str, Any]:
     return {
         "batch_size": config.evaluate.sampling.batch_size,
-        "judge": priced_judge(config),
+        "judge": judge_tuning(config),
         "judge_templates": config.labels.templates,
         "templates": config.critique_revision.templates,
     }

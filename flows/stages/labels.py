@@ -14,13 +14,14 @@ from common.rows import read_rows
 from constitution.snapshot import to_json
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate
-from flows.labelling.judge import priced_judge
+from flows.labelling.judge import judge_tuning
 from flows.labelling.ledger import people_said
 from flows.labelling.shard import LabelShard, drop_judge
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
+from judges.settings import PricedJudge
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -46,7 +47,7 @@ def run(work: StageInput) -> Result:
     shard = LabelShard(
         constitution=to_json(work.constitution),
         settings=settings,
-        judge=work.tuning["judge"],
+        judge=PricedJudge.model_validate(work.tuning["judge"]),
         ledger=ledger_url(work),
         listen=heard,
     )
@@ -183,7 +184,7 @@ def judge_settings(config: RunConfig) -> dict[str, Any]:
 def _tuning(config: RunConfig) -> dict[str, Any]:
     names = {"templates", "shard_pairs", "batch_pairs", "ledger", "min_usable"}
     return {
-        "judge": priced_judge(config),
+        "judge": judge_tuning(config),
         "shards": config.launcher.shards.model_dump(),
         **config.labels.model_dump(include=names),
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from constitution import Constitution
-from flows.labelling.judge import make_judge
-from judges import Judge, JudgeError, JudgeIdentity, LabelSettings, Ledger, Pair
+from flows.labelling.judge import label_settings, make_judge
+from judges import Judge, JudgeError, JudgeIdentity, Ledger, Pair
 from judges.asking.questions import Questionnaire
 from judges.encoding import CallEncoder
 from judges.ledger.statistics import PlanStatistics
@@ -50,10 +50,8 @@ class JudgeForecaster:
 
     def __init__(self, config: RunConfig, constitution: Constitution, *, ledger: str | None) -> None:
         self._config, self._constitution, self._ledger = config, constitution, ledger
-        knobs = config.labels
-        fields = {name: getattr(knobs, name) for name in LabelSettings.model_fields if hasattr(knobs, name)}
-        self._settings = LabelSettings.model_validate({**fields, "seed": config.seed})
-        self._judge = make_judge(config.judge.model_dump(mode="json"))
+        self._settings = label_settings(config)
+        self._judge = make_judge(config.judge)
         self._identity: JudgeIdentity | None = None
 
     def speed(self, *, given: float | None, probe: Sequence[Pair] | None) -> Speed | None:
