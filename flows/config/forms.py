@@ -131,7 +131,7 @@ class RoundsRules(BaseModel):
 
 
 class SweepRange(BaseModel):
-    """The strengths of the leash that a sweep tries."""
+    """The KL penalties that a sweep tries."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
