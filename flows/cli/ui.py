@@ -43,6 +43,7 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     import sys
     import webbrowser
 
+    from flows.config.fences import ROOTS
     from flows.errors import FlowError
     from flows.orchestration import local as local_prefect
     from flows.orchestration import server as serving
@@ -57,6 +58,8 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     )
     port = serving.free_port(port, host)
     local_prefect.prepare(runs_dir)
+    # Flows may read and write what this folder serves; the working directory is theirs anyway.
+    os.environ[ROOTS] = os.pathsep.join(filter(None, (os.environ.get(ROOTS), str(runs_dir.resolve()))))
     home = runs_dir / ".prefect"
     kept = None if no_password else ensure_password(home)
     with (
