@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,11 +13,13 @@ from judges import InProcessJudge, Judge, LabelSettings, OpenAIJudge, Prices
 from judges.settings import JudgeSettings, PricedJudge
 
 
-def make_judge(settings: JudgeSettings) -> Judge:
-    """The judge of these settings. Nothing is loaded or asked yet.
+def make_judge(settings: JudgeSettings | Mapping[str, Any]) -> Judge:
+    """The judge of these settings, or of what `judge_tuning` made of them. Nothing is loaded or asked yet.
 
     Raises JudgeError for a model folder or settings that cannot work.
     """
+    if not isinstance(settings, JudgeSettings):
+        settings = PricedJudge.model_validate(settings)
     if settings.kind == "in_process":
         from transformers.utils.logging import disable_progress_bar
 
@@ -36,13 +39,8 @@ def priced_judge(config: RunConfig) -> PricedJudge:
 
 
 def judge_tuning(config: RunConfig) -> dict[str, Any]:
-    """The run's judge as plain data, for the tuning of a stage; `judge_of` takes it back."""
+    """The run's judge as plain data, for the tuning of a stage."""
     return priced_judge(config).model_dump(mode="json")
-
-
-def judge_of(tuning: Any) -> Judge:
-    """The judge of settings that travelled as plain data."""
-    return make_judge(PricedJudge.model_validate(tuning))
 
 
 def judge_at(

@@ -13,7 +13,7 @@ from common.files import write_atomically, write_json
 from flows.errors import FlowError
 from flows.labelling.exam import read_all
 from flows.labelling.gates import exam_metrics
-from flows.labelling.judge import judge_of, judge_tuning
+from flows.labelling.judge import judge_tuning, make_judge
 from flows.report.exam import exam_page
 from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
@@ -41,7 +41,7 @@ def run(work: StageInput) -> Result:
     if not work.settings["files"] and len(known) < _FEWEST:
         reason = f"gold knows the answer to {len(known)} generated pairs only; name files in exam.pairs"
         return Result(outputs={}, metrics={"taken": False, "pairs": len(known), "reason": reason})
-    judge = judge_of(work.tuning["judge"])
+    judge = make_judge(work.tuning["judge"])
     settings = LabelSettings(
         **work.settings["asked"],
         templates=work.tuning["templates"],

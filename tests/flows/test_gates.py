@@ -234,7 +234,7 @@ def _labelled(path: Path, folder: Path) -> tuple[Session, list[str]]:
     with open_session(RunRequest(config=str(path)), heard) as session:
         session.outputs["pairs", "pairs"] = Artifact(path=str(folder / "pairs.jsonl"), digest="0" * 64)
         session.execute(labels.STAGE)
-        training_gate(session)
+        training_gate(session, heard)
         finish(session)
     return session, heard.lines
 
@@ -261,7 +261,7 @@ def test_an_exam_taken_beside_the_run_enters_its_record_and_its_ledger(outside, 
     assert exam_record(session).passed and exam_record(session).source == "known.jsonl"
     with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
-    training_gate(session)
+    training_gate(session, _Heard())
     with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
 
