@@ -41,7 +41,10 @@ def prepare(runs_dir: Path) -> None:
 def run_rlaif(
     request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None], *, runs_dir: Path
 ) -> str:
-    """Run the `rlaif` flow of a checked request in this process; returns the run directory. SIGTERM ends the process with code 143."""
+    """Run the `rlaif` flow of a checked request in this process; returns the run directory.
+
+    SIGTERM ends the process with code 143.
+    """
     if "PREFECT_API_URL" in os.environ:
         return _run(request, reporter, on_result)
     log = runs_dir / ".prefect" / "server.log"
