@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 from common.rows import read_rows
@@ -114,7 +113,13 @@ def _judges(ledger: Ledger | None, label_set: str) -> tuple[LabelsJudge, ...] | 
     except LedgerError:
         return None
     return tuple(
-        LabelsJudge(**asdict(judge), exam=_exam(ledger, judge, label_set))
+        LabelsJudge(
+            kind=judge.kind,
+            model=judge.model,
+            revision=judge.revision,
+            build=judge.build,
+            exam=_exam(ledger, judge, label_set),
+        )
         for judge in judges_of(ledger, content["judges"])
     )
 
