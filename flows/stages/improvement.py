@@ -112,7 +112,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="gain",
     title="What a round gained",
-    half="comparison",
+    principle_kind="comparison",
     isolated=True,
     samples=True,
     # Which policies are compared is the round's business: see flows/pipeline/rounds.py.
