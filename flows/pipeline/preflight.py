@@ -18,8 +18,8 @@ from flows.config import RunConfig
 from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
-from flows.labelling.people import check_people
-from flows.runs.models import cached_commit, is_hub_id
+from flows.labelling.ledger import check_people
+from flows.runs.digests import cached_commit, is_hub_id
 from flows.runs.store import RunStore
 from flows.stages import active, judge_exam
 from judges.asking.templates import TemplateSet

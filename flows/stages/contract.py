@@ -17,8 +17,7 @@ from common.files import replacing
 from constitution import Constitution
 from flows.config import RunConfig
 from flows.pipeline.forecast.needs import Forecaster, Needs
-from flows.runs.digests import digest_json
-from flows.runs.models import model_digest
+from flows.runs.digests import digest_json, model_digest
 from flows.runs.progress import Progress, Reporter
 from flows.runs.record import RunRecord
 

@@ -16,8 +16,7 @@ from common.files import write_atomically
 from common.rows import read_preferences, read_rows
 from common.statistics import rate
 from flows.errors import FlowError
-from flows.labelling.ledger import existing_ledger
-from flows.labelling.people import LEAST_PAIRS, decided_pairs, too_few, worth
+from flows.labelling.ledger import LEAST_PAIRS, decided_pairs, existing_ledger, too_few, worth
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, StageInput

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_atomically, write_json
 from flows.errors import FlowError
 from flows.labelling.exam import read_all
-from flows.labelling.gates import exam_metrics
 from flows.labelling.judge import judge_tuning, make_judge
+from flows.labelling.provenance import exam_metrics
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.report.exam import exam_page

@@ -14,9 +14,8 @@ from common.rows import read_rows
 from constitution.snapshot import to_json
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate
-from flows.labelling.judge import judge_tuning
+from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
 from flows.labelling.ledger import people_said
-from flows.labelling.shard import LabelShard, drop_judge
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
