@@ -48,7 +48,7 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     from flows.orchestration import local as local_prefect
     from flows.orchestration import server as serving
     from flows.orchestration.password import ensure_password
-    from flows.runs.locks import only_one
+    from flows.runs.directory import only_one
 
     if host not in LOCAL and no_password:
         raise FlowError(f"--no-password: with --host {host} whoever reaches it could start runs")

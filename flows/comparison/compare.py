@@ -33,9 +33,8 @@ from flows.errors import FlowError
 from flows.evaluation import gold, opinion_pairs, read_answers, watch
 from flows.evaluation.ratings import rate_models
 from flows.evaluation.readings import references_of
-from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.side_effects import SideEffects
-from flows.evaluation.texts import tokens
+from flows.evaluation.texts import reference_metrics, tokens
 from flows.evaluation.win_rates import standings
 from flows.labelling.judge import make_judge
 from flows.report.render import html, markdown

@@ -11,8 +11,8 @@ from common.statistics import Estimate
 from flows.comparison.matches import OVERALL
 from flows.comparison.models import ComparedModel
 from flows.evaluation.ratings import Ratings
-from flows.evaluation.reference_metrics import ReferenceMetrics
 from flows.evaluation.side_effects import SideEffects
+from flows.evaluation.texts import ReferenceMetrics
 from flows.evaluation.win_rates import HeadToHead, LengthControlled, Standings
 from flows.report.summary import ConstitutionName
 from judges.records import JudgeIdentity

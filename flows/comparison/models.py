@@ -15,9 +15,9 @@ from constitution.snapshot import from_json
 from flows.config import RunConfig, load_config
 from flows.errors import FlowError
 from flows.pipeline.preflight import check_model
+from flows.runs.digests import model_digest
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.manifest import Manifest
-from flows.runs.models import model_digest
 from flows.stages import MADE_BY
 
 # Roles that a run's folder gives a model to: the stage that makes it, or None where the configuration names it.

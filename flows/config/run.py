@@ -13,6 +13,7 @@ from flows.config.data import (
     CritiqueRevisionSection,
     DemonstrationsSection,
     EvaluateSection,
+    LauncherSection,
     ModelsSection,
     PairsSection,
     PromptsSection,
@@ -20,7 +21,6 @@ from flows.config.data import (
 )
 from flows.config.fields import ConstitutionRef, RunsDir, Section
 from flows.config.judging import AuditSection, ExamSection, JudgeSection, LabelsSection, PricesSection
-from flows.config.launcher import LauncherSection
 from flows.config.trainers import (
     HelpfulSFTSection,
     PPOSection,

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from common.record import REST, Record
 from common.statistics import RankCorrelation, rank_correlation
 from flows.errors import FlowError
-from flows.runs.models import is_hub_id
+from flows.runs.digests import is_hub_id
 from flows.runs.progress import Progress
 from training.errors import TrainingError
 from training.models.files import check_safetensors

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 
-from common.record import ABSENT, REST, Record
 from constitution import Constitution
 from flows.config import RunConfig
 from flows.config.judging import EXAMS
@@ -20,29 +16,7 @@ from judges import JudgeError, JudgeIdentity
 from judges.audit import Agreement, agreement
 from judges.exam import ExamReport, latest_exam, require_passed, save_exam, was_any_taken
 
-_NO_EXAM = "the configuration names no exam.pairs, and nobody took an exam that asks as this run does"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamSummary(Record):
-    """The exam of the run's judge in a few figures, or the reason why there was none."""
-
-    taken: bool
-    reason: Annotated[str | None, ABSENT] = None
-    passed: Annotated[bool | None, ABSENT] = None
-    problems: Annotated[tuple[str, ...] | None, ABSENT] = None
-    pairs: Annotated[int | None, ABSENT] = None
-    source: Annotated[str | None, ABSENT] = None
-    accuracy: Annotated[float | None, ABSENT] = None
-    kappa: Annotated[float | None, ABSENT] = None
-    more: Annotated[Mapping[str, Any], REST] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditSummary(Agreement):
-    """People beside the judge, and what their verdicts have against the labels."""
-
-    problem: str | None
+NO_EXAM = "the configuration names no exam.pairs, and nobody took an exam that asks as this run does"
 
 
 def labelling_gate(record: RunRecord, reporter: Reporter) -> None:
@@ -51,7 +25,7 @@ def labelling_gate(record: RunRecord, reporter: Reporter) -> None:
     if report is None and record.config.exam.require:
         path = record.directory.history(record.attempt) / "config.yaml"
         reporter.warned(
-            f"the judge was not examined: {_NO_EXAM}; charter judge exam --config {path} --pairs FILE takes one"
+            f"the judge was not examined: {NO_EXAM}; charter judge exam --config {path} --pairs FILE takes one"
         )
 
 
@@ -76,7 +50,7 @@ def exam_gate(config: RunConfig, constitution: Constitution) -> ExamReport | Non
     Raises FlowError when it was failed and the config requires that it be passed, or JudgeError when the judge cannot
     say who it is.
     """
-    report = _newest_exam(config, constitution)
+    report = newest_exam(config, constitution)
     if report is not None and config.exam.require:
         try:
             require_passed(report)
@@ -85,33 +59,7 @@ def exam_gate(config: RunConfig, constitution: Constitution) -> ExamReport | Non
     return report
 
 
-def exam_record(record: RunRecord) -> ExamSummary | None:
-    """What summary and cards say of the exam, of this attempt's own stage or else of the newest exam; None before there
-    are labels and without a stage for it."""
-    own = record.metrics("judge_exam")
-    if own.get("taken") or "labels" not in record.outcomes:
-        return ExamSummary.from_json(own) if own else None
-    report = _newest_exam(record.config, record.constitution)
-    if report is not None:
-        return ExamSummary.from_json(exam_metrics(report))
-    return ExamSummary.from_json(own) if own else ExamSummary(taken=False, reason=_NO_EXAM)
-
-
-def exam_metrics(report: ExamReport) -> dict[str, Any]:
-    """An exam in a few plain figures."""
-    return {
-        "taken": True,
-        "passed": report.passed,
-        "problems": report.problems,
-        "pairs": report.pairs,
-        "source": report.source,
-        "accuracy": report.accuracy.value,
-        "kappa": report.kappa,
-        "checks": {check.name: check.value for check in report.checks},
-    }
-
-
-def _newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | None:
+def newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | None:
     """From the run's ledger and from where `charter judge exam` keeps its exams."""
     settings = label_settings(config)
     places = [ledger_of(config)]
@@ -136,7 +84,7 @@ def audit_gate(record: RunRecord) -> None:
 
 def audit_problem(record: RunRecord) -> str | None:
     """What people's verdicts have against the labels that may train, in words; None when nothing."""
-    audit, found = record.config.audit, _people(record)
+    audit, found = record.config.audit, agreement_of(record)
     pairs = 0 if found is None else found.pairs
     if pairs < audit.min_verdicts:
         if not audit.require:
@@ -152,15 +100,7 @@ def audit_problem(record: RunRecord) -> str | None:
     )
 
 
-def audit_record(record: RunRecord) -> AuditSummary | None:
-    """What the summary says of the audit; None without verdicts."""
-    found = _people(record)
-    if found is None or not found.pairs:
-        return None
-    return AuditSummary.from_json({**found.to_json(), "problem": audit_problem(record)})
-
-
-def _people(record: RunRecord) -> Agreement | None:
+def agreement_of(record: RunRecord) -> Agreement | None:
     """Agreement over the labels of this attempt that may train; None while there are none."""
     outcome = record.outcomes.get("labels")
     if outcome is None:

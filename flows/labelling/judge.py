@@ -1,22 +1,41 @@
-"""From a configuration to a judge, and to how it is asked."""
+"""From a configuration to a judge, to how it is asked, and to the labels of a shard of pairs.
+
+A shard opens the ledger and reaches the judge by itself, wherever it lands.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
+from constitution.snapshot import from_json
 from flows.config import RunConfig
 from flows.errors import FlowError
-from judges import InProcessJudge, Judge, LabelSettings, OpenAIJudge, Prices
+from judges import (
+    InProcessJudge,
+    Judge,
+    LabelReport,
+    LabelSettings,
+    Ledger,
+    OpenAIJudge,
+    Pair,
+    Prices,
+    label_pairs,
+)
 from judges.settings import JudgeSettings, PricedJudge
 
 
-def make_judge(settings: JudgeSettings) -> Judge:
-    """The judge of these settings. Nothing is loaded or asked yet.
+def make_judge(settings: JudgeSettings | Mapping[str, Any]) -> Judge:
+    """The judge of these settings, or of what `judge_tuning` made of them. Nothing is loaded or asked yet.
 
     Raises JudgeError for a model folder or settings that cannot work.
     """
+    if not isinstance(settings, JudgeSettings):
+        settings = PricedJudge.model_validate(settings)
     if settings.kind == "in_process":
         from transformers.utils.logging import disable_progress_bar
 
@@ -36,13 +55,8 @@ def priced_judge(config: RunConfig) -> PricedJudge:
 
 
 def judge_tuning(config: RunConfig) -> dict[str, Any]:
-    """The run's judge as plain data, for the tuning of a stage; `judge_of` takes it back."""
+    """The run's judge as plain data, for the tuning of a stage."""
     return priced_judge(config).model_dump(mode="json")
-
-
-def judge_of(tuning: Any) -> Judge:
-    """The judge of settings that travelled as plain data."""
-    return make_judge(PricedJudge.model_validate(tuning))
 
 
 def judge_at(
@@ -72,3 +86,45 @@ def label_settings(config: RunConfig) -> LabelSettings:
     """How a run asks its judge."""
     section = config.labels.model_dump(include=set(LabelSettings.model_fields))
     return LabelSettings(**section, seed=config.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelShard:
+    """Labels the pairs it is called with; plain data, so that a task runner can carry it to another machine.
+
+    `constitution` is a snapshot (`constitution.snapshot`), `ledger` a URL without a
+    password. `listen(first pair's id, report)` hears of every commit; it stays behind when the shard travels.
+    """
+
+    constitution: Mapping[str, Any]
+    settings: LabelSettings
+    judge: PricedJudge
+    ledger: str
+    listen: Callable[[str, LabelReport], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "listen"}
+
+    def __call__(self, pairs: list[Pair]) -> LabelReport:
+        """Raises JudgeError or LedgerError; what was committed before stays."""
+        listen = self.listen
+        with Ledger.open(self.ledger) as ledger:
+            return label_pairs(
+                pairs,
+                constitution=from_json(self.constitution),
+                judge=_kept_judge(self.judge),
+                ledger=ledger,
+                settings=self.settings,
+                on_progress=None if listen is None else lambda report: listen(pairs[0].id, report),
+            )
+
+
+@lru_cache(maxsize=1)
+def _kept_judge(settings: PricedJudge) -> Judge:
+    """One judge a process: its model, connections and tokenizer serve shard after shard."""
+    return make_judge(settings)
+
+
+def drop_judge() -> None:
+    """Let go of the judge that this process kept: the next stage needs the memory."""
+    _kept_judge.cache_clear()

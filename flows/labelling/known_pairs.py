@@ -19,7 +19,7 @@ from constitution import (
     render_revision,
 )
 from flows.evaluation.gold import score_answer
-from flows.labelling.judge import judge_of
+from flows.labelling.judge import make_judge
 from flows.stages.contract import StageInput
 from flows.stages.sampling import Sampler, part_seed
 from judges import Pair, TemplateSet
@@ -38,7 +38,7 @@ def examine(work: StageInput) -> dict[str, dict[str, Any]]:
     """`{"judge": …, "revision": …}` on held-out topics against gold, each entry a rate with its interval."""
     from microworld.exam import examine_judge, examine_revision
 
-    n, judge = work.settings["exam"]["pairs"], judge_of(work.tuning["judge"])
+    n, judge = work.settings["exam"]["pairs"], make_judge(work.tuning["judge"])
     templates = TemplateSet(work.tuning["judge_templates"])
 
     def prefer(asked: Sequence[Comparison]) -> list[float | None]:

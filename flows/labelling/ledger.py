@@ -1,20 +1,21 @@
-"""Where a run's judgements are kept, and what its labels cost."""
+"""Where a run's judgements are kept, what its labels cost, and whether people decided enough pairs to be gold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.rows import read_rows
 from flows.config import RunConfig
 from flows.config.judging import PricesSection
+from flows.errors import FlowError
 from flows.runs.record import RunRecord
 from judges import Ledger
-from judges.audit import verdicts_digest
+from judges.audit import last_words, verdicts_digest
 from judges.ledger.spending import Spending, spending
 
 
@@ -93,3 +94,49 @@ def _money(prices: PricesSection, spent: Spending, labels: int) -> dict[str, Any
     if prices.price_per_human_label is not None:
         money["people"] = labels * prices.price_per_human_label
     return {"prices": prices.model_dump(), "money": money} if money else {}
+
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+
+LEAST_PAIRS = 100
+"""Fewer make a gold judge of noise."""
+
+
+def check_people(config: RunConfig) -> None:
+    """Raises FlowError where there is no ledger, or people decided too few pairs in it, the run's own included."""
+    decided, place = decided_pairs(config), ledger_of(config)
+    if decided is None:
+        raise FlowError(f"rl.early_stopping.people: {place}: no such ledger; {_bring(place)}")
+    if decided < LEAST_PAIRS:
+        raise too_few(decided, place)
+
+
+def decided_pairs(config: RunConfig) -> int | None:
+    """How many pairs people decided in the run's ledger; None where there is no ledger."""
+    with existing_ledger(config) as ledger:
+        return None if ledger is None else sum(word.decided is not None for word in last_words(ledger))
+
+
+def too_few(pairs: int, ledger: str, more: str = "") -> FlowError:
+    """So many pairs make no gold judge; `more` says what else holds of them."""
+    return FlowError(
+        f"rl.early_stopping.people: {pairs} pairs in {ledger} that people decided{more}; {LEAST_PAIRS} are needed; "
+        f"{_bring(ledger)}"
+    )
+
+
+def worth(metrics: Mapping[str, Any]) -> str:
+    """What the stage `gold_model` says of itself, as in "412 pairs by 3 people, right about 71% (60 to 79) of 82
+    held-out ones"."""
+    accuracy, people = metrics["accuracy"], metrics["people"]
+    value, low, high = (f"{100 * accuracy[name]:.0f}" for name in ("value", "low", "high"))
+    who = f"{people:,} people" if people > 1 else "one person"
+    return (
+        f"{metrics['pairs']:,} pairs by {who}, right about {value}% ({low} to {high}) of {accuracy['n']:,} "
+        "held-out ones"
+    )
+
+
+def _bring(ledger: str) -> str:
+    return f"charter labels import FILE --who NAME --ledger {ledger} brings in people's preferences"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_json
 from common.rows import read_rows
 from constitution.snapshot import from_json
-from flows.labelling.judge import judge_of
+from flows.labelling.judge import make_judge
 from judges.against import BaselineScorer, conversation_key
 from judges.asking.scoring import PointwiseScorer
 
@@ -64,7 +64,7 @@ def judge_term(
 @lru_cache(maxsize=2)
 def _scorer(settings: str) -> PointwiseScorer | BaselineScorer:
     given = json.loads(Path(settings).read_text(encoding="utf-8"))
-    judge, constitution = judge_of(given["judge"]), from_json(given["constitution"])
+    judge, constitution = make_judge(given["judge"]), from_json(given["constitution"])
     common = {name: given[name] for name in ("templates", "seed", "mass_threshold")}
     if given["baselines"] is None:
         return PointwiseScorer(judge, constitution, **common)

@@ -14,7 +14,7 @@ from common.text import clip
 from flows.labelling.ledger import ledger_of
 from flows.orchestration.artifacts import a_view_only
 from flows.orchestration.audit_view import link
-from flows.orchestration.exam import publish_exam
+from flows.orchestration.judging import publish_exam
 from flows.report.audit import card_markdown, report_markdown
 from flows.stages import judge_exam, labels
 from judges import Ledger

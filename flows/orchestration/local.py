@@ -41,7 +41,10 @@ def prepare(runs_dir: Path) -> None:
 def run_rlaif(
     request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None], *, runs_dir: Path
 ) -> str:
-    """Run the `rlaif` flow in this process; returns the run directory. SIGTERM ends the process with code 143."""
+    """Run the `rlaif` flow of a checked request in this process; returns the run directory.
+
+    SIGTERM ends the process with code 143.
+    """
     if "PREFECT_API_URL" in os.environ:
         return _run(request, reporter, on_result)
     log = runs_dir / ".prefect" / "server.log"
@@ -56,11 +59,12 @@ def run_rlaif(
 def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportData], None]) -> str:
     from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
-    from flows.orchestration.rlaif import RESULT, TERMINAL, rlaif
+    from flows.orchestration.rlaif import CHECKED, RESULT, TERMINAL, rlaif
     from flows.orchestration.states import without_heartbeats
 
     TERMINAL.set(reporter)
     RESULT.set(on_result)
+    CHECKED.set(True)
     try:
         with without_heartbeats():
             return rlaif(request)

@@ -36,6 +36,9 @@ TERMINAL: ContextVar[Reporter | None] = ContextVar("terminal", default=None)
 RESULT: ContextVar[Callable[[ReportData], None] | None] = ContextVar("result", default=None)
 """Who wants the result of a run in this process; the command line prints it."""
 
+CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
+"""Whether this process has just looked at everything that the run needs; the command line has."""
+
 _step: ContextVar[tuple[Session, Stage, str] | None] = ContextVar("step", default=None)
 
 
@@ -74,7 +77,7 @@ def working(request: RunRequest) -> Iterator[Session]:
     stop_with_parent()
     with (
         gpu_slot(),
-        open_session(request, _reporter(), shards=shards_told) as session,
+        open_session(request, _reporter(), shards=shards_told, checked=CHECKED.get()) as session,
         tags(f"run:{session.config.name}"),
     ):
         get_run_logger().info("what it publishes: %s", artifacts_page())

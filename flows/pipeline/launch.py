@@ -31,15 +31,20 @@ from flows.stages.contract import Shards, Stage, in_turn
 
 
 @contextmanager
-def open_session(request: RunRequest, reporter: Reporter, *, shards: Shards = in_turn) -> Iterator[Session]:
+def open_session(
+    request: RunRequest, reporter: Reporter, *, shards: Shards = in_turn, checked: bool = False
+) -> Iterator[Session]:
     """Check everything that the run will need, take its run directory, and note how the attempt ends.
+
+    `checked` says that `preflight` has just been asked.
 
     Raises FlowError, ConstitutionError or JudgeError, before anything is spent.
     """
     config, constitution = resolve(request)
     digests = config.local_runs_dir / ".digests.json"
     remember_digests(digests)
-    preflight(config, constitution)
+    if not checked:
+        preflight(config, constitution)
     note_digests(digests)
     store = RunStore(config.run_url) if config.run_url else None
     run = RunDirectory(config.run_directory, store)

@@ -18,8 +18,8 @@ from flows.config import RunConfig
 from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
-from flows.labelling.people import check_people
-from flows.runs.models import cached_commit, is_hub_id
+from flows.labelling.ledger import check_people
+from flows.runs.digests import cached_commit, is_hub_id
 from flows.runs.store import RunStore
 from flows.stages import active, judge_exam
 from judges.asking.templates import TemplateSet
@@ -62,11 +62,11 @@ def check_constitution(config: RunConfig, constitution: Constitution) -> None:
             f"constitution: {constitution.ref} is not published; publish it (charter constitution publish "
             f"{constitution.name}) or set allow_unpublished: true for a trial"
         )
-    for half in ("critique", "comparison"):
-        enabled = [p for p in getattr(constitution, half) if p.enabled and p.weight > 0]
+    for kind in ("critique", "comparison"):
+        enabled = [p for p in getattr(constitution, kind) if p.enabled and p.weight > 0]
         if not enabled:
-            raise FlowError(f"constitution: {constitution.ref} has no enabled {half} principle")
-        if half == "comparison" and config.labels.principles > len(enabled):
+            raise FlowError(f"constitution: {constitution.ref} has no enabled {kind} principle")
+        if kind == "comparison" and config.labels.principles > len(enabled):
             raise FlowError(
                 f"labels.principles: {config.labels.principles} is not allowed: {constitution.ref} has "
                 f"{len(enabled)} enabled comparison principles"

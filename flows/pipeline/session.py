@@ -22,7 +22,7 @@ from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Reporter, Silent
 from flows.runs.record import Outcome, RunRecord, describe_constitution
 from flows.stages import MADE_BY
-from flows.stages.contract import Artifact, Half, Inputs, Result, Shards, Stage, StageInput, in_turn
+from flows.stages.contract import Artifact, Inputs, PrincipleKind, Result, Shards, Stage, StageInput, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,10 @@ class Session(RunRecord):
         inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs, makers=MADE_BY))
         settings = json.loads(json.dumps(stage.settings(self.config)))
         key = stage.key(
-            seed=self.config.seed, settings=settings, inputs=inputs, half=self._half_digest(stage.half)
+            seed=self.config.seed,
+            settings=settings,
+            inputs=inputs,
+            principles=self._digest(stage.principle_kind),
         )
         return key, inputs, settings
 
@@ -74,7 +77,7 @@ class Session(RunRecord):
             created_at=utc_now(),
             seconds=round(time.perf_counter() - began, 3),
             config={"seed": self.config.seed, **settings},
-            constitution=self._constitution_record(stage.half),
+            constitution=self._constitution_record(stage.principle_kind),
             inputs={n: FileRecord(path=self._relative(a.path), digest=a.digest) for n, a in inputs.items()},
             outputs={
                 n: FileRecord(path=p, digest=digest_path(directory / p)) for n, p in result.outputs.items()
@@ -104,11 +107,11 @@ class Session(RunRecord):
             tuning=stage.tuning(self.config),
             inputs={name: artifact.path for name, artifact in inputs.items()},
             digests={name: artifact.digest for name, artifact in inputs.items()},
-            constitution=self.constitution if stage.half else None,
+            constitution=self.constitution if stage.principle_kind else None,
             progress=lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
             note_child=memory.note_child,
             shards=self.shards,
-            facts=training_provenance(self, stage),
+            provenance=training_provenance(self, stage),
         )
         if stage.isolated:
             return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)
@@ -135,18 +138,18 @@ class Session(RunRecord):
             if any(Path(a.path).is_relative_to(outcome.directory) for a in inputs.values()):
                 self.directory.fetch(name, outcome.manifest, models=True)
 
-    def _half_digest(self, half: Half | None) -> str | None:
-        if half is None:
+    def _digest(self, kind: PrincipleKind | None) -> str | None:
+        if kind is None:
             return None
         return (
-            self.constitution.critique_digest if half == "critique" else self.constitution.comparison_digest
+            self.constitution.critique_digest if kind == "critique" else self.constitution.comparison_digest
         )
 
-    def _constitution_record(self, half: Half | None) -> dict[str, Any] | None:
-        if half is None:
+    def _constitution_record(self, kind: PrincipleKind | None) -> dict[str, Any] | None:
+        if kind is None:
             return None
         record = describe_constitution(self.constitution)
-        return {**record, "half": half, "half_digest": self._half_digest(half)}
+        return {**record, "half": kind, "half_digest": self._digest(kind)}
 
     def _relative(self, path: str) -> str:
         try:

@@ -12,9 +12,9 @@ from typing import Any
 
 from common.files import write_atomically
 from flows.labelling.ledger import existing_ledger
+from flows.labelling.provenance import audit_words
 from flows.report.data import FIGURES, MODELS
 from flows.report.lineage import lineage
-from flows.report.lineage.facts import audit_words
 from flows.report.lineage.facts import facts as lineage_facts
 from flows.report.side_effects import effect_sentences
 from flows.report.summary import Summary

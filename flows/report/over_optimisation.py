@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from common.record import ABSENT, REST, Key, Record
 from common.sections import Plot
 from flows.evaluation.over_optimisation import Fit, fit
-from flows.labelling.people import worth
+from flows.labelling.ledger import worth
 from flows.report.drawing import GOLD, PROXY, axes_of, second_scale
 
 if TYPE_CHECKING:

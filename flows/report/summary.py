@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from common.record import ABSENT, EMPTY, REST, Record
 from common.statistics import Estimate
 from flows.evaluation.side_effects import SideEffects
-from flows.labelling.gates import AuditSummary, ExamSummary, audit_record, exam_record
 from flows.labelling.ledger import existing_ledger, label_costs
+from flows.labelling.provenance import AuditSummary, ExamSummary, audit_record, exam_record
 from flows.report.costs import Costs
 from flows.report.lineage import Lineage, lineage
 from flows.report.over_optimisation import RlFigures

@@ -1,4 +1,4 @@
-"""Digests of what goes into a stage and of what comes out of it.
+"""Digests of what goes into a stage and of what comes out of it, models by folder or hub id among it.
 
 A digest is the SHA-256, in hex, of canonical JSON (sorted keys, no spaces, UTF-8), of a file's bytes, or of a
 model directory's files by name. Digests of large files are remembered by path, size and modification time.
@@ -7,6 +7,7 @@ model directory's files by name. Digests of large files are remembered by path, 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from common.digest import digest as digest_json
@@ -78,3 +79,28 @@ def note_digests(path: Path, *, at_least: int = 1 << 20) -> None:
     """Write the known digests of files of `at_least` bytes for the next process."""
     rows = [[*known, digest] for known, digest in sorted(_remembered.items()) if known[1] >= at_least]
     write_atomically(path, json.dumps(rows))
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMMIT = re.compile(r"models--[^/]+/snapshots/([0-9a-f]{40})/")
+
+
+def is_hub_id(ref: str) -> bool:
+    """Whether `ref` has the form `organisation/name` and is no local directory."""
+    return bool(_HUB_ID.fullmatch(ref)) and not Path(ref).exists()
+
+
+def model_digest(ref: str) -> str:
+    """Digest of a local model's files, or of a hub id with the commit that the local cache holds."""
+    if not is_hub_id(ref):
+        return digest_model(Path(ref))
+    return digest_json({"hub": ref, "commit": cached_commit(ref)})
+
+
+def cached_commit(ref: str) -> str | None:
+    """The commit of a hub model in the local cache, or None when it was not downloaded yet."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(ref, "config.json")
+    match = _COMMIT.search(Path(found).as_posix()) if isinstance(found, str) else None
+    return match.group(1) if match else None

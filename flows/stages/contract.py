@@ -16,12 +16,12 @@ from typing import Any, Literal, Protocol
 from common.files import replacing
 from constitution import Constitution
 from flows.config import RunConfig
-from flows.runs.digests import digest_json
-from flows.runs.models import model_digest
+from flows.pipeline.forecast.needs import Forecaster, Needs
+from flows.runs.digests import digest_json, model_digest
 from flows.runs.progress import Progress, Reporter
 from flows.runs.record import RunRecord
 
-Half = Literal["critique", "comparison"]
+PrincipleKind = Literal["critique", "comparison"]
 
 
 WITHOUT = "without_"
@@ -90,7 +90,7 @@ class StageInput:
     """Everything that a stage function gets.
 
     `inputs` are paths (or hub ids), `digests` those of their content. Of `world` processes that run the same
-    isolated stage, this is number `rank`. `facts` about the run go into the card of a model and decide nothing.
+    isolated stage, this is number `rank`. `provenance` goes into the card of a model and decides nothing.
     """
 
     stage: str
@@ -103,7 +103,7 @@ class StageInput:
     digests: Mapping[str, str]
     constitution: Constitution | None
     progress: Progress
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     note_child: Callable[[int], None] = lambda ru_maxrss: None
     shards: Shards = in_turn
     rank: int = 0
@@ -135,28 +135,35 @@ class Stage:
     `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a child
     process of their own, so that a model's memory is given back and a crash is an exit code; those that
     `samples` may do so in several processes. The `gate` is asked at every start, before a result is reused too; it
-    raises FlowError for what must not go on.
+    raises FlowError for what must not go on. `principle_kind` says which principles it reads, `forecast` what it will
+    need.
     """
 
     name: str
     title: str
     role: str | None = None
     version: int = 1
-    half: Half | None = None
+    principle_kind: PrincipleKind | None = None
     isolated: bool = False
     samples: bool = False
     inputs: Callable[[Inputs], Mapping[str, Artifact]]
     settings: Callable[[RunConfig], Mapping[str, Any]]
     tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
     run: Callable[[StageInput], Result]
+    forecast: Callable[[Forecaster], Needs] = lambda ahead: Needs()
     active: Callable[[RunConfig], bool] = lambda config: True
     summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
     gate: Callable[[RunRecord, Reporter], None] = lambda record, reporter: None
 
     def key(
-        self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None
+        self,
+        *,
+        seed: int,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        principles: str | None,
     ) -> str:
-        """The digest of all that decides the stage's result; paths are not part of it."""
+        """The digest of all that decides the stage's result; paths are not part of it. `principles` is a digest too."""
         return digest_json(
             {
                 "stage": self.name,
@@ -164,7 +171,7 @@ class Stage:
                 "seed": seed,
                 "settings": settings,
                 "inputs": {name: artifact.digest for name, artifact in inputs.items()},
-                "constitution": half,
+                "constitution": principles,
             }
         )
 

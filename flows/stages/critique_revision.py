@@ -14,6 +14,7 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
+from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 
@@ -189,17 +190,35 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
     return {"templates": section.templates, "batch_size": batch_size}
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """An answer to every prompt, then a critique and a revision of those that may be harmful."""
+    section = ahead.config.critique_revision
+    red, benign = ahead.inputs.count("sl"), ahead.inputs.count("sl_benign")
+    drawn = {
+        "response": red + benign,
+        "critique": red * section.revisions,
+        "revision": red * section.revisions,
+    }
+    tokens = sum(n * getattr(section, kind).max_new_tokens for kind, n in drawn.items())
+    # Every text lies in its part and in its chain, the last one in sft.jsonl too.
+    disk = 2 * tokens * ahead.inputs.bytes_per_token
+    disk += drawn["response"] * (2 * ahead.inputs.prompt_bytes + 2 * ROW)
+    disk += drawn["response"] * section.revision.max_new_tokens * ahead.inputs.bytes_per_token
+    return ahead.sampling(sum(drawn.values()), tokens, disk)
+
+
 STAGE = Stage(
     name="critique_revision",
     title="Critiques and revisions",
     version=2,
-    half="critique",
+    principle_kind="critique",
     isolated=True,
     samples=True,
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,
     run=run,
+    forecast=_forecast,
     summary=lambda m: (
         f"{m['revised']} revisions, {m['harmless_kept']} harmless answers kept"
         + (f", {sum(m['left_out'].values())} left out" if m["left_out"] else "")

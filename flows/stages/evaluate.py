@@ -17,6 +17,7 @@ from common.statistics import mean
 from constitution import templates_digest
 from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
 from flows.labelling.judge import judge_tuning
+from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import judge_settings
@@ -248,16 +249,27 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """All models answer the held-out prompts."""
+    section = ahead.config.evaluate
+    roles = 3 + ahead.config.has_demonstrations
+    answers = roles * section.samples_per_prompt * ahead.inputs.count("eval")
+    tokens = answers * section.sampling.max_new_tokens
+    disk = answers * (3 * section.sampling.max_new_tokens * ahead.inputs.bytes_per_token + 2 * ROW)
+    return ahead.sampling(answers, tokens, disk + ahead.inputs.count("eval") * ahead.inputs.prompt_bytes)
+
+
 STAGE = Stage(
     name="evaluate",
     title="Evaluation",
     version=4,
-    half="comparison",
+    principle_kind="comparison",
     isolated=True,
     samples=True,
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,
     run=run,
+    forecast=_forecast,
     summary=lambda m: f"{m['answers']} answers to {m['prompts']} held-out prompts",
 )

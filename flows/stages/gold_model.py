@@ -16,8 +16,8 @@ from common.files import write_atomically
 from common.rows import read_preferences, read_rows
 from common.statistics import rate
 from flows.errors import FlowError
-from flows.labelling.ledger import existing_ledger
-from flows.labelling.people import LEAST_PAIRS, too_few, worth
+from flows.labelling.ledger import LEAST_PAIRS, decided_pairs, existing_ledger, too_few, worth
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import ledger_url
@@ -122,6 +122,14 @@ def _active(config: RunConfig) -> bool:
     return section is not None and section.people
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """A reward model from what people decided; the pairs that the run trains on are not known yet."""
+    items = max(1, round((decided_pairs(ahead.config) or 0) * (1 - held_out(ahead.config))))
+    tokens = ahead.inputs.prompt_tokens + 2 * ahead.config.pairs.sampling.max_new_tokens
+    source = f"at most {items:,} pairs, answers as long as they may be"
+    return ahead.training(ahead.config.reward_model, items, tokens, source=source, logits=False)
+
+
 STAGE = Stage(
     name="gold_model",
     title="Early stopping's gold model of people's verdicts",
@@ -132,6 +140,7 @@ STAGE = Stage(
         "ledger": config.labels.ledger,
     },
     run=run,
+    forecast=_forecast,
     active=_active,
     summary=worth,
 )

@@ -12,7 +12,7 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_prompts
 from common.statistics import bounded_mean, mean
 from flows.evaluation import gold
-from flows.labelling.judge import judge_of
+from flows.labelling.judge import make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
 from flows.stages.contract import Result, Stage, StageInput
@@ -85,7 +85,7 @@ def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) 
             report = label_pairs(
                 list(pairs.values()),
                 constitution=work.constitution,
-                judge=judge_of(work.tuning["judge"]),
+                judge=make_judge(work.tuning["judge"]),
                 purpose="exam",
                 ledger=ledger,
                 settings=settings,
@@ -112,7 +112,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 STAGE = Stage(
     name="gain",
     title="What a round gained",
-    half="comparison",
+    principle_kind="comparison",
     isolated=True,
     samples=True,
     # Which policies are compared is the round's business: see flows/pipeline/rounds.py.

@@ -6,14 +6,17 @@ run's ledger, so an exam that failed is looked at again for nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_atomically, write_json
 from flows.errors import FlowError
 from flows.labelling.exam import read_all
-from flows.labelling.gates import exam_metrics
-from flows.labelling.judge import judge_of, judge_tuning
+from flows.labelling.judge import judge_tuning, make_judge
+from flows.labelling.provenance import exam_metrics
+from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.report.exam import exam_page
 from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
@@ -21,6 +24,7 @@ from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
+from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, SYCOPHANCY
 from judges.known import KnownPair
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ def run(work: StageInput) -> Result:
     if not work.settings["files"] and len(known) < _FEWEST:
         reason = f"gold knows the answer to {len(known)} generated pairs only; name files in exam.pairs"
         return Result(outputs={}, metrics={"taken": False, "pairs": len(known), "reason": reason})
-    judge = judge_of(work.tuning["judge"])
+    judge = make_judge(work.tuning["judge"])
     settings = LabelSettings(
         **work.settings["asked"],
         templates=work.tuning["templates"],
@@ -121,6 +125,22 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
     return {"judge": judge_tuning(config), **config.labels.model_dump(include=names)}
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """The known pairs, and at most `probe_pairs` of them again for every probe."""
+    exam = ahead.config.exam
+    known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
+    pairs = len(known) or exam.generated
+    probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(SYCOPHANCY))
+    sample = known[:SAMPLE] or ahead.inputs.made_up(answer=" ".join(["an answer of some length"] * 8))
+    # The huge text goes to endpoints, whose context nobody knows here.
+    huge = 0 if ahead.config.judge.kind == "in_process" else min(pairs, exam.probe_pairs)
+    further = huge * HUGE_CHARACTERS / CHARACTERS_PER_TOKEN
+    asked = ahead.judge.of_prompts(pairs + probes, sample, answer_tokens=0, further_tokens=further)
+    disk = ahead.label_bytes(asked, pairs + probes, 2 * ahead.inputs.prompt_bytes)
+    source = f"at most; {pairs} known pairs and {probes} probes"
+    return replace(Needs(disk_bytes=disk).with_judge(asked), source=source)
+
+
 def _summary(metrics: Any) -> str:
     if not metrics["taken"]:
         return f"not taken: {metrics['reason']}"
@@ -132,11 +152,12 @@ def _summary(metrics: Any) -> str:
 STAGE = Stage(
     name="judge_exam",
     title="The judge's exam",
-    half="comparison",
+    principle_kind="comparison",
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,
     run=run,
+    forecast=_forecast,
     active=lambda config: bool(config.exam.pairs) or config.world is not None,
     summary=_summary,
 )

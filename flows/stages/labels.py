@@ -14,9 +14,9 @@ from common.rows import read_rows
 from constitution.snapshot import to_json
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate
-from flows.labelling.judge import judge_tuning
+from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
 from flows.labelling.ledger import people_said
-from flows.labelling.shard import LabelShard, drop_judge
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
@@ -43,7 +43,7 @@ def run(work: StageInput) -> Result:
         seed=work.seed,
     )
     assert work.constitution is not None
-    size, heard = work.tuning["shard_pairs"], _Heard(work, len(pairs))
+    size, heard = work.tuning["shard_pairs"], ShardProgress(work, len(pairs))
     shard = LabelShard(
         constitution=to_json(work.constitution),
         settings=settings,
@@ -92,7 +92,7 @@ def run(work: StageInput) -> Result:
     )
 
 
-class _Heard:
+class ShardProgress:
     """The progress of all shards together, whichever of them speaks."""
 
     def __init__(self, work: StageInput, total: int) -> None:
@@ -190,15 +190,29 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """What the ledger lacks, or the most that the prompts can come to."""
+    pairs = ahead.inputs.pairs()
+    if pairs:
+        asked, count = ahead.judge.of_pairs(pairs), len(pairs)
+        answers = sum(len(p.a.encode()) + len(p.b.encode()) for p in pairs) / count
+    else:
+        count, longest = ahead.inputs.count("rl"), ahead.config.pairs.sampling.max_new_tokens
+        asked = ahead.judge.of_prompts(count, ahead.inputs.made_up(answer=""), answer_tokens=longest)
+        answers = 2 * longest * ahead.inputs.bytes_per_token
+    return Needs(disk_bytes=ahead.label_bytes(asked, count, answers)).with_judge(asked)
+
+
 STAGE = Stage(
     name="labels",
     version=2,
     title="The judge's labels",
-    half="comparison",
+    principle_kind="comparison",
     inputs=_inputs,
     settings=_settings,
     tuning=_tuning,
     run=run,
+    forecast=_forecast,
     gate=labelling_gate,
     summary=lambda m: (
         f"{m['usable']} of {m['pairs']} labels may train; {m['asked']} judgements asked, "

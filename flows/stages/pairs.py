@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_jsonl
 from common.rows import read_prompts
 from flows.errors import FlowError
+from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
@@ -96,6 +97,15 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """Two answers to every prompt."""
+    prompts, longest = ahead.inputs.count("rl"), ahead.config.pairs.sampling.max_new_tokens
+    # Each answer lies in its part and in its pair.
+    answer = longest * ahead.inputs.bytes_per_token
+    disk = prompts * (4 * answer + ahead.inputs.prompt_bytes + 2 * ROW)
+    return ahead.sampling(2 * prompts, 2 * prompts * longest, disk)
+
+
 STAGE = Stage(
     name="pairs",
     title="Pairs of answers",
@@ -105,5 +115,6 @@ STAGE = Stage(
     settings=_settings,
     tuning=lambda config: {"batch_size": config.pairs.sampling.batch_size},
     run=run,
+    forecast=_forecast,
     summary=lambda m: f"{m['pairs']} pairs, {m['identical']} identical left out",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_jsonl
 from common.rows import Prompt, read_prompts, report_left_out
 from flows.errors import FlowError
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return {"room": room, "limits": {p: source.limit if source else None for p, source in sources.items()}}
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """The prompts in one form."""
+    total = sum(ahead.inputs.count(purpose) for purpose in PURPOSES)
+    return Needs(disk_bytes=round(total * (ahead.inputs.prompt_bytes + 120)), source=f"{total:,} prompts")
+
+
 STAGE = Stage(
     name="prompts",
     title="Prompts, checked against the model's context",
@@ -94,6 +101,7 @@ STAGE = Stage(
     inputs=_inputs,
     settings=_settings,
     run=run,
+    forecast=_forecast,
     summary=lambda m: (
         ", ".join(f"{m[p]} {p.replace('_', ' ')}" for p in PURPOSES if p in m)
         + (f"; {m['too_long']} too long, left out" if m["too_long"] else "")

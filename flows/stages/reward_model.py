@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
@@ -12,6 +12,7 @@ from common.rows import read_rows
 from constitution.snapshot import from_json
 from flows.errors import FlowError
 from flows.labelling.gates import training_gate
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.trainer import settings_of, train, tuning_of
@@ -137,6 +138,19 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     )
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """As many models as the section asks for, from the labels that may train."""
+    section = ahead.config.reward_model
+    usable, most = ahead.usable()
+    items = max(1, round(usable * (1 - section.held_out)))
+    models = section.ensemble * max(1, len(section.dimensions))
+    tokens = ahead.inputs.prompt_tokens + 2 * ahead.config.pairs.sampling.max_new_tokens
+    source = f"{most}{items:,} pairs, answers as long as they may be"
+    one = ahead.training(section, items, tokens, source=source, logits=False)
+    several = {name: models * getattr(one, name) for name in ("steps", "trained_tokens", "disk_bytes")}
+    return replace(one, **several)
+
+
 STAGE = Stage(
     name="reward_model",
     role="reward_model",
@@ -147,4 +161,5 @@ STAGE = Stage(
     settings=_settings,
     tuning=lambda config: tuning_of(config, config.reward_model, without=OWN),
     run=run,
+    forecast=_forecast,
 )

@@ -11,6 +11,7 @@ from common.files import write_jsonl
 from flows.config.trainers import PreferenceSection
 from flows.labelling.gates import training_gate
 from flows.labelling.reward import judge_term
+from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.early_stopping import (
     KEY,
@@ -145,6 +146,34 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """Sampling and learning step by step, or a pass over the labels."""
+    section: Any = ahead.config.rl
+    if isinstance(section, PreferenceSection):
+        items, _ = ahead.usable()
+        tokens = 2 * (ahead.inputs.prompt_tokens + ahead.config.pairs.sampling.max_new_tokens)
+        return ahead.training(section, items, tokens, source=f"{items:,} pairs", copies=1)
+    samples = section.steps * section.batch_size
+    sampled = samples * section.max_new_tokens
+    # Beside the policy: a frozen reference and the reward model, and PPO's value model, which trains.
+    trained = 2 if section.method == "ppo" else 1
+    logged = min(section.log_samples, section.batch_size) * section.steps
+    row = ahead.inputs.prompt_bytes + section.max_new_tokens * ahead.inputs.bytes_per_token + ROW
+    found = Needs(
+        samples=samples,
+        sampled_tokens=sampled,
+        steps=section.steps,
+        trained_tokens=sampled * section.epochs,
+        memory_bytes=ahead.memory(section, frozen=2, trained=trained),
+        disk_bytes=round(ahead.inputs.model_bytes + logged * row),
+        source="answers as long as they may be",
+    )
+    if section.reward.judge is None:
+        return found
+    prompts, longest = ahead.inputs.made_up(answer=""), section.max_new_tokens
+    return found.with_judge(ahead.judge.of_prompts(samples, prompts, answer_tokens=longest))
+
+
 STAGE = Stage(
     name="rl",
     role="rl_cai",
@@ -155,4 +184,5 @@ STAGE = Stage(
     settings=_settings,
     tuning=_tuning,
     run=run,
+    forecast=_forecast,
 )

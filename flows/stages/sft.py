@@ -6,6 +6,8 @@ harmless prompts (Bai et al. 2022, arXiv 2212.08073, section 3.1).
 
 from __future__ import annotations
 
+from common.rows import read_examples
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.trainer import settings_of, train, tuning_of
@@ -39,6 +41,32 @@ def _revisions(inputs: Inputs) -> dict[str, Artifact]:
     }
 
 
+def _forecast_helpful(ahead: Forecaster) -> Needs:
+    """Demonstrations are there, or their number is."""
+    section, own = ahead.config.helpful_sft, ahead.config.demonstrations
+    if own is None:
+        assert ahead.config.world is not None
+        items, tokens = ahead.config.world.demonstrations, 64.0
+        source = "64 tokens an example assumed"
+    else:
+        examples = read_examples([own.path])
+        items, tokens = len(examples), ahead.inputs.example_tokens(examples)
+        source = "counted on the demonstrations"
+    return ahead.training(section, items, tokens, source=f"{items:,} demonstrations; {source}")
+
+
+def _forecast_sl_cai(ahead: Forecaster) -> Needs:
+    """As many examples as chains come through."""
+    made = ahead.inputs.metrics("critique_revision")
+    if made:
+        items = made["revised"] + made["harmless_kept"]
+    else:
+        items = ahead.inputs.count("sl") + ahead.inputs.count("sl_benign")
+    longest = ahead.config.critique_revision.revision.max_new_tokens
+    source = f"{'' if made else 'at most '}{items:,} examples, answers as long as they may be"
+    return ahead.training(ahead.config.sl_cai, items, ahead.inputs.prompt_tokens + longest, source=source)
+
+
 HELPFUL_SFT = Stage(
     name="helpful_sft",
     title="Helpful-only fine-tuning",
@@ -47,6 +75,7 @@ HELPFUL_SFT = Stage(
     settings=lambda config: settings_of(config.helpful_sft),
     tuning=lambda config: tuning_of(config, config.helpful_sft),
     run=train_helpful,
+    forecast=_forecast_helpful,
     active=lambda config: config.has_demonstrations,
 )
 
@@ -58,4 +87,5 @@ SL_CAI = Stage(
     settings=lambda config: settings_of(config.sl_cai, without=("start_from",)),
     tuning=lambda config: tuning_of(config, config.sl_cai, without=("start_from",)),
     run=train_sl_cai,
+    forecast=_forecast_sl_cai,
 )

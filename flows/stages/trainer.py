@@ -44,7 +44,7 @@ def train(
     config_path = work.directory / f"trainer{suffix}.yaml"
     knobs = {**work.settings["knobs"], **work.tuning["knobs"]}
     # What the model card says of where the model comes from.
-    metadata = {**work.facts, **{f"{name}_digest": digest for name, digest in work.digests.items()}}
+    metadata = {**work.provenance, **{f"{name}_digest": digest for name, digest in work.digests.items()}}
     values = {
         **knobs,
         **fields,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from common.files import write_jsonl
 from common.rows import read_rows
+from flows.pipeline.forecast.inputs import WORLD_PROMPT
+from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json, digest_path
 from flows.stages.contract import Result, Stage, StageInput
 
@@ -47,12 +49,20 @@ def _source_digest() -> str:
     )
 
 
+def _forecast(ahead: Forecaster) -> Needs:
+    """The microworld's own rows."""
+    assert ahead.config.world is not None
+    rows = sum(ahead.config.world.model_dump().values())
+    return Needs(disk_bytes=rows * (WORLD_PROMPT + ROW), source=f"{rows:,} rows")
+
+
 STAGE = Stage(
     name="world",
     title="The microworld's prompts and demonstrations",
     inputs=lambda inputs: {},
     settings=_settings,
     run=run,
+    forecast=_forecast,
     active=lambda config: config.world is not None,
     summary=lambda m: f"{m['prompts_sl']} red-team and {m['prompts_sl_benign']} harmless prompts",
 )

@@ -42,14 +42,14 @@ def knows(call: Call) -> float:
 @pytest.fixture
 def session(tmp_path, make_run, tiny_model, monkeypatch):
     """`session()`: the labels stage of a run, done or reused."""
-    import flows.labelling.shard
+    import flows.labelling.judge
     from flows.config.forms import RunRequest
     from flows.pipeline.launch import open_session
     from flows.runs.progress import Silent
     from flows.stages import labels
     from flows.stages.contract import Artifact
 
-    monkeypatch.setattr(flows.labelling.shard, "make_judge", lambda settings: ScriptedJudge(knows))
+    monkeypatch.setattr(flows.labelling.judge, "make_judge", lambda settings: ScriptedJudge(knows))
     path = make_run(tmp_path, tiny_model, labels={"templates": "microworld"})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
 
@@ -239,7 +239,7 @@ def _one_pair_form(real):
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):
     from flows.config.forms_judging import ExamRequest
     from flows.orchestration.audit import AuditRequest, audit_labels
-    from flows.orchestration.exam import judge_exam
+    from flows.orchestration.judging import judge_exam
 
     state = audit_labels(AuditRequest(run=str(tmp_path / "nothing"), reviewer="Ada"), return_state=True)
     assert state.is_failed() and state.message == f"no ledger at {tmp_path / 'nothing'}"
@@ -250,7 +250,7 @@ def test_a_mistake_is_failed_in_one_line(server, tmp_path):
 
 def test_a_failed_exam_is_a_failed_run_with_its_artifact(server, tmp_path, tiny_model):
     from flows.config.forms_judging import ExamRequest
-    from flows.orchestration.exam import judge_exam
+    from flows.orchestration.judging import judge_exam
 
     request = ExamRequest(
         judge=str(tiny_model), templates="microworld", ledger=str(tmp_path / "e.db"), limit=6,

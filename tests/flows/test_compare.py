@@ -263,7 +263,7 @@ def test_the_flow_leaves_the_comparison_as_an_artifact(found, request_of):
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.orchestration.compare import compare_models
+    from flows.orchestration.judging import compare_models
 
     # By principle as well: each dimension has one, so nothing is asked that `found` has not asked.
     request = request_of(by_principle=True, before="microworld-detailed@1.0.0")

@@ -10,7 +10,7 @@ import pytest
 
 import flows.labelling.exam
 import flows.labelling.gates
-import flows.labelling.shard
+import flows.labelling.judge
 import flows.stages.judge_exam as judge_exam
 from common.rows import read_rows
 from constitution import Constitution
@@ -19,8 +19,9 @@ from flows.config.forms import RunRequest
 from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, exam_pairs, read_all, take
-from flows.labelling.gates import audit_gate, audit_problem, exam_gate, exam_record, training_gate
+from flows.labelling.gates import audit_gate, audit_problem, exam_gate, training_gate
 from flows.labelling.known_pairs import generated_pairs
+from flows.labelling.provenance import exam_record
 from flows.pipeline.launch import finish, open_session, resolve, run_stages
 from flows.pipeline.session import Session
 from flows.report.findings import findings
@@ -181,7 +182,7 @@ def outside(tmp_path, make_run, tiny_model, monkeypatch):
 
     def start(answer, *, ledger=None, other=(), **sections) -> tuple[RunConfig, Constitution]:
         judge = ScriptedJudge(answer)
-        for module in (flows.labelling.gates, flows.labelling.exam, flows.labelling.shard):
+        for module in (flows.labelling.gates, flows.labelling.exam, flows.labelling.judge):
             monkeypatch.setattr(module, "make_judge", lambda settings: judge)
         path = make_run(tmp_path, tiny_model, **{"labels": {"templates": "microworld"}, **sections})
         examined = resolve(RunRequest(config=str(path), changes=other))
@@ -234,7 +235,7 @@ def _labelled(path: Path, folder: Path) -> tuple[Session, list[str]]:
     with open_session(RunRequest(config=str(path)), heard) as session:
         session.outputs["pairs", "pairs"] = Artifact(path=str(folder / "pairs.jsonl"), digest="0" * 64)
         session.execute(labels.STAGE)
-        training_gate(session, session.reporter)
+        training_gate(session, heard)
         finish(session)
     return session, heard.lines
 
@@ -261,7 +262,7 @@ def test_an_exam_taken_beside_the_run_enters_its_record_and_its_ledger(outside, 
     assert exam_record(session).passed and exam_record(session).source == "known.jsonl"
     with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
-    training_gate(session, session.reporter)
+    training_gate(session, _Heard())
     with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
 
@@ -275,10 +276,10 @@ PAIRS = [
 @pytest.fixture
 def labelled_run(tmp_path, make_run, tiny_model, monkeypatch):
     """`labelled_run(**audit section)`: a session whose labels stage is done, by a judge that knows half of the time."""
-    import flows.labelling.shard
+    import flows.labelling.judge
 
     judge = ScriptedJudge(lambda call: knows(call))
-    for module in (flows.labelling.gates, flows.labelling.shard):
+    for module in (flows.labelling.gates, flows.labelling.judge):
         monkeypatch.setattr(module, "make_judge", lambda settings: judge)
 
     def start(**section) -> Session:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.rows import read_prompts, read_rows
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
-from flows.runs.models import is_hub_id
+from flows.runs.digests import is_hub_id
 from judges import Pair
 
 if TYPE_CHECKING:

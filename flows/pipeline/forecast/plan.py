@@ -6,14 +6,13 @@ can at most produce, and says so. Nothing is written, no model is loaded, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from constitution import Constitution
 from flows.config import RunConfig
 from flows.pipeline.forecast.judge import Speed
-from flows.pipeline.forecast.stages import Forecaster
+from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.pipeline.session import Session
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.store import RunStore
@@ -24,26 +23,12 @@ State = Literal["reused", "runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageForecast:
-    """One stage. Tokens and steps of what is reused are 0; None is what nobody can know beforehand.
-
-    `memory_bytes` is the trained model's per device; `disk_bytes` what is left on disk when the stage is done.
-    """
+class StageForecast(Needs):
+    """One stage: what is reused needs nothing. `judge_hours` is known where the judge's speed is."""
 
     stage: str
     state: State = "runs"
-    judgements: int = 0
-    known_judgements: int = 0
-    judge_prompt_tokens: int = 0
-    judge_completion_tokens: int = 0
     judge_hours: float | None = None
-    samples: int = 0
-    sampled_tokens: int = 0
-    steps: int = 0
-    trained_tokens: int = 0
-    memory_bytes: int | None = None
-    disk_bytes: int = 0
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +80,7 @@ def plan_run(
             forecaster.finished(stage.name, manifest)
             found.append(StageForecast(stage=stage.name, state="reused"))
         else:
-            estimate: Callable[[], dict[str, Any]] = getattr(forecaster, stage.name)
-            found.append(StageForecast(stage=stage.name, **estimate()))
+            found.append(StageForecast(stage=stage.name, **vars(stage.forecast(forecaster))))
     speed = forecaster.speed(judgements_per_second, measure=measure)
     if speed is not None:
         found = [replace(f, judge_hours=_hours(f, speed)) if f.judgements else f for f in found]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
 from common.statistics import Share
-from flows.labelling.gates import AuditSummary
 from flows.report.lineage.record import LabelRecord, LabelsExam, Lineage, RewardModelRecord
 
 Fact = tuple[str, str]
@@ -55,16 +54,6 @@ def exam_words(exam: LabelsExam | None) -> str:
     verdict = "passed" if exam.passed else f"failed ({'; '.join(exam.problems)})"
     accuracy = f"accuracy {_percent(exam.accuracy)} of {exam.pairs:,} pairs"
     return f"{verdict}: {accuracy}, flips {_percent(exam.flips)}, kappa {exam.kappa:.2f}"
-
-
-def audit_words(audit: AuditSummary | None) -> str:
-    """What people's audit of the labels came to."""
-    if audit is None or audit.kappa is None:
-        return "not taken: no person judged a label"
-    if audit.problem:
-        return f"failed: {audit.problem}"
-    kappa = "{:.2f} ({:.2f}-{:.2f})".format(*audit.kappa.scaled(1))
-    return f"people judged {audit.pairs:,} pairs, kappa with the judge {kappa}"
 
 
 def _labels(record: LabelRecord, cut: Callable[[str], str]) -> Iterator[Fact]:

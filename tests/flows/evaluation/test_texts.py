@@ -11,11 +11,11 @@ from sacrebleu.metrics import BLEU
 
 from flows.evaluation.phrases import _z_score, overused
 from flows.evaluation.readings import content_words, endorses, is_evasive, is_refusal, is_unsure, sway
-from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.texts import (
     compression_ratio,
     distinct,
     longest_repeat,
+    reference_metrics,
     repeated_share,
     self_bleu,
     tokens,

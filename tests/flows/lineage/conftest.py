@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import flows.labelling.gates
-import flows.labelling.shard
+import flows.labelling.judge
 from flows.config.forms import RunRequest
 from flows.pipeline.launch import open_session
 from flows.pipeline.session import Session
@@ -46,7 +46,7 @@ def built(tmp_path_factory, make_run, tiny_model):
     folder = tmp_path_factory.mktemp("lineage")
     judge = ScriptedJudge(reads)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (flows.labelling.gates, flows.labelling.shard):
+        for module in (flows.labelling.gates, flows.labelling.judge):
             patch.setattr(module, "make_judge", lambda settings: judge)
         path = make_run(
             folder,
