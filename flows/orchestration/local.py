@@ -17,6 +17,7 @@ import httpx
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
 from flows.orchestration import server as serving
+from flows.orchestration.password import ASKED, SAID, random_password, share_password
 from flows.report.data import ReportData
 from flows.runs.progress import Reporter
 
@@ -29,13 +30,14 @@ def prepare(runs_dir: Path) -> None:
         "PREFECT_HOME": str(home),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         # The terminal shows our own progress; the run's logs are in the API.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    serving.share_auth()
+    share_password()
 
 
 def run_rlaif(
@@ -45,6 +47,9 @@ def run_rlaif(
     if "PREFECT_API_URL" in os.environ:
         return _run(request, reporter, on_result)
     log = runs_dir / ".prefect" / "server.log"
+    # Other users of this machine, and pages in this one's browser, have no business with it.
+    os.environ.setdefault(ASKED, random_password())
+    os.environ[SAID] = os.environ[ASKED]
     with serving.server(port=serving.free_port(0), log=log, services=False) as server:
         os.environ["PREFECT_API_URL"] = server.url
         import flows.orchestration.rlaif  # noqa: F401  (seconds of imports, while the server comes up)
@@ -66,6 +71,10 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
     except TerminationSignal:
         raise SystemExit(128 + signal.SIGTERM) from None
     except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 401:
+            raise FlowError(
+                f"the Prefect server at {os.environ['PREFECT_API_URL']} asks for a password: set {SAID}"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FlowError(
             f"the Prefect server at {os.environ['PREFECT_API_URL']} is gone ({reason}); "

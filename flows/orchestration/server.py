@@ -1,8 +1,4 @@
-"""The Prefect server and the deployments of prefect.yaml, on this machine.
-
-Secrets travel in the environment alone: PREFECT_SERVER_API_AUTH_STRING is what the server asks for,
-PREFECT_API_AUTH_STRING what clients say.
-"""
+"""The Prefect server and the deployments of prefect.yaml, on this machine."""
 
 from __future__ import annotations
 
@@ -13,27 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 
 from flows.errors import FlowError
+from flows.orchestration.ui_app import HOSTS
 from flows.runs.processes import die_with_parent
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
 _RESTARTS = 5
-
-
-def share_auth() -> None:
-    """Let clients in this environment say what the server in this environment asks for."""
-    if asked := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", asked)
 
 
 def read_deployments(path: Path) -> list[dict[str, Any]]:
@@ -49,7 +41,7 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
 
 def free_port(wanted: int, host: str = "127.0.0.1") -> int:
     """`wanted` if nobody listens there; 0 stands for any free port. Raises FlowError when it is taken."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))
@@ -110,25 +102,28 @@ class Server:
 
 
 @contextmanager
-def server(*, port: int, log: Path, services: bool, host: str = "127.0.0.1") -> Iterator[Server]:
+def server(
+    *, port: int, log: Path, services: bool, host: str = "127.0.0.1", names: Sequence[str] = ()
+) -> Iterator[Server]:
     """Start a Prefect server, which dies with this process, and stop it in the end. Killed, it is started again.
 
     With `services` it has the page and the scheduler; without, it only records runs. It listens on this machine
-    alone unless `host` says otherwise.
+    alone unless `host` says otherwise. `names`: further names under which browsers may ask, such as a proxy's.
     """
     url = f"http://{_reached(host)}:{port}/api"
     env = {
         **os.environ,
         "PREFECT_API_URL": url,
         "PREFECT__SERVER_FINAL": "1",
-        # The page must talk to this server, not to the default port.
-        "PREFECT_SERVER_UI_API_URL": url,
+        # The page talks to where it came from, under whatever name: a tunnel's or a proxy's too.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        HOSTS: ",".join([*own_names(host), *names]),
         # Kept in memory, a killed server would forget who holds a slot, and never give it back.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     if not services:
         env["PREFECT__SERVER_EPHEMERAL"] = "1"
-    command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error"]
+    command = ["-m", "uvicorn", "--factory", "flows.orchestration.ui_app:create_app", "--log-level", "error"]
     command += ["--host", host, "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
     made = Server(url=url, log=log, command=command, env=env, process=_start(command, env, log))
@@ -152,9 +147,35 @@ def _start(command: list[str], env: dict[str, str], log: Path) -> subprocess.Pop
         )
 
 
+def own_names(host: str) -> list[str]:
+    """The names by which a browser may ask a server that listens on `host`.
+
+    Any other is what a foreign page gives when it has its own name resolved to this machine.
+    """
+    names = ["127.0.0.1", "localhost", "::1", host]
+    if host in ("0.0.0.0", "::"):
+        names += [socket.gethostname(), socket.getfqdn()]
+        for addresses in psutil.net_if_addrs().values():
+            families = (socket.AF_INET, socket.AF_INET6)
+            names += [a.address.partition("%")[0] for a in addresses if a.family in families]
+    return list(dict.fromkeys(_in_url(name) for name in names))
+
+
 def _reached(host: str) -> str:
     """The name under which a browser reaches a server that listens on `host`."""
-    return socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    return socket.getfqdn() if host in ("0.0.0.0", "::") else _in_url(host)
+
+
+def page_of(api: str) -> str:
+    """Where people find the pages of a server: Prefect's newer ones, unless PREFECT_SERVER_UI_V2_ENABLED is off."""
+    from prefect.settings import get_current_settings
+
+    newer = get_current_settings().server.ui.v2_enabled
+    return api.removesuffix("/api") + ("/v2" if newer else "")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def load_flow(entrypoint: str) -> Any:
