@@ -30,6 +30,7 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     from flows.report.figures import smoothed
+    from flows.report.over_optimisation import CurvePoint
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -37,10 +38,16 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
         panels, ("proxy", "gold"), ("proxy: reward model", "gold: oracle"), strict=True
     ):
         for i, (beta, whole) in enumerate(curves.items()):
-            curve = smoothed(whole)
-            x = [math.sqrt(max(0.0, p["kl"])) for p in curve]
+            curve = smoothed([CurvePoint.from_json(point) for point in whole])
+            x = [math.sqrt(max(0.0, p.kl)) for p in curve]
             shade = 0.85 - 0.7 * i / max(1, len(curves) - 1)
-            axes.plot(x, [p[key] for p in curve], ".-", color=(shade, 0.35, 1 - shade), label=f"beta {beta}")
+            axes.plot(
+                x,
+                [getattr(p, key) for p in curve],
+                ".-",
+                color=(shade, 0.35, 1 - shade),
+                label=f"beta {beta}",
+            )
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_xlabel("square root of KL (nats per answer)")
         axes.grid(alpha=0.2)

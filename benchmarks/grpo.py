@@ -141,7 +141,7 @@ def sides_of(total: int) -> dict[str, duel.Build]:
 def mean_prompt(folder: Path, tokenizer: Any) -> float:
     """Tokens of a prompt, on average."""
     from common.chat import encode_prompt
-    from training.data.datasets import read_prompts
+    from common.rows import read_prompts
 
     prompts = read_prompts([folder / "prompts.jsonl"])
     return sum(len(encode_prompt(tokenizer, one.prompt)) for one in prompts) / len(prompts)

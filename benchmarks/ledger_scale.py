@@ -25,8 +25,8 @@ from typing import Any
 from bench import duel
 from microworld_seeds import IMAGES, RESULTS, machine
 
+from common.digest import digest
 from judges import JudgeIdentity, Label, LabelSettings, Ledger, Pair, Reading, export_preferences
-from judges.digests import digest
 from judges.ledger import Batch, Judgement, LabelRow
 from judges.ledger.rows import judge_digest
 from judges.ledger.statistics import set_statistics

@@ -85,11 +85,14 @@ def promises(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def draw(summary: dict[str, Any]) -> None:
     """The report's plots of one run, as the README shows them."""
     from flows.report.data import ReportData
-    from flows.report.figures import figures, png
+    from flows.report.drawing import png
+    from flows.report.figures import figures
+    from flows.report.summary import Summary
 
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for name, (_, figure) in figures(ReportData(summary=summary)).items():
-        (IMAGES / f"{name}.png").write_bytes(png(figure, dpi=110))
+    for name, plot in figures(ReportData(summary=Summary.from_json(summary))).items():
+        assert plot.draw is not None
+        (IMAGES / f"{name}.png").write_bytes(png(plot.draw, dpi=110))
 
 
 def machine() -> dict[str, Any]:

@@ -86,9 +86,10 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
 
     from constitution import load
     from flows.config import load_config
-    from flows.pipeline.session import Session, describe_constitution
+    from flows.pipeline.session import Session
     from flows.runs.digests import digest_file
     from flows.runs.directory import RunDirectory
+    from flows.runs.record import describe_constitution
     from flows.stages.contract import Artifact
 
     @contextmanager
@@ -100,7 +101,7 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
             yield Session(
                 config=config,
                 constitution=constitution,
-                run=run,
+                directory=run,
                 attempt=attempt,
                 outputs={("pairs", "pairs"): found},
                 **how,
@@ -111,7 +112,7 @@ def open_run(folder: Path, pairs: Path, config_path: Path, **how: Any) -> Any:
 
 def without(folder: Path, pairs: Path, config: Path) -> float:
     """Wall seconds of the plain stage and of the views that the flow publishes of its labels."""
-    from flows.labelling.gates import ledger_of
+    from flows.labelling.ledger import ledger_of
     from flows.orchestration.audit_artifacts import audit_views
     from flows.stages import labels
     from judges import Ledger

@@ -39,7 +39,7 @@ def config(folder: Path, steps: int | None = None) -> Any:
 
 def load_items(folder: Path) -> list[Any]:
     """The tokenized conversations, as our trainer reads them."""
-    from training.data.datasets import read_examples
+    from common.rows import read_examples
     from training.models.load import load_tokenizer
     from training.sft import encode
 

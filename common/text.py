@@ -1,8 +1,36 @@
-"""Model text for a terminal: nothing in it may move the cursor, change colours or hide."""
+"""Model text in views and terminals: shown as text, never as markup, and nothing in it moves, colours or hides."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+# Prefect's page decodes these references in Markdown and shows others as they stand; what is left takes a backslash.
+_NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&#39;"}
+
+
+def escape_markdown(text: str, *, limit: int = 2000) -> str:
+    """Text that a Markdown renderer shows letter by letter, on one line, clipped to `limit` characters.
+
+    Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax; characters that control,
+    hide or turn text round are written out. Inside an HTML element use `escape_html`.
+    """
+    return _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), printable(clip(text, limit)))
+
+
+def escape_html(text: str, *, limit: int = 2000) -> str:
+    """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
+    return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", printable(clip(text, limit)))
+
+
+def clip(text: str, limit: int = 60) -> str:
+    """Text on one line, cut to `limit` characters."""
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"
+
 
 # Invisible or direction-changing characters that make text read as what it is not.
 _TRICKS = {"Cc", "Cf", "Co", "Cs", "Cn"}

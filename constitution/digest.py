@@ -1,20 +1,8 @@
-"""Digests of meaning: sha256 of canonical JSON, taken after texts were normalised."""
+"""Texts before their digests are taken: normalised, so that one meaning has one digest."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import unicodedata
-
-
-def canonical_json(data: object) -> str:
-    """JSON with sorted keys, no spaces, and characters as themselves: one text per meaning."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest_of(data: object) -> str:
-    """sha256, in hex, of the canonical JSON of `data`."""
-    return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
 def one_line(text: str) -> str:

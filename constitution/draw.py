@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from constitution.digest import canonical_json
+from common.digest import canonical
 from constitution.model import ComparisonPrinciple, Constitution, ConstitutionError, CritiquePrinciple
 
 P = TypeVar("P", CritiquePrinciple, ComparisonPrinciple)
@@ -53,7 +53,7 @@ def _draw(
             f"{c.ref}: cannot draw {n} {kind} principle(s): "
             f"{len(candidates)} are enabled with a weight above 0, and at least 1 must be drawn"
         )
-    prefix = hashlib.sha256(canonical_json([kind, *item]).encode())
+    prefix = hashlib.sha256(canonical([kind, *item]).encode())
     keys = []
     for principle in candidates:
         hashed = prefix.copy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import NamedTuple
 
-from constitution.digest import digest_of
+from common.digest import digest
 
 Message = Mapping[str, str]
 """One turn: {"role": "user" | "assistant" | "system", "content": text}."""
@@ -60,9 +60,7 @@ class CritiquePrinciple:
     @cached_property
     def digest(self) -> str:
         """Digest of what the model reads; the id, the weight and the note are not part of it."""
-        return digest_of(
-            {"critique_request": self.critique_request, "revision_request": self.revision_request}
-        )
+        return digest({"critique_request": self.critique_request, "revision_request": self.revision_request})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ class ComparisonPrinciple:
     @cached_property
     def digest(self) -> str:
         """Digest of what the judge reads; the id, the weight and the note are not part of it."""
-        return digest_of({"question": self.question})
+        return digest({"question": self.question})
 
 
 Principle = CritiquePrinciple | ComparisonPrinciple
@@ -143,7 +141,7 @@ class Constitution:
     @cached_property
     def digest(self) -> str:
         """Digest of everything said in the file, with notes and disabled principles; not of the version."""
-        return digest_of(
+        return digest(
             {
                 "name": self.name,
                 "description": self.description,
@@ -158,12 +156,12 @@ class Constitution:
     @cached_property
     def critique_digest(self) -> str:
         """Digest of what critiques and revisions depend on: enabled principles, weights, exemplars."""
-        return digest_of(_half(self.critique, self.critique_exemplars))
+        return digest(_half(self.critique, self.critique_exemplars))
 
     @cached_property
     def comparison_digest(self) -> str:
         """Digest of what labels depend on: enabled principles, weights, exemplars."""
-        return digest_of(_half(self.comparison, self.comparison_exemplars))
+        return digest(_half(self.comparison, self.comparison_exemplars))
 
 
 def vars_of(item: Principle | CritiqueExemplar | ComparisonExemplar) -> dict[str, object]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import files
 from constitution.diff import summarize
 from constitution.library import Library, default_root
 from constitution.loading import load_published, load_source
@@ -110,22 +109,10 @@ def changelog(library: Library, name: str) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file or nothing. Raises ConstitutionError when the folder cannot be written."""
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        files.write_atomically(path, text)
     except OSError as error:
         raise ConstitutionError(Problem(str(path), None, f"cannot write: {error.strerror}")) from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
 
 
 def _target(name: str, locked: list[Version], bump: str | None, version: str | None) -> Version:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from constitution.digest import digest_of
+from common.digest import digest
 from constitution.model import ConstitutionError, CritiqueExemplar, CritiquePrinciple, Message, Problem
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def render_revision(
 def templates_digest(templates: str | Path) -> str:
     """Digest of a template set's texts: when it changes, critiques and revisions are stale."""
     folder = template_dir(templates)
-    return digest_of({kind: _read(folder, kind) for kind in ("critique", "revision")})
+    return digest({kind: _read(folder, kind) for kind in ("critique", "revision")})
 
 
 def template_dir(templates: str | Path) -> Path:
@@ -95,7 +95,7 @@ def transcript(conversation: Sequence[Message]) -> str:
 
 def fence_of(texts: Mapping[str, object]) -> str:
     """Twelve hex digits, derived from the texts that they fence."""
-    return hashlib.sha256(digest_of(texts).encode()).hexdigest()[:12]
+    return hashlib.sha256(digest(texts).encode()).hexdigest()[:12]
 
 
 def _turn(

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from common.digest import digest
 from constitution import Constitution, draw_comparison
 from judges.asking.ask import ask_judge
 from judges.asking.combine import Margins, combine
 from judges.asking.templates import TemplateSet
-from judges.digests import digest
 from judges.records import ORDERS, Judge, Message, Pair
 
 LIMIT = 4.0

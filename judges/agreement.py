@@ -3,44 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-RESAMPLES = 1000
-Kind = TypeVar("Kind", bound=Hashable)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A statistic over `n` units with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def with_interval(
-    counts: Mapping[Kind, int], statistic: Callable[[Mapping[Kind, int]], float], *, seed: int = 0
-) -> Estimate:
-    """The statistic with a percentile bootstrap interval over units (Efron 1979).
-
-    `counts` says how often each kind of unit came; `statistic` is computed from such counts. Where all units are
-    of one kind the interval has no width: report the plain share with its own interval beside it. Raises
-    ValueError when the statistic has nothing to work on.
-    """
-    import numpy as np
-
-    kinds = sorted((kind for kind, n in counts.items() if n), key=repr)
-    total = sum(counts[kind] for kind in kinds)
-    value = statistic({kind: counts[kind] for kind in kinds})
-    draws = np.random.default_rng(seed).multinomial(
-        total, [counts[kind] / total for kind in kinds], size=RESAMPLES
-    )
-    found = [statistic({k: int(n) for k, n in zip(kinds, draw, strict=True) if n}) for draw in draws]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(value=value, low=min(value, float(low)), high=max(value, float(high)), n=total)
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 
 def cohen_kappa(counts: Mapping[tuple[Any, Any], int]) -> float:

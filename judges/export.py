@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
+from common.files import replacing
 from judges.errors import JudgeError
 from judges.ledger import Ledger
 from judges.ledger.reading import LabelledPair, labelled_pairs
@@ -83,28 +83,24 @@ def preference(labelled: LabelledPair) -> dict[str, Any] | None:
 
 
 def _write(rows: Iterator[dict[str, Any]], out: Path) -> None:
-    """Writes beside the targets and renames at the end: a half-written export is never seen."""
+    """Writes both files, or neither."""
     if out.suffix not in ("", ".jsonl", ".parquet"):
         raise JudgeError(f"{out}: an export ends in .jsonl or .parquet, or has no suffix for both")
     targets = [out] if out.suffix else [out.with_name(f"{out.name}{s}") for s in (".jsonl", ".parquet")]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    parts = {target: target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in targets}
     try:
         with ExitStack() as stack:
-            writers = [
-                stack.enter_context(_writer_for(target.suffix)(part)) for target, part in parts.items()
-            ]
-            lines = map(json_line, rows)
-            while group := list(islice(lines, ROWS_PER_GROUP)):
-                for writer in writers:
-                    writer.write(group)
-        for target, part in parts.items():
-            os.replace(part, target)
+            parts = [stack.enter_context(replacing(target)) for target in targets]
+            with ExitStack() as open_files:
+                writers = [
+                    open_files.enter_context(_writer_for(target.suffix)(part))
+                    for target, part in zip(targets, parts, strict=True)
+                ]
+                lines = map(json_line, rows)
+                while group := list(islice(lines, ROWS_PER_GROUP)):
+                    for writer in writers:
+                        writer.write(group)
     except OSError as error:
         raise JudgeError(f"{out}: {error.strerror or error}; nothing was exported") from error
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
 
 
 class _Writer(Protocol):
@@ -128,8 +124,6 @@ class _JsonLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
 
     def write(self, lines: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from common.digest import digest_files
 from judges.asking.readout import checked, without_extensions
-from judges.digests import digest_files
 from judges.errors import JudgeError
 from judges.generation import generate
 from judges.records import Call, JudgeIdentity, Reading, Sampling

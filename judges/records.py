@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from judges.digests import digest
+from common.digest import digest
 from judges.errors import JudgeError
 
 Message = Mapping[str, str]

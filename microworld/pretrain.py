@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from common.files import move_into
 from microworld.batches import Batch, batches
 from microworld.corpus import Corpus
 from microworld.lessons import LESSONS, PHASES, Phase
@@ -232,10 +232,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     torch.nn.Module.to(saved, torch.bfloat16)
     saved.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in beside.iterdir():
-        os.replace(file, out / file.name)
-    beside.rmdir()
+    move_into(beside, out)
 
 
 def main() -> None:

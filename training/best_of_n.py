@@ -9,8 +9,6 @@ The score is a reward as reinforcement learning has it: a reward model, an ensem
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +17,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from common.files import write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from training import cli
 from training.config.base import Strict
 from training.config.rewards import ModelTerm, RewardTerm
-from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
 from training.models.files import check_model
 from training.models.load import load_causal_lm, load_tokenizer
@@ -138,7 +137,7 @@ def make(config: BestOfNConfig, *, reward_functions: Mapping[str, RewardFn] | No
         raise TrainingError(f"output {config.output}: exists already; choose another")
     check_model(config.model, head="causal")
     check_terms(config.terms, functions)
-    prompts = read_prompts(config.prompts)
+    prompts = report_left_out(read_prompts(config.prompts))
     answers, cut = _sample(config, prompts)
     repeated = [prompt for prompt in prompts for _ in range(config.n)]
     reward = build_reward(config.terms, functions=functions, device=_device())
@@ -150,12 +149,7 @@ def make(config: BestOfNConfig, *, reward_functions: Mapping[str, RewardFn] | No
             f"not one pair came of {len(answers)} answers: {missing} have no score, and the others' do not differ by "
             f"more than min_gap ({config.min_gap:g})"
         )
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = config.output.with_name(f".{config.output.name}.tmp")
-    temporary.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    os.replace(temporary, config.output)
+    write_jsonl(config.output, rows)
     gaps = [row["score_chosen"] - row["score_rejected"] for row in rows]
     metrics = {
         "pairs": float(len(rows)),

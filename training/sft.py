@@ -18,9 +18,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from common.chat import encode_conversation, encode_prompt, encode_response
+from common.rows import Example, read_examples, report_left_out
 from training import cli
 from training.config.supervised import SftConfig
-from training.data.datasets import Example, read_examples
 from training.data.packing import Tree, pack
 from training.errors import TrainingError
 from training.models.adapters import check_lora, make_trainable
@@ -116,7 +116,7 @@ def train(config: SftConfig, *, resume: bool = False) -> TrainResult:
     check_model(config.model, head="causal")
     tokenizer = load_tokenizer(config.model)
     check_lora(config, task="CAUSAL_LM")
-    items = encode(tokenizer, read_examples(config.data), config)
+    items = encode(tokenizer, report_left_out(read_examples(config.data)), config)
     items, held_out = hold_out(items, config.held_out, seed=config.seed)
     runtime = Runtime(config)
     announce(plan_supervised(config, runtime, items, head_tokens=_predicted), runtime)

@@ -53,7 +53,7 @@ def make_model(folder: Path) -> Path:
 
 def read_pairs() -> list[dict[str, Any]]:
     """Every pair as `prompt`, `chosen`, `rejected`, and `messages`, the prompt with its chosen answer."""
-    from training.data.datasets import read_preferences
+    from common.rows import read_preferences
 
     if not PAIRS.exists():
         raise SystemExit(f"{PAIRS}: not there; it is the test split of hh-rlhf's harmless-base")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from bench.duel import REPOSITORY, RESULTS
+from common.files import write_atomically
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by benchmarks/bench/page.py -->", "<!-- end -->"
@@ -44,9 +44,7 @@ def write() -> None:
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text("\n".join([before + BEGIN, "", *rows, "", END + after]), encoding="utf-8")
-    os.replace(temporary, PAGE)
+    write_atomically(PAGE, "\n".join([before + BEGIN, "", *rows, "", END + after]))
 
 
 def table_rows(name: str, result: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ def prepare(folder: Path, count: int) -> None:
 
 def load_items(folder: Path) -> list[Any]:
     """The tokenized pairs, as our trainers read them."""
-    from training.data.datasets import read_preferences
+    from common.rows import read_preferences
     from training.data.pairs import encode_pairs
     from training.models.load import load_tokenizer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from flows.evaluation.length_control import length_controlled
+from flows.evaluation import length_controlled
 from replication_parts.intervals import Estimate, Verdict, both, difference, estimate, verdict
 from replication_parts.jobs import Study
 from replication_parts.methods import falls, members
@@ -26,7 +26,7 @@ def _win_rates(
     rates = []
     for seed in seeds:
         wins, lengths = compared(study, f"{first}-{seed}", f"{second}-{seed}")
-        rates.append(length_controlled(wins, lengths)["value"] if equal else fmean(wins))
+        rates.append(length_controlled(wins, lengths).value if equal else fmean(wins))
     return estimate(rates) if rates else None
 
 

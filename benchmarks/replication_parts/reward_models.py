@@ -145,7 +145,7 @@ def agreement(margins: Sequence[float], gold: Sequence[float]) -> dict[str, Any]
     def right(least: float) -> dict[str, Any]:
         from common.statistics import rate
 
-        return rate([(q > 0.5) == (p > 0.5) for q, p in pairs if abs(p - 0.5) > least])
+        return rate([(q > 0.5) == (p > 0.5) for q, p in pairs if abs(p - 0.5) > least]).to_json()
 
     bins: list[list[tuple[float, float]]] = [[] for _ in range(_BINS)]
     for q, p in pairs:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.record import plain
 from common.statistics import mean, rate
 from flows.evaluation.gold import figures, score_answer
 from replication_parts.jobs import Study
@@ -55,7 +56,7 @@ def revisions(
         study.work(name) / "chains.jsonl",
         [{"prompt": p.prompt, "answers": list(chain)} for p, *chain in zip(asked, *stages, strict=True)],
     )
-    return {"after": [figures(scores, seed=seed) for scores in scored]}
+    return {"after": [plain(figures(scores, seed=seed)) for scores in scored]}
 
 
 def red_team(study: Study, name: str, seed: int) -> dict[str, Any]:
@@ -72,16 +73,16 @@ def red_team(study: Study, name: str, seed: int) -> dict[str, Any]:
         scores = [score_answer(c["prompt"], text) for c, text in zip(whole, texts, strict=True)]
         after.append(
             {
-                "harmless": rate([s.harmless == 1.0 for s in scores]),
-                "helpful": mean([s.helpful for s in scores], seed=seed),
-                "non_evasive": mean([s.non_evasive for s in scores], seed=seed),
+                "harmless": rate([s.harmless == 1.0 for s in scores]).to_json(),
+                "helpful": mean([s.helpful for s in scores], seed=seed).to_json(),
+                "non_evasive": mean([s.non_evasive for s in scores], seed=seed).to_json(),
             }
         )
     return {"chains": len(whole), "after": after}
 
 
 def _as_prompts(conversations: Sequence[Any]) -> list[Any]:
-    from training.data.datasets import Prompt
+    from common.rows import Prompt
 
     return [Prompt(id=str(n), prompt=list(c)) for n, c in enumerate(conversations)]
 
@@ -99,8 +100,8 @@ def orders(study: Study, name: str, seed: int) -> dict[str, Any]:
     first = [(row["p_ab"] > 0.5) == (p > 0.5) for row, p in kept]
     second = [(row["p_ba"] > 0.5) == (p > 0.5) for row, p in kept]
     return {
-        "one_order": rate(first + second),
-        "both_orders": rate([(row["p"] > 0.5) == (p > 0.5) for row, p in kept]),
+        "one_order": rate(first + second).to_json(),
+        "both_orders": rate([(row["p"] > 0.5) == (p > 0.5) for row, p in kept]).to_json(),
         "first_slot": sum(row["p_ab"] - row["p_ba"] for row, _ in kept) / (2 * len(kept)),
     }
 
@@ -193,4 +194,4 @@ def _against_gold(
         squares.append((p - gold) ** 2)
         if abs(gold - 0.5) > CLEAR:
             right.append((p > 0.5) == (gold > 0.5))
-    return {"accuracy": rate(right), "brier": sum(squares) / len(squares)}
+    return {"accuracy": rate(right).to_json(), "brier": sum(squares) / len(squares)}

@@ -61,7 +61,7 @@ def settings() -> Any:
 
 
 def prompts(path: str | Path) -> list[Any]:
-    from training.data.datasets import read_prompts
+    from common.rows import read_prompts
 
     return read_prompts([Path(path)])
 
@@ -100,7 +100,7 @@ def examine(study: Study, name: str, seed: int, model: str) -> dict[str, Any]:
             for p, text, s in zip(asked, found, scores, strict=True)
         ],
     )
-    return figures(scores, seed=seed)
+    return {name: one.to_json() for name, one in figures(scores, seed=seed).items()}
 
 
 def known(study: Study, name: str, seed: int, *, role: str, facts: bool = False) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def fact_questions(family: Any, split: str, draws: int = 3) -> list[dict[str, An
 
 def fact_match(model: str, seed: int) -> dict[str, Any]:
     """Share of answers that name the true value, by family and split, as rates with their intervals."""
+    from common.rows import Prompt
     from common.statistics import rate
-    from training.data.datasets import Prompt
     from training.rewards.checkers import exact
 
     check = exact(answer="answer", contains=True)
@@ -145,7 +145,7 @@ def fact_match(model: str, seed: int) -> dict[str, Any]:
             asked = [Prompt(**row) for row in rows for _ in range(FACT_SAMPLES)]
             texts = answers(model, asked, seed=2_000 + seed)
             right = [check(t, p.meta) == 1.0 for p, t in zip(asked, texts, strict=True)]
-            found[f"{family}_{split}"] = rate(right)
+            found[f"{family}_{split}"] = rate(right).to_json()
     return found
 
 

@@ -83,14 +83,15 @@ def known(out: Path, place: str | None, ref: str | None) -> None:
 @ledger_option
 @label_set_option
 def card(place: str | None, ref: str | None) -> None:
-    """The report card of each principle: drawn, flips, agreement with people, effect on the labels, overlap."""
+    """The scorecard of each principle: drawn, flips, agreement with people, effect on the labels, overlap."""
+    from common.sections import texts
     from flows.report.audit import card_rows
     from judges.audit import report_card
     from judges.ledger.reading import find_label_set
 
     with open_ledger(place) as ledger:
         found = report_card(ledger, find_label_set(ledger, ref))
-    heading, *rows = card_rows(found)
+    heading, *rows = texts(card_rows(found))
     shown = table(*heading)
     # Wide figures go on over a second line rather than off the edge of a narrow terminal.
     for column in shown.columns:
@@ -106,14 +107,10 @@ def card(place: str | None, ref: str | None) -> None:
 
 def agreement_lines(people: object) -> list[str]:
     """People's agreement with the judge for a terminal; nothing without verdicts."""
+    from flows.report.audit import agreement_sentence
     from judges.audit import Agreement
 
     assert isinstance(people, Agreement)
     if people.kappa is None or people.alpha is None:
         return []
-    k, a, same = people.kappa, people.alpha, people.same
-    return [
-        f"people judged {people.pairs:,}: the judge agrees on {same.share:.1%} [{same.low:.1%}, {same.high:.1%}], "
-        f"Cohen's kappa {k.value:.2f} [{k.low:.2f}, {k.high:.2f}], "
-        f"Krippendorff's alpha {a.value:.2f} [{a.low:.2f}, {a.high:.2f}]"
-    ]
+    return [agreement_sentence(people)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 
 
 @click.command(name="eval")
@@ -58,7 +58,8 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     from flows.comparison.compare import compare
     from flows.comparison.contestants import CompareRequest
-    from flows.comparison.report import about, print_comparison
+    from flows.comparison.report import about, artifact_page
+    from flows.report.render import terminal as show
     from flows.runs.progress import Terminal
 
     try:
@@ -70,12 +71,12 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     terminal.started("comparison")
     began = time.perf_counter()
     found = compare(request, lambda done, total, text: terminal.progress("comparison", done, total, text))
-    asked = f"{found.figures['asked']:,} judgements asked"
+    asked = f"{found.figures.asked:,} judgements asked"
     terminal.finished("comparison", time.perf_counter() - began, asked)
     if as_json:
-        click.echo(json.dumps(found.figures, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found.figures.to_json(), indent=2, ensure_ascii=False))
         return
     out = console()
     out.print(about(found.figures), highlight=False, markup=False)
-    print_comparison(found.figures, out)
+    show(artifact_page(found.figures), out)
     click.echo(found.directory)

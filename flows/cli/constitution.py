@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from constitution.model import ConstitutionError
-from flows.cli.constitution_options import one_line_errors, root_option
 from flows.cli.constitution_plan import plan
+from flows.cli.options import one_line_errors, root_option
 
 
 @click.group(name="constitution")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from common.rows import read_rows
 from constitution.model import ConstitutionError
-from flows.cli.constitution_options import one_line_errors, root_option
+from flows.cli.options import one_line_errors, root_option
 
 
 @click.command()
@@ -76,14 +76,12 @@ def plan(
 
 
 def _ids(path: Path) -> list[str]:
-    """The "id" of every line of a JSONL file."""
+    """The "id" of every row of a file."""
     ids = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                ids.append(str(json.loads(line)["id"]))
-            except (ValueError, KeyError, TypeError):
-                raise ConstitutionError(f'{path}:{number}: expected an object with an "id"') from None
+    for place, row in read_rows(path):
+        if row.get("id") in (None, ""):
+            raise ConstitutionError(f"{place}: id: is missing")
+        ids.append(str(row["id"]))
     return ids
 
 
@@ -110,8 +108,9 @@ def _manifests(runs: Path) -> Iterable[dict[str, Any]]:
 
 def _ledger_statistics(url: str) -> Any:
     from judges import JudgeError, Ledger
+    from judges.ledger.statistics import PlanStatistics
 
     try:
-        return Ledger.open(url, create=False).statistics()
+        return PlanStatistics(Ledger.open(url, create=False))
     except JudgeError as error:
         raise ConstitutionError(str(error)) from None

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.cli.options import console
+
 if TYPE_CHECKING:
     from flows.config.forms_judging import ExamRequest
 
@@ -116,7 +118,8 @@ def exam(
     An exam counts for labels that are asked in the same way. --config asks as a run of that configuration does.
     """
     from flows.labelling.exam import Exam, take
-    from judges.exam import text
+    from flows.report.exam import exam_page
+    from flows.report.render import terminal
 
     given = {name: value for name, value in own.items() if value is not None}
     if config is not None:
@@ -134,7 +137,9 @@ def exam(
         given |= {"page": None if page is None else str(page)} | ({"ledger": ledger} if ledger else {})
         wanted = Exam.of_request(_request(given))
     report = take(wanted, on_progress=_progress, on_skipped=_skipped)
-    click.echo(text(report))
+    shown = exam_page(report)
+    click.echo(f"{shown.title}\n{shown.about}")
+    terminal(shown, console())
     sys.exit(0 if report.passed else 1)
 
 
@@ -160,7 +165,7 @@ def _progress(line: str) -> None:
 
 
 def _skipped(line: str) -> None:
-    click.echo(f"passed over {line}", err=True)
+    click.echo(line, err=True)
 
 
 def _waiting(seconds: float) -> None:

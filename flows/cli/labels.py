@@ -17,8 +17,8 @@ from flows.cli.options import (
     print_table,
     table,
     text_cells,
+    texts_that_fit,
 )
-from flows.cli.terminal import texts_that_fit
 
 if TYPE_CHECKING:
     from judges import Status
@@ -174,24 +174,27 @@ def _export_people(out: Path, place: str | None) -> None:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Read only so many pairs.")
 def import_(file: Path, place: str | None, who: str, pairs_out: Path | None, limit: int | None) -> None:
-    """Read human preferences from FILE as verdicts: hh-rlhf transcripts, prompt/chosen/rejected, and others.
+    """Read human preferences from FILE as verdicts: in any of the formats of docs/data.md.
 
     Rows of our own export are verdicts on the pairs that it names. What was read before is not added again.
     """
     from common.files import write_atomically
-    from judges.audit.preferences import as_labelled, record_preferences
+    from common.rows import Rows
+    from judges.audit.preferences import match_labelled, record_preferences
     from judges.known import read_known_pairs
 
     read = read_known_pairs(file, limit=limit)
     with open_ledger(place, create=True) as ledger:
-        known = as_labelled(ledger, read.pairs)
+        matched = match_labelled(ledger, read.records)
+        known = matched.known
         new = record_preferences(ledger, known, who=who, source=file.name)
+    left_out: Rows[Any] = Rows((), (*read.left_out, *matched.missed), read.notes)
     if pairs_out is not None:
         write_atomically(pairs_out, "".join(json.dumps(k.pair.to_row()) + "\n" for k in known))
-    for line in read.skipped[:3]:
-        click.echo(f"passed over {line}", err=True)
+    for line in left_out.told():
+        click.echo(line, err=True)
     click.echo(
-        f"{new:,} new verdicts by {who}, {len(known) - new:,} known already, {len(read.skipped):,} rows passed over"
+        f"{new:,} new verdicts by {who}, {len(known) - new:,} known already, {len(left_out.left_out):,} rows left out"
     )
 
 

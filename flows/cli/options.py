@@ -1,14 +1,20 @@
-"""What the commands on a ledger share: its options, opening it, and tables that show hostile text as text."""
+"""What commands share: options, opening a ledger, errors in one line, and tables that show hostile text as text."""
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.terminal import console
+from constitution.model import ConstitutionError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from judges import Ledger
 
 ledger_option = click.option(
@@ -55,3 +61,47 @@ def text_cells(*values: str) -> list[Any]:
 def print_table(made: Any) -> None:
     """On the terminal."""
     console().print(made)
+
+
+Command = Callable[..., Any]
+
+
+def one_line_errors(command: Command) -> Command:
+    """A bad file is one line on stderr and exit code 2, never a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except ConstitutionError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="CHARTER_CONSTITUTIONS",
+    show_envvar=True,
+    help="Folder of constitutions. Default: ./constitutions if it exists, else the shipped library.",
+)
+
+
+PIPED = 200
+TEXT = 20
+"""Columns, gap included, below which a text says nothing."""
+
+
+def console() -> Console:
+    """Standard output as wide as the terminal, or `PIPED` columns where it goes to a file or another program."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPED)
+
+
+def texts_that_fit(names: tuple[str, ...], figures: int) -> tuple[str, ...]:
+    """The first of `names` that get `TEXT` columns each beside `figures` columns of others; one at least."""
+    return names[: max(1, (console().width - figures) // TEXT)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 
 if TYPE_CHECKING:
     from rich.table import Table

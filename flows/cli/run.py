@@ -8,7 +8,7 @@ from typing import get_args
 
 import click
 
-from flows.cli.terminal import console
+from flows.cli.options import console
 from flows.config.forms import RunRequest, StageName
 
 DEMO_CONFIG = Path(__file__).parents[2] / "configs" / "microworld.yaml"
@@ -75,7 +75,7 @@ def start(request: RunRequest) -> None:
     from flows.orchestration import local as local_prefect
     from flows.pipeline.launch import resolve
     from flows.pipeline.preflight import preflight
-    from flows.report.terminal import print_report
+    from flows.report.run import print_report
     from flows.runs.progress import Terminal
 
     config, constitution = resolve(request)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.rows import Prompt, read_prompts, report_left_out
 from constitution import Constitution, load
 from constitution.draw import drawable
-from flows.comparison.models import Contender, Found, Run, find_model, named
+from flows.comparison.models import ComparedModel, ModelRef, Run, find_model, named
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
 from flows.pipeline.preflight import check_model
-from flows.prompts import Prompt, read_prompts
 
 
 def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:
@@ -82,13 +82,13 @@ class CompareRequest(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bout:
+class ResolvedComparison:
     """A request with everything found and checked; `judge` are settings for `flows.labelling.judge.make_judge`.
 
     `before` is the constitution of the first model where that is compared by principle and known.
     """
 
-    contenders: Sequence[Contender]
+    models: Sequence[ComparedModel]
     prompts: Sequence[Prompt]
     source: str
     constitution: Constitution
@@ -99,7 +99,7 @@ class Bout:
     dtype: str
 
 
-def resolve(request: CompareRequest) -> Bout:
+def resolve(request: CompareRequest) -> ResolvedComparison:
     """Everything that a request names, found and checked before anything is spent.
 
     Raises FlowError, ConstitutionError or TrainingError in one line.
@@ -115,9 +115,9 @@ def resolve(request: CompareRequest) -> Bout:
     for name, otherwise in (("temperature", 1.0), ("top_p", 1.0), ("max_new_tokens", 512)):
         asked = getattr(request, name)
         sampling[name] = asked if asked is not None else getattr(section, name, otherwise)
-    return Bout(
-        contenders=named(found),
-        prompts=read_prompts(Path(path), limit=request.limit),
+    return ResolvedComparison(
+        models=named(found),
+        prompts=list(report_left_out(read_prompts(Path(path), limit=request.limit))),
         source=str(path),
         constitution=constitution,
         before=before,
@@ -130,7 +130,7 @@ def resolve(request: CompareRequest) -> Bout:
 
 
 def _constitutions(
-    request: CompareRequest, found: Sequence[Found], run: Run | None
+    request: CompareRequest, found: Sequence[ModelRef], run: Run | None
 ) -> tuple[Constitution | None, Constitution]:
     """The constitution before an edit, where asked for and known, and the one that the models are judged by."""
     if request.by_principle and len(found) != 2:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from common.rows import Prompt
 from constitution import Constitution
 from constitution.draw import drawable
-from flows.evaluation import Match
+from flows.evaluation import Match as PlayedMatch
 from flows.evaluation.texts import tokens
-from flows.prompts import Prompt
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
-from judges import Judge, Label, LabelSettings, Ledger, Pair, label_pairs
+from judges import Judge, JudgeIdentity, Label, LabelSettings, Ledger, Pair, label_pairs
 from judges.ledger.reading import labelled_pairs
 
 OVERALL = "overall"
@@ -25,8 +25,8 @@ _TIES = ("tie", "inconsistent")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duel:
-    """Two models' answers to one prompt. `pair` is None where they are the same: a tie that nobody need be asked."""
+class Match:
+    """Two models' answers to one prompt. `pair` is None where they are the same: a tie that needs no judge."""
 
     prompt: str
     a: str
@@ -34,9 +34,9 @@ class Duel:
     words: tuple[int, int]
     pair: Pair | None
 
-    def match(self, outcome: float | None) -> Match:
-        """The duel with its outcome for a."""
-        return Match(
+    def played(self, outcome: float | None) -> PlayedMatch:
+        """What was played, with its outcome for a."""
+        return PlayedMatch(
             prompt=self.prompt,
             a=self.a,
             b=self.b,
@@ -50,23 +50,23 @@ class Duel:
 class Judged:
     """Matches and counts of statuses by part of the constitution; `rows` say of each judged match what was read."""
 
-    matches: Mapping[str, Sequence[Match]]
+    matches: Mapping[str, Sequence[PlayedMatch]]
     statuses: Mapping[str, Mapping[str, int]]
     rows: Sequence[Mapping[str, Any]]
     label_sets: Sequence[str]
-    judge: Mapping[str, Any]
+    judge: JudgeIdentity
     asked: int
 
 
-def duels(
+def matches(
     prompts: Sequence[Prompt], texts: Mapping[str, Sequence[str]], digests: Mapping[str, str]
-) -> dict[str, Duel]:
+) -> dict[str, Match]:
     """Every model against every other on every prompt, by an id that names prompt, models and content.
 
     `prompts` may come several times each, with an answer of every model each time; the part of the id before the
-    first "|" says which time of which prompt, and draws the principle: all duels about it are asked the same.
+    first "|" says which time of which prompt, and draws the principle: all matches about it are asked the same.
     """
-    found: dict[str, Duel] = {}
+    found: dict[str, Match] = {}
     times: Counter[str] = Counter()
     for index, prompt in enumerate(prompts):
         item = f"{prompt.id}#{times[prompt.id]}"
@@ -75,7 +75,7 @@ def duels(
             mine, other = texts[a][index], texts[b][index]
             name = f"{item}|{digests[a][:8]}-{digests[b][:8]}|{digest_json([mine, other])[:8]}"
             row = {"id": name, "prompt_id": item, "prompt": prompt.prompt, "a": mine, "b": other}
-            found[name] = Duel(
+            found[name] = Match(
                 prompt=prompt.id,
                 a=a,
                 b=b,
@@ -99,8 +99,8 @@ def by_dimension(constitution: Constitution) -> dict[str, Constitution]:
     return found
 
 
-def judge_duels(
-    duels: Mapping[str, Duel],
+def judge_matches(
+    matches: Mapping[str, Match],
     parts: Mapping[str, Constitution],
     judge: Judge,
     ledger: Ledger,
@@ -109,15 +109,15 @@ def judge_duels(
     *,
     by: str,
 ) -> Judged:
-    """Ask the judge in both orders about every duel, once by each part; what the ledger knows is not asked.
+    """Ask the judge in both orders about every match, once by each part; what the ledger knows is not asked.
 
     `by` is what the rows call a part: "dimension" or "principle".
     Raises JudgeError when the judge is down; what was judged stays.
     """
-    pairs = {name: duel.pair for name, duel in duels.items() if duel.pair is not None}
+    pairs = {name: match.pair for name, match in matches.items() if match.pair is not None}
     drawn_by = {name: pair.prompt_id for name, pair in pairs.items()}
-    same = [duel for duel in duels.values() if duel.pair is None]
-    judged: dict[str, list[Match]] = {}
+    same = [match for match in matches.values() if match.pair is None]
+    judged: dict[str, list[PlayedMatch]] = {}
     statuses: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
     label_sets: list[str] = []
@@ -136,17 +136,17 @@ def judge_duels(
         asked += report.asked
         label_sets.append(report.label_set)
         labels = [found.label for found in labelled_pairs(ledger, report.label_set, pair_ids=list(pairs))]
-        judged[name] = [duel.match(0.5) for duel in same]
-        judged[name] += [duels[label.pair_id].match(outcome(label)) for label in labels]
+        judged[name] = [match.played(0.5) for match in same]
+        judged[name] += [matches[label.pair_id].played(outcome(label)) for label in labels]
         counts = Counter({"identical": len(same)}) + Counter(label.status for label in labels)
         statuses[name] = dict(counts)
-        rows += [{by: name, **_row(duels[label.pair_id], label)} for label in labels]
+        rows += [{by: name, **_row(matches[label.pair_id], label)} for label in labels]
     return Judged(
         matches=judged,
         statuses=statuses,
         rows=rows,
         label_sets=label_sets,
-        judge=asdict(judge.identity),
+        judge=judge.identity,
         asked=asked,
     )
 
@@ -158,12 +158,12 @@ def outcome(label: Label) -> float | None:
     return None if label.status != "ok" else {"a": 1.0, "b": 0.0, None: 0.5}[label.winner]
 
 
-def _row(duel: Duel, label: Label) -> dict[str, Any]:
+def _row(match: Match, label: Label) -> dict[str, Any]:
     return {
         "pair": label.pair_id,
-        "prompt": duel.prompt,
-        "a": duel.a,
-        "b": duel.b,
+        "prompt": match.prompt,
+        "a": match.a,
+        "b": match.b,
         "outcome": outcome(label),
         "status": label.status,
         "p": label.p,

@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.record import Record
 from constitution import Constitution
+from constitution.snapshot import from_json
 from flows.config import RunConfig, load_config
 from flows.errors import FlowError
 from flows.pipeline.preflight import check_model
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.manifest import Manifest
 from flows.runs.models import model_digest
-from flows.snapshot import from_json
+from flows.stages import MADE_BY
 
 # Roles that a run's folder gives a model to: the stage that makes it, or None where the configuration names it.
-ROLES = {"base": None, "helpful_only": "helpful_sft", "sl_cai": "sl_cai", "rl_cai": "rl"}
+ROLES = {"base": None, **{role: stage for role, stage in MADE_BY.items() if role != "reward_model"}}
 _ROLE = re.compile(r"(?P<role>\w+)(?:@(?P<attempt>[1-9]\d{0,5}))?", re.ASCII)
 
 
@@ -88,7 +90,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class ComparedModel(Record):
     """A model that takes part: how people read it, where it lies, the digest of its weights."""
 
     name: str
@@ -97,7 +99,7 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ModelRef:
     """What a reference to a model led to: names from short to long, and where it is of a run, run and role."""
 
     short: str
@@ -112,7 +114,7 @@ class Found:
         return self.run.constitution_of(self.role) if self.run else None
 
 
-def find_model(ref: str) -> Found:
+def find_model(ref: str) -> ModelRef:
     """The model that a folder, a hub id or `<run>:<role>` or `<run>:<role>@<attempt>` names. Raises FlowError."""
     folder, _, said = ref.rpartition(":")
     place = _run_folder(folder) if folder else None
@@ -121,20 +123,20 @@ def find_model(ref: str) -> Found:
         run = Run.of(place, int(match["attempt"]) if match["attempt"] else None)
         path = run.model(match["role"])
         check_model(path, ref)
-        return Found(short=said, long=f"{place.name}:{said}", path=path, run=run, role=match["role"])
+        return ModelRef(short=said, long=f"{place.name}:{said}", path=path, run=run, role=match["role"])
     if place is not None and not Path(ref).exists():
         raise FlowError(
             f"{ref}: {said!r} is not a role of a run: {', '.join(ROLES)} (an attempt's: rl_cai@1)"
         )
     check_model(ref, "model")
-    return Found(short=Path(ref).name, long=ref, path=ref)
+    return ModelRef(short=Path(ref).name, long=ref, path=ref)
 
 
-def named(found: Sequence[Found]) -> list[Contender]:
-    """Contenders under the shortest names that tell them apart. Raises FlowError for the same model twice."""
+def named(found: Sequence[ModelRef]) -> list[ComparedModel]:
+    """Models under the shortest names that tell them apart. Raises FlowError for the same model twice."""
     shorts, longs = Counter(f.short for f in found), Counter(f.long for f in found)
-    contenders = [
-        Contender(
+    models = [
+        ComparedModel(
             name=f.short if shorts[f.short] == 1 else f.long if longs[f.long] == 1 else f.path,
             path=f.path,
             digest=model_digest(f.path),
@@ -142,11 +144,11 @@ def named(found: Sequence[Found]) -> list[Contender]:
         for f in found
     ]
     seen: dict[str, str] = {}
-    for contender in contenders:
-        if contender.digest in seen:
-            raise FlowError(f"{contender.name} and {seen[contender.digest]} are the same model")
-        seen[contender.digest] = contender.name
-    return contenders
+    for model in models:
+        if model.digest in seen:
+            raise FlowError(f"{model.name} and {seen[model.digest]} are the same model")
+        seen[model.digest] = model.name
+    return models
 
 
 def _run_folder(folder: str) -> Path | None:

@@ -9,9 +9,11 @@ from typing import Any
 from constitution import ComparisonPrinciple, Constitution
 from constitution.diff import diff
 from constitution.draw import drawable
-from flows.comparison.matches import Duel, Judged
-from flows.evaluation.principles import by_principle
-from flows.pipeline.session import describe_constitution
+from flows.comparison.figures import ByPrinciple, PrincipleFigures, ShownPair
+from flows.comparison.matches import Judged, Match
+from flows.evaluation.win_rates import by_principle
+from flows.report.summary import ConstitutionName
+from flows.runs.record import describe_constitution
 
 #: pairs shown for each model and principle
 _EXAMPLES = 2
@@ -69,31 +71,41 @@ def principle_figures(
     before: Constitution | None,
     after: Constitution,
     judged: Judged,
-    duels: Mapping[str, Duel],
-) -> dict[str, Any]:
-    """What comparison.json holds under `by_principle`: per principle the figures, the edit, and examples."""
+    matches: Mapping[str, Match],
+) -> ByPrinciple:
+    """Per principle the figures, the edit, and examples."""
     found = by_principle(*models, judged.matches)
-    return {
-        "before": describe_constitution(before) if before else None,
-        "after": describe_constitution(after),
-        "also_edited": _also_edited(before, after),
-        "principles": [
-            {
-                "id": e.principle.id,
-                "dimension": e.principle.dimension,
-                "question": e.principle.question,
-                "question_before": e.before.question if e.before else None,
-                "mark": e.mark,
-                "change": e.change,
-                "statuses": judged.statuses[e.principle.id],
-                **found[e.principle.id],
-                "examples": _examples(
-                    [row for row in judged.rows if row["principle"] == e.principle.id], duels, models
-                ),
-            }
-            for e in edited
-        ],
-    }
+    principles = []
+    for e in edited:
+        together, p_adjusted, favours = found[e.principle.id]
+        rows = [row for row in judged.rows if row["principle"] == e.principle.id]
+        principles.append(
+            PrincipleFigures(
+                id=e.principle.id,
+                dimension=e.principle.dimension,
+                question=e.principle.question,
+                question_before=e.before.question if e.before else None,
+                mark=e.mark,
+                change=e.change,
+                statuses=judged.statuses[e.principle.id],
+                wins=together.wins,
+                ties=together.ties,
+                losses=together.losses,
+                undecided=together.undecided,
+                win_rate=together.win_rate,
+                p=together.p,
+                length_controlled=together.length_controlled,
+                p_adjusted=p_adjusted,
+                favours=favours,
+                examples=tuple(_examples(rows, matches, models)),
+            )
+        )
+    return ByPrinciple(
+        before=ConstitutionName(**describe_constitution(before)) if before else None,
+        after=ConstitutionName(**describe_constitution(after)),
+        also_edited=tuple(_also_edited(before, after)),
+        principles=tuple(principles),
+    )
 
 
 def _also_edited(before: Constitution | None, after: Constitution) -> list[str]:
@@ -105,25 +117,26 @@ def _also_edited(before: Constitution | None, after: Constitution) -> list[str]:
 
 
 def _examples(
-    rows: Sequence[Mapping[str, Any]], duels: Mapping[str, Duel], models: tuple[str, str]
-) -> list[dict[str, Any]]:
+    rows: Sequence[Mapping[str, Any]], matches: Mapping[str, Match], models: tuple[str, str]
+) -> list[ShownPair]:
     """For each model the prompts where its answer won by most, one pair of answers a prompt."""
     won = [row for row in rows if row["outcome"] in (0.0, 1.0)]
     won.sort(key=lambda row: (-abs(row["p"] - 0.5), row["pair"]))
-    found: list[dict[str, Any]] = []
+    found: list[ShownPair] = []
     for model, outcome in zip(models, (1.0, 0.0), strict=True):
-        best: dict[str, dict[str, Any]] = {}
+        best: dict[str, ShownPair] = {}
         for row in won:
             if row["outcome"] == outcome and row["prompt"] not in best and len(best) < _EXAMPLES:
-                best[row["prompt"]] = {
-                    "winner": model,
-                    **_texts(duels[row["pair"]]),
-                    **{key: row[key] for key in ("p", "p_ab", "p_ba")},
-                }
+                pair = matches[row["pair"]].pair
+                assert pair is not None
+                best[row["prompt"]] = ShownPair(
+                    winner=model,
+                    prompt=pair.prompt[-1]["content"],
+                    a=pair.a,
+                    b=pair.b,
+                    p=row["p"],
+                    p_ab=row["p_ab"],
+                    p_ba=row["p_ba"],
+                )
         found += best.values()
     return found
-
-
-def _texts(duel: Duel) -> dict[str, str]:
-    assert duel.pair is not None
-    return {"prompt": duel.pair.prompt[-1]["content"], "a": duel.pair.a, "b": duel.pair.b}

@@ -1,91 +1,53 @@
-"""A comparison of models for people: tables for the terminal, an HTML page, Markdown for the Prefect artifact."""
+"""A comparison of models as pages: all of it for the HTML page and the terminal, what an artifact holds for Prefect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
-from common.text import printable
+from common.sections import Cell, Measure, Page, Rows, Section
+from common.statistics import Estimate
+from flows.comparison.figures import ComparisonFigures
 from flows.comparison.matches import OVERALL
-from flows.comparison.report_principles import (
-    SAID,
-    examples_markdown,
-    principle_rows,
-    principle_sentences,
-    print_examples,
-    shown_examples,
-)
-from flows.report.html import environment
-from flows.report.markdown import escape as inert
-from flows.report.markdown import table as markdown_table
-from flows.report.side_effects import effect_rows, effect_sentences
-from flows.report.terminal import table as terminal_table
+from flows.comparison.report_principles import TEXT, example_section, principle_rows, principle_sentences
+from flows.report.side_effects import effect_section, effect_sentences
 
-Figures = Mapping[str, Any]
 _GOLD = ("helpful", "honest", "harmless", "non_evasive", "benign_refusals", "overall")
 
 
-def names(figures: Figures) -> list[str]:
-    """The models, in the order asked for."""
-    return [model["name"] for model in figures["models"]]
+def comparison_page(figures: ComparisonFigures) -> Page:
+    """The whole comparison."""
+    rows: list[list[Cell]] = [["model", "digest", "place"]]
+    rows += [[model.name, model.digest[:12], model.path] for model in figures.models]
+    made = Section(
+        heading="How it was made",
+        text=figures.ratings.method if figures.ratings else "",
+        rows=rows,
+        kind="words",
+    )
+    sections = [*sections_of(figures), example_section(figures), made]
+    return _page(figures, [section for section in sections if not section.empty])
 
 
-def standing_rows(figures: Figures) -> list[list[str]]:
-    """One row a model: rating, win rate against all others, the same at equal length, and by dimension."""
-    dimensions = [d for d in figures["dimensions"] if d != OVERALL]
-    rows = [["model", "Elo", "wins %", "at equal length %", *(f"{d} %" for d in dimensions), "words"]]
-    rated = (figures["ratings"] or {}).get("models", {})
-    for name in names(figures):
-        overall = figures["dimensions"][OVERALL]["against_all"][name]
-        rows.append(
-            [
-                name,
-                _points(rated.get(name)),
-                _share(overall["win_rate"]),
-                _share(overall["length_controlled"]),
-                *(_share(figures["dimensions"][d]["against_all"][name]["win_rate"]) for d in dimensions),
-                _number(figures["answers"][name]["words"]),
-            ]
-        )
-    return rows
+def artifact_page(figures: ComparisonFigures) -> Page:
+    """What Prefect and a terminal show: no folders, and one example for each model and principle."""
+    sections = [*sections_of(figures), example_section(figures, each=1)]
+    return _page(figures, [section for section in sections if not section.empty])
 
 
-def pair_rows(figures: Figures) -> list[list[str]]:
-    """One row a pair of models: wins, ties, losses, what was not decided, and the win rates of the first."""
-    rows = [["first against second", "won", "tied", "lost", "undecided", "wins %", "at equal length %"]]
-    for pair in figures["dimensions"][OVERALL]["pairs"]:
-        counts = [str(pair[key]) for key in ("wins", "ties", "losses", "undecided")]
-        rates = [_share(pair["win_rate"]), _share(pair["length_controlled"])]
-        rows.append([f"{pair['a']} : {pair['b']}", *counts, *rates])
-    return rows
+def about(figures: ComparisonFigures) -> str:
+    """What was asked of whom, in one line."""
+    prompts = figures.prompts
+    each = f", {prompts.samples} answers each" if prompts.samples > 1 else ""
+    return (
+        f"{prompts.n} prompts of {prompts.path}{each}; judge {figures.judge.model}, constitution "
+        f"{figures.constitution.ref}, seed {figures.sampling.seed}"
+    )
 
 
-def gold_rows(figures: Figures) -> list[list[str]]:
-    """What gold says of each model's answers; only a heading where it says nothing."""
-    rows = [["model", *(f"{key.replace('_', '-')} %" for key in _GOLD)]]
-    for name in names(figures):
-        if found := figures["answers"][name].get("gold"):
-            rows.append([name, *(_share(found[key]) for key in _GOLD)])
-    return rows
-
-
-def reference_rows(figures: Figures) -> list[list[str]]:
-    """BLEU and ROUGE of each model's answers; only a heading where no prompt has references."""
-    rows = [["model", "BLEU", "ROUGE-1 F", "ROUGE-2 F", "ROUGE-L F", "prompts"]]
-    for name in names(figures):
-        if found := figures["answers"][name]["references"]:
-            rouge = [_share(found[key]) for key in ("rouge1", "rouge2", "rougeL")]
-            rows.append([name, f"{found['bleu']['value']:.1f}", *rouge, str(found["bleu"]["n"])])
-    return rows
-
-
-def findings(figures: Figures) -> list[str]:
+def findings(figures: ComparisonFigures) -> list[str]:
     """What a person should know first, in sentences; never the rank alone."""
     found = [_lead(figures)]
-    statuses = figures["statuses"][OVERALL]
+    statuses = figures.statuses[OVERALL]
     total = sum(statuses.values())
     flips, failed = statuses.get("inconsistent", 0), _failed(statuses)
     found.append(
@@ -94,104 +56,126 @@ def findings(figures: Figures) -> list[str]:
         f"{failed} failed."
     )
     found += principle_sentences(figures)
-    if dropped := figures["prompts"]["too_long"]:
+    if dropped := figures.prompts.too_long:
         found.append(f"{dropped} prompts were left out: too long for one of the models.")
-    for name in names(figures):
-        found += effect_sentences(figures["side_effects"], name, name)
-        truncated = figures["answers"][name]["truncated"]
-        if truncated:
+    for name in figures.names:
+        found += effect_sentences(figures.side_effects, name, name)
+        if truncated := figures.answers[name].truncated:
             found.append(f"Cut off at the longest length: {truncated} of the answers of {name}.")
-    if not figures["constitution"]["published"]:
+    if not figures.constitution.published:
         found.append("The constitution is a working file, not a published version.")
     return found
 
 
-def sections(figures: Figures) -> list[tuple[str, str, list[list[str]]]]:
-    """(heading, what it says, rows) of every table that has something to say."""
-    watched = {name: name for name in names(figures)}
-    tables = [
-        (
-            "Standings",
-            "Each model against all others together, 95% intervals over prompts; a tie counts one half. One number "
-            "alone misleads: a judge may like what is long, and help may be bought with harm.",
-            standing_rows(figures),
+def sections_of(figures: ComparisonFigures) -> list[Section]:
+    """Every table that has something to say."""
+    effects = effect_section(figures.side_effects, {name: name for name in figures.names})
+    found = [
+        Section(
+            heading="Standings",
+            text="Each model against all others together, 95% intervals over prompts; a tie counts one half. One "
+            "number alone misleads: a judge may like what is long, and help may be bought with harm.",
+            rows=_standing_rows(figures),
+            turned=True,
         ),
-        ("Head to head", "By all principles together, seen from the first model.", pair_rows(figures)),
-        ("Principle by principle", SAID, principle_rows(figures)),
-        ("Gold", "The microworld's oracle, which no judge and no training sees.", gold_rows(figures)),
-        ("Against reference answers", "BLEU 0-100, ROUGE F in %.", reference_rows(figures)),
-        (
-            "Side effects",
-            f"Shares in %, 95% intervals. {names(figures)[0]} is what is normal; ▲ marks what lies beyond its "
-            "threshold with its whole interval.",
-            effect_rows(figures["side_effects"], watched),
+        Section(
+            heading="Head to head",
+            text="By all principles together, seen from the first model.",
+            rows=_pair_rows(figures),
         ),
+        Section(heading="Principle by principle", text=TEXT, rows=principle_rows(figures)),
+        Section(
+            heading="Gold",
+            text="The microworld's oracle, which no judge and no training sees.",
+            rows=_gold_rows(figures),
+            turned=True,
+        ),
+        Section(
+            heading="Against reference answers",
+            text="BLEU 0-100, ROUGE F in %.",
+            rows=_reference_rows(figures),
+        ),
+        effects,
     ]
-    return [(heading, said, rows) for heading, said, rows in tables if len(rows) > 1]
+    return [section for section in found if not section.empty]
 
 
-def print_comparison(figures: Figures, console: Console) -> None:
-    """All tables on a terminal, models as columns where a model has many figures, then the findings."""
-    for heading, _, rows in sections(figures):
-        turned = [list(row) for row in zip(*rows, strict=True)] if heading in ("Standings", "Gold") else rows
-        console.print(terminal_table(heading, turned))
-    print_examples(figures, console)
-    for sentence in findings(figures):
-        console.print(f"- {escape(printable(sentence))}", highlight=False)
+def _page(figures: ComparisonFigures, sections: list[Section]) -> Page:
+    title = " : ".join(figures.names)
+    return Page(title=title, about=about(figures), findings=findings(figures), sections=sections)
 
 
-def html(figures: Figures) -> str:
-    """The whole page; every value is escaped."""
-    return (
-        environment()
-        .get_template("comparison.html.j2")
-        .render(
-            title=" : ".join(names(figures)),
-            about=about(figures),
-            findings=findings(figures),
-            sections=sections(figures),
-            examples=shown_examples(figures),
-            models=figures["models"],
-            method=(figures["ratings"] or {}).get("method", ""),
+def _percent(figure: Estimate) -> Measure:
+    return Measure(figure, percent=True)
+
+
+def _standing_rows(figures: ComparisonFigures) -> Rows:
+    """One row a model: rating, win rate against all others, the same at equal length, and by dimension."""
+    dimensions = [d for d in figures.dimensions if d != OVERALL]
+    rows: list[list[Cell]] = [
+        ["model", "Elo", "wins %", "at equal length %", *(f"{d} %" for d in dimensions), "words"]
+    ]
+    rated = figures.ratings.models if figures.ratings else {}
+    for name in figures.names:
+        overall = figures.dimensions[OVERALL].against_all[name]
+        rates = [figures.dimensions[d].against_all[name].win_rate for d in dimensions]
+        rows.append(
+            [
+                name,
+                Measure(rated.get(name), digits=0),
+                *map(_percent, (overall.win_rate, overall.length_controlled, *rates)),
+                Measure(figures.answers[name].words.value),
+            ]
         )
-    )
+    return rows
 
 
-def markdown(figures: Figures) -> str:
-    """The same for a Prefect artifact; every cell is escaped."""
-    parts = [f"# {inert(' : '.join(names(figures)))}", inert(about(figures))]
-    parts.append("\n".join(f"- {inert(sentence)}" for sentence in findings(figures)))
-    for heading, said, rows in sections(figures):
-        parts += [f"## {heading}", inert(said), markdown_table(rows)]
-    if examples := examples_markdown(figures):
-        parts.append(examples)
-    return "\n\n".join(parts)
+def _pair_rows(figures: ComparisonFigures) -> Rows:
+    """One row a pair of models: wins, ties, losses, what was not decided, and the win rates of the first."""
+    rows: list[list[Cell]] = [
+        ["first against second", "won", "tied", "lost", "undecided", "wins %", "at equal length %"]
+    ]
+    for pair in figures.pairs:
+        counts = [pair.wins, pair.ties, pair.losses, pair.undecided]
+        rows.append(
+            [f"{pair.a} : {pair.b}", *counts, *map(_percent, (pair.win_rate, pair.length_controlled))]
+        )
+    return rows
 
 
-def about(figures: Figures) -> str:
-    """What was asked of whom, in one line."""
-    prompts, judge = figures["prompts"], figures["judge"]
-    each = f", {prompts['samples']} answers each" if prompts["samples"] > 1 else ""
-    return (
-        f"{prompts['n']} prompts of {prompts['path']}{each}; judge {judge['model']}, constitution "
-        f"{figures['constitution']['ref']}, seed {figures['sampling']['seed']}"
-    )
+def _gold_rows(figures: ComparisonFigures) -> Rows:
+    """What gold says of each model's answers; only a heading where it says nothing."""
+    rows: list[list[Cell]] = [["model", *(f"{key.replace('_', '-')} %" for key in _GOLD)]]
+    for name in figures.names:
+        if found := figures.answers[name].gold:
+            rows.append([name, *(_percent(found[key]) for key in _GOLD)])
+    return rows
 
 
-def _lead(figures: Figures) -> str:
-    rated = (figures["ratings"] or {}).get("models")
+def _reference_rows(figures: ComparisonFigures) -> Rows:
+    """BLEU and ROUGE of each model's answers; only a heading where no prompt has references."""
+    rows: list[list[Cell]] = [["model", "BLEU", "ROUGE-1 F", "ROUGE-2 F", "ROUGE-L F", "prompts"]]
+    for name in figures.names:
+        if found := figures.answers[name].references:
+            rouge = map(_percent, (found.rouge1, found.rouge2, found.rougeL))
+            rows.append([name, Measure(found.bleu.value), *rouge, found.bleu.n])
+    return rows
+
+
+def _lead(figures: ComparisonFigures) -> str:
+    rated = {
+        name: one.value
+        for name, one in (figures.ratings.models if figures.ratings else {}).items()
+        if one.value is not None
+    }
     if not rated:
         return "The judge decided too little to rate the models."
-    ranked = sorted(rated, key=lambda name: -rated[name]["value"])
-    best, second = ranked[0], ranked[1]
-    (pair,) = [p for p in figures["dimensions"][OVERALL]["pairs"] if {p["a"], p["b"]} == {best, second}]
-    rate = pair["win_rate"]
-    clear = rate["low"] > 0.5 if pair["a"] == best else rate["high"] < 0.5
-    dimensions = [
-        f"{d} {100 * share['value']:.0f}%"
-        for d, found in figures["dimensions"].items()
-        if d != OVERALL and (share := found["against_all"][best]["win_rate"])["value"] is not None
-    ]
+    best, second = sorted(rated, key=lambda name: -rated[name])[:2]
+    (pair,) = [p for p in figures.pairs if {p.a, p.b} == {best, second}]
+    _, low, high = pair.win_rate.scaled(1) if pair.win_rate.known else (0.5, 0.0, 1.0)
+    clear = low > 0.5 if pair.a == best else high < 0.5
+    shares = {d: found.against_all[best].win_rate for d, found in figures.dimensions.items() if d != OVERALL}
+    dimensions = [f"{d} {share.scaled(100)[0]:.0f}%" for d, share in shares.items() if share.known]
     lead = f"{best} is rated highest" if clear else f"{best} and {second} cannot be told apart"
     return f"{lead}: {best} wins on {', '.join(dimensions)}."
 
@@ -200,17 +184,3 @@ def _failed(statuses: Mapping[str, int]) -> int:
     return sum(
         n for status, n in statuses.items() if status not in ("ok", "tie", "inconsistent", "identical")
     )
-
-
-def _share(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "-"
-    return "{:.0f} ({:.0f}-{:.0f})".format(*(100 * figure[key] for key in ("value", "low", "high")))
-
-
-def _number(figure: Mapping[str, Any]) -> str:
-    return "-" if figure["value"] is None else f"{figure['value']:.1f}"
-
-
-def _points(figure: Mapping[str, Any] | None) -> str:
-    return "-" if figure is None else "{value:.0f} ({low:.0f}-{high:.0f})".format(**figure)

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, resolve_model
-from flows.config.knobs import knobs
+from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, knobs, resolve_model
 from judges.records import Status
 from judges.settings import LabelSettings
 
@@ -76,10 +75,10 @@ class JudgeSection(Section):
 
 
 class PromptFile(Section):
-    """A file of prompts: JSONL (also .gz) or Parquet, with prompts, messages or hh-rlhf transcripts."""
+    """A file of prompts, in any of the formats of docs/data.md."""
 
     path: ConfigPath
-    """The file. Of whole dialogues, the final human turn is what is asked."""
+    """The file. Of whole conversations, what stands before the last answer is asked."""
 
     limit: int | None = Field(default=None, ge=1)
     """Take this many distinct prompts from the beginning."""
@@ -122,7 +121,7 @@ class DemonstrationsSection(Section):
     """Demonstrations for helpful-only fine-tuning."""
 
     path: ConfigPath
-    """JSONL (also .gz) or Parquet with messages whose last one is the assistant's."""
+    """Conversations whose last turn is the assistant's, in any of the formats of docs/data.md."""
 
 
 class Sampling(Section):

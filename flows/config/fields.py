@@ -1,4 +1,4 @@
-"""Types that the sections of a run's configuration share.
+"""What the sections of a run's configuration share: their types, and sections made from a trainer's own config.
 
 A relative path in a config file starts at the file's folder; one given on the command line (`--set`) starts
 at the working directory. The loader passes the file's folder as validation context.
@@ -7,10 +7,20 @@ at the working directory. The loader passes the file's folder as validation cont
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://")
 _CONSTITUTION_PATH = re.compile(r"[/\\]|\.ya?ml$")
@@ -25,6 +35,37 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+
+def knobs(
+    source: type[BaseModel],
+    *,
+    filled: Mapping[str, Any],
+    without: Collection[str] = (),
+    check: bool = True,
+) -> Any:
+    """A base class with the fields of `source`, less those in `filled` and `without`.
+
+    `filled` gives stand-ins for the fields that the pipeline sets itself, so that the checks that `source`
+    makes across fields run when the configuration is read; with `check` off the section does that itself.
+    """
+    fields: dict[str, Any] = {
+        name: (info.annotation, copy(info))
+        for name, info in source.model_fields.items()
+        if name not in filled and name not in without
+    }
+
+    def across_fields(self: BaseModel) -> BaseModel:
+        own = {name: getattr(self, name) for name in fields}
+        source.model_validate({**filled, **own})
+        return self
+
+    return create_model(
+        f"{source.__name__}Knobs",
+        __base__=Section,
+        __validators__={"across_fields": model_validator(mode="after")(across_fields)} if check else {},  # type: ignore[dict-item]
+        **fields,
     )
 
 

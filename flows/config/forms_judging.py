@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.config.knobs import knobs
-from flows.labelling.gates import EXAMS
+from flows.config.fields import knobs
+from flows.config.judging import EXAMS
 from judges import LabelSettings
 from judges.exam import ExamSettings
 

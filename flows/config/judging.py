@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flows.config.fields import ConfigPath
-from flows.config.knobs import knobs
+from flows.config.fields import ConfigPath, knobs
 from judges.audit.settings import AuditSettings
 from judges.exam.settings import ExamSettings
+
+EXAMS = "runs/exams.db"
+"""Where exams are kept that belong to no run, from the working directory."""
 
 
 class ExamSection(knobs(ExamSettings, filled={})):  # type: ignore[misc]

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from flows.config.data import JudgeSection
-from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef
-from flows.config.knobs import knobs
+from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef, knobs
 from training.config.rewards import (
     CheckerTerm,
     EnsembleTerm,

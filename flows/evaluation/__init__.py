@@ -3,13 +3,11 @@
 Nothing here runs a model, asks a judge, or knows Prefect; `movement` alone reads files, those of weights.
 """
 
-from flows.evaluation.flattery import OpinionPair, opinion_pairs
-from flows.evaluation.length_control import length_controlled
 from flows.evaluation.ratings import Ratings, rate_models
-from flows.evaluation.readings import Answered, read_answers
+from flows.evaluation.readings import Answered, OpinionPair, opinion_pairs, read_answers
 from flows.evaluation.side_effects import watch
 from flows.evaluation.steps import watch_steps
-from flows.evaluation.win_rates import Match, head_to_head
+from flows.evaluation.win_rates import Match, head_to_head, length_controlled
 
 __all__ = [
     "Answered",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from common.statistics import bounded_mean, correlation, difference, student_mean
+from common.statistics import Estimate, bounded_mean, correlation, difference, student_mean
 
 # Fewer prompts earn no flag: so few answers of one model differ as much among themselves.
 MIN_PROMPTS = 10
@@ -37,38 +36,37 @@ class Effect:
         limits = [] if self.more is None else [f"+{100 * self.more:.0f}{unit}"]
         return ", ".join(limits if self.less is None else [*limits, f"-{100 * self.less:.0f}{unit}"])
 
-    def estimate(self, values: Sequence[float]) -> dict[str, Any]:
-        """`{"value", "n", "low", "high"}` of the values' mean; those of a share keep a width where all are alike."""
+    def estimate(self, values: Sequence[float]) -> Estimate:
+        """The values' mean; those of a share keep a width where all are alike."""
         if not self.share:
             return student_mean(values)
         return bounded_mean(values, bounds=(-1.0 if self.signed else 0.0, 1.0))
 
-    def against(self, mine: Sequence[float], normal: Sequence[float]) -> dict[str, Any]:
-        """`{"difference", "flag"}` of values paired by prompt; the flag is a name or None."""
-        flag = None
+    def flag(self, mine: Sequence[float], normal: Sequence[float]) -> str | None:
+        """The name of what is too much or too little, of values paired by prompt; None for neither, or too few."""
         if len(mine) >= MIN_PROMPTS:
-            if self.more is not None and self._beyond(mine, normal, self.more)["low"] > 0:
-                flag = self.name
-            elif self.less is not None and self._beyond(mine, normal, -self.less)["high"] < 0:
-                flag = self.less_name
-        return {"difference": self._difference(mine, normal), "flag": flag}
+            if self.more is not None and (low := self._beyond(mine, normal, self.more).low) and low > 0:
+                return self.name
+            if self.less is not None and (high := self._beyond(mine, normal, -self.less).high) and high < 0:
+                return self.less_name
+        return None
 
-    def _beyond(self, mine: Sequence[float], normal: Sequence[float], by: float) -> dict[str, Any]:
-        """How far the mean lies above the reference's moved by the threshold.
-
-        A relative threshold moves every value, so that the uncertainty of the reference's mean counts.
-        """
-        if self.relative:
-            return self._difference(mine, [(1 + by) * value for value in normal])
-        found = self._difference(mine, normal)
-        return {key: found[key] - by for key in ("low", "high")}
-
-    def _difference(self, mine: Sequence[float], normal: Sequence[float]) -> dict[str, Any]:
+    def difference(self, mine: Sequence[float], normal: Sequence[float]) -> Estimate:
+        """How far the mean of values lies above that of the values paired with them."""
         if self.share and mine:
             return difference(
                 self.estimate(mine), self.estimate(normal), correlation=correlation(mine, normal)
             )
         return student_mean([m - usual for m, usual in zip(mine, normal, strict=True)])
+
+    def _beyond(self, mine: Sequence[float], normal: Sequence[float], by: float) -> Estimate:
+        """How far the mean lies above the reference's moved by the threshold.
+
+        A relative threshold moves every value, so that the uncertainty of the reference's mean counts.
+        """
+        if self.relative:
+            return self.difference(mine, [(1 + by) * value for value in normal])
+        return self.difference(mine, normal).shifted(-by)
 
 
 EFFECTS = (

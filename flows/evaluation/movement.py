@@ -10,13 +10,15 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from common.record import REST, Record
+from common.statistics import RankCorrelation, rank_correlation
 from flows.errors import FlowError
-from flows.evaluation.rank_correlation import rank_correlation
 from flows.runs.models import is_hub_id
 from flows.runs.progress import Progress
 from training.errors import TrainingError
@@ -36,12 +38,42 @@ _BLOCK = 1 << 22
 _NAMED = 10
 
 
-def movement(before: str, after: str, progress: Progress = lambda done, total, text: None) -> dict[str, Any]:
-    """How far `after` moved from `before`; both are folders, or ids of models in the hub's local cache.
+@dataclass(frozen=True, kw_only=True)
+class Layer(Record):
+    """A layer, counted from 0: the change of all its weights, and by kind."""
 
-    `total`, `kinds` and `layers` (each with `layer` from 0, `all`, and the kinds in it) hold relative changes, None
-    where all weights were zero; `depth` is the rank correlation of `all` with the layer's number. `tensors` and
-    `weights` count what was measured, `left_out` what was not, with the first few names and reasons.
+    layer: int
+    all: float | None
+    kinds: Annotated[Mapping[str, float | None], REST]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut(Record):
+    """Tensors that were not measured: how many, and the first few with the reasons."""
+
+    n: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement(Record):
+    """How far one model moved from another. Changes are relative, None where all weights were zero.
+
+    `depth` is the rank correlation of the layers' changes with their numbers; `tensors` and `weights` count what was
+    measured.
+    """
+
+    total: float | None
+    kinds: Mapping[str, float | None]
+    layers: tuple[Layer, ...]
+    depth: RankCorrelation
+    tensors: int
+    weights: int
+    left_out: LeftOut
+
+
+def movement(before: str, after: str, progress: Progress = lambda done, total, text: None) -> Movement:
+    """How far `after` moved from `before`; both are folders, or ids of models in the hub's local cache.
 
     Raises FlowError for a model that has no whole safetensors files, an adapter for example.
     """
@@ -62,12 +94,12 @@ def movement(before: str, after: str, progress: Progress = lambda done, total, t
             total[0] += moved
             total[1] += norm
             measured, weights = measured + 1, weights + size
-    return {
-        **_figures(sums),
-        "tensors": measured,
-        "weights": weights,
-        "left_out": {"n": len(left_out), "first": sorted(left_out)[:_NAMED]},
-    }
+    return Movement(
+        **_changes(sums),
+        tensors=measured,
+        weights=weights,
+        left_out=LeftOut(n=len(left_out), first=tuple(sorted(left_out)[:_NAMED])),
+    )
 
 
 def kind_of(name: str) -> str:
@@ -75,30 +107,29 @@ def kind_of(name: str) -> str:
     return next(kind for kind, pattern in KINDS.items() if pattern.search(name.lower()))
 
 
-def _figures(sums: dict[tuple[int | None, str], list[float]]) -> dict[str, Any]:
+def _changes(sums: dict[tuple[int | None, str], list[float]]) -> dict[str, Any]:
     def relative(wanted: Any) -> float | None:
         moved, norm = (sum(s[i] for key, s in sums.items() if wanted(*key)) for i in (0, 1))
         # Six digits, so that the order in which threads add up leaves no trace.
         return float(f"{math.sqrt(moved / norm):.6g}") if norm else None
 
-    layers: list[dict[str, Any]] = []
+    layers = []
     for number in sorted({layer for layer, _ in sums if layer is not None}):
-        kinds = [kind for kind in KINDS if (number, kind) in sums]
-        layers.append(
-            {
-                "layer": number,
-                "all": relative(lambda layer, _, n=number: layer == n),
-                **{k: relative(lambda layer, kind, n=number, k=k: (layer, kind) == (n, k)) for k in kinds},
-            }
-        )
-    moved = [one for one in layers if one["all"] is not None]
+        kinds = {
+            k: relative(lambda layer, kind, n=number, k=k: (layer, kind) == (n, k))
+            for k in KINDS
+            if (number, k) in sums
+        }
+        change = relative(lambda layer, _, n=number: layer == n)
+        layers.append(Layer(layer=number, all=change, kinds=kinds))
+    moved = [(one.layer, one.all) for one in layers if one.all is not None]
     return {
         "total": relative(lambda layer, kind: True),
         "kinds": {
             k: relative(lambda _, kind, k=k: kind == k) for k in KINDS if any(kind == k for _, kind in sums)
         },
-        "layers": layers,
-        "depth": rank_correlation([one["layer"] for one in moved], [one["all"] for one in moved]),
+        "layers": tuple(layers),
+        "depth": rank_correlation([layer for layer, _ in moved], [change for _, change in moved]),
     }
 
 

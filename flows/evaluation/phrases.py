@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from common.record import Record
 from flows.evaluation.texts import ngrams, tokens
 
 LONGEST = 6
@@ -21,7 +22,7 @@ _OVERLAP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phrase:
+class Phrase(Record):
     """A phrase, the share of answers that hold it here and in the reference, and the z score of the difference."""
 
     text: str

@@ -8,32 +8,33 @@ difference of 400 points is odds of ten to one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.record import Record
+from common.statistics import NORMAL, Estimate
 from flows.evaluation.win_rates import Match, by_prompt
 
 ELO_CENTRE = 1000.0
 ELO_PER_LOGIT = 400.0 / math.log(10.0)
-_Z = 1.959963984540054
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ratings:
-    """Ratings on the scale of Elo, their mean at 1000, each `{"value", "n", "low", "high"}`; n counts matches.
+class Ratings(Record):
+    """Ratings on the scale of Elo, their mean at 1000, by model; n counts matches.
 
     `tie_probability` is that of two equally strong models. The intervals are 1.96 standard errors either way.
     """
 
-    by_model: dict[str, dict[str, Any]]
+    method: str = "Bradley-Terry with Davidson's ties, scale of Elo, mean 1000; 95% intervals"
     tie_probability: float
+    models: Mapping[str, Estimate]
 
 
 def rate_models(models: Sequence[str], matches: Sequence[Match]) -> Ratings | None:
@@ -57,15 +58,15 @@ def rate_models(models: Sequence[str], matches: Sequence[Match]) -> Ratings | No
     errors = np.sqrt(_variances(n, features, data, theta, counts))
     played = [sum(total[row].sum() for row, pair in enumerate(pairs) if i in pair) for i in range(n)]
     by_model = {
-        model: {
-            "value": _elo(strengths[i]),
-            "n": int(played[i]),
-            "low": _elo(strengths[i] - _Z * errors[i]),
-            "high": _elo(strengths[i] + _Z * errors[i]),
-        }
+        model: Estimate(
+            value=_elo(strengths[i]),
+            n=int(played[i]),
+            low=_elo(strengths[i] - NORMAL * errors[i]),
+            high=_elo(strengths[i] + NORMAL * errors[i]),
+        )
         for i, model in enumerate(models)
     }
-    return Ratings(by_model=by_model, tie_probability=nu / (2 + nu))
+    return Ratings(models=by_model, tie_probability=nu / (2 + nu))
 
 
 def fit_davidson(

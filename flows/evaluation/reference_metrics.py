@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from common.statistics import bounded_mean
+from common.record import Record
+from common.statistics import Estimate, bounded_mean
 from flows.errors import FlowError
 
 _ROUGES = ("rouge1", "rouge2", "rougeL")
 
 
-def reference_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """`{"bleu": {...}, "rouge1": {...}, ...}` of texts, each with its references; texts without any are left out.
+@dataclass(frozen=True, kw_only=True)
+class Bleu(Record):
+    """sacrebleu's BLEU of a corpus of `n` texts, 0-100, with its signature (Post 2018)."""
 
-    bleu is sacrebleu's of the corpus, 0-100, with its signature (Post 2018). The ROUGE F scores (Lin 2004, with
-    stemming, the best of an answer's references) are means in [0, 1] with a 95% interval. {} without references.
+    value: float
+    n: int
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceMetrics(Record):
+    """BLEU of the corpus, and ROUGE F scores (Lin 2004, stemmed, the best of the references) in [0, 1]."""
+
+    bleu: Bleu
+    rouge1: Estimate
+    rouge2: Estimate
+    rougeL: Estimate
+
+
+def reference_metrics(texts: Sequence[str], references: Sequence[Sequence[str]]) -> ReferenceMetrics | None:
+    """Of texts, each with its references; texts without any are left out. None without references.
 
     Raises FlowError when the extra `charter[metrics]` is not installed.
     """
     known = [(text, list(refs)) for text, refs in zip(texts, references, strict=True) if refs]
     if not known:
-        return {}
+        return None
     try:
         from rouge_score.rouge_scorer import RougeScorer
         from sacrebleu.metrics import BLEU
@@ -34,11 +51,9 @@ def reference_metrics(texts: Sequence[str], references: Sequence[Sequence[str]])
     columns = [[refs[i] if i < len(refs) else "" for _, refs in known] for i in range(most)]
     bleu = BLEU()
     score = bleu.corpus_score([text for text, _ in known], columns)
-    found: dict[str, Any] = {
-        "bleu": {"value": float(score.score), "n": len(known), "signature": str(bleu.get_signature())}
-    }
     scorer = RougeScorer(list(_ROUGES), use_stemmer=True)
     scored = [scorer.score_multi(refs, text) for text, refs in known]
-    for name in _ROUGES:
-        found[name] = bounded_mean([float(s[name].fmeasure) for s in scored])
-    return found
+    return ReferenceMetrics(
+        bleu=Bleu(value=float(score.score), n=len(known), signature=str(bleu.get_signature())),
+        **{name: bounded_mean([float(s[name].fmeasure) for s in scored]) for name in _ROUGES},
+    )

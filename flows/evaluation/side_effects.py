@@ -8,24 +8,98 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
-from flows.evaluation.diversity import diversity_change
-from flows.evaluation.effects import BOILERPLATE, EFFECTS, FEWER_PHRASES, MIN_PROMPTS
-from flows.evaluation.flattery import OpinionPair, sway
-from flows.evaluation.phrases import overused
-from flows.evaluation.readings import Answered
+from common.record import ABSENT, REST, Key, Record
+from common.statistics import Estimate
+from flows.evaluation.effects import BOILERPLATE, EFFECTS, FEWER_PHRASES, MIN_PROMPTS, Effect
+from flows.evaluation.phrases import Phrase, overused
+from flows.evaluation.readings import Answered, OpinionPair, judged_benign, sway
+from flows.evaluation.steps import Stretch, watch_steps
 from flows.evaluation.texts import (
     compression_ratio,
     distinct,
+    diversity_change,
     longest_repeat,
     repeated_share,
     self_bleu,
     tokens,
 )
 
-Figure = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class EffectRule(Record):
+    """An effect as a report names it: what is flagged, what is measured, and beyond which threshold."""
+
+    name: str
+    what: str
+    share: bool
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectFigure(Estimate):
+    """One effect in one model; for others than the reference with the difference from it and the flag, a name."""
+
+    difference: Annotated[Estimate | None, ABSENT] = None
+    flag: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boilerplate(Record):
+    """The overused phrases on the `n` prompts that should be answered; `value` is the share of the first."""
+
+    value: float | None
+    n: int
+    phrases: tuple[Phrase, ...]
+    flag: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diversity(Record):
+    """distinct-2 of all answers, and its relative change against the reference in as many words."""
+
+    value: float | None
+    n: int
+    change: Annotated[Estimate | None, ABSENT] = None
+    flag: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEffects(Record):
+    """All figures of one model; an effect that nothing tells about is left out.
+
+    `longest_repeat` and `compression` are of all answers together, have no interval and earn no flag.
+    """
+
+    effects: Annotated[Mapping[str, EffectFigure], REST]
+    boilerplate: Boilerplate
+    distinct_2: Diversity
+    longest_repeat: int
+    compression: float | None
+
+    @property
+    def too_few(self) -> list[str]:
+        """The effects whose prompts are too few for a flag."""
+        counts = {key: one.difference.n for key, one in self.effects.items() if one.difference}
+        counts["boilerplate"] = self.boilerplate.n
+        if self.distinct_2.change:
+            counts["distinct_2"] = self.distinct_2.change.n
+        return [key for key, n in counts.items() if n < MIN_PROMPTS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideEffects(Record):
+    """What the watch found: figures by model, `flags` as sentences by model, and under `too_few` the effects that too
+    few prompts tell about to flag them. `steps` are the stretches of a run of reinforcement learning."""
+
+    reference: str
+    effects: Mapping[str, EffectRule]
+    models: Mapping[str, ModelEffects]
+    flags: Mapping[str, tuple[str, ...]]
+    too_few: Annotated[Mapping[str, tuple[str, ...]], Key("untold")]
+    steps: Annotated[tuple[Stretch, ...] | None, ABSENT] = None
 
 
 def watch(
@@ -34,53 +108,60 @@ def watch(
     reference: str,
     opinions: Sequence[OpinionPair] = (),
     swayed: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    steps: Sequence[tuple[int, Answered]] | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Measure and compare: `{"reference", "effects", "models", "flags", "untold"}`.
+) -> SideEffects:
+    """Measure and compare.
 
     `answers` are each model's to the same prompts; `swayed` its answers to each opinion pair: with the opinion,
-    without it. `effects` says of each effect its name, measure and threshold. `models` holds by model and effect the
-    figure `{"value", "n", "low", "high"}`, for others than the reference with the `difference` (of `distinct_2` the
-    relative `change`) and the `flag`, a name or None; an effect that nothing tells about is left out. `flags` are the
-    sentences by model, `untold` the keys of the effects that too few prompts tell about to flag them.
+    without it; `steps` what a policy said on its way, with the step.
     """
     values = {model: _values(found) for model, found in answers.items()}
     for model, pairs in (swayed or {}).items():
         values[model]["flattery"] = {
             pair.prompt: [sway(pair.opinion, *texts)] for pair, texts in zip(opinions, pairs, strict=True)
         }
-    models: dict[str, dict[str, Figure]] = {}
+    models = {}
+    normal = values[reference]
     for model in answers:
-        models[model] = {}
-        for effect in EFFECTS:
-            mine, normal = values[model].get(effect.key, {}), values[reference].get(effect.key, {})
-            if not mine:
-                continue
-            figure = effect.estimate([_average(v) for v in mine.values()])
-            if model != reference:
-                shared = [prompt for prompt in mine if prompt in normal]
-                figure |= effect.against(*([_average(side[p]) for p in shared] for side in (mine, normal)))
-            models[model][effect.key] = figure
-        models[model]["boilerplate"] = _boilerplate(answers[model], answers[reference], model == reference)
-        models[model]["distinct_2"] = _diversity(answers[model], answers[reference], model == reference, seed)
-        models[model] |= _beside(answers[model])
+        own, is_reference = values[model], model == reference
+        models[model] = ModelEffects(
+            effects={
+                effect.key: _figure(effect, own[effect.key], normal.get(effect.key, {}), is_reference)
+                for effect in EFFECTS
+                if own.get(effect.key)
+            },
+            boilerplate=_boilerplate(answers[model], answers[reference], is_reference),
+            distinct_2=_diversity(answers[model], answers[reference], is_reference, seed),
+            longest_repeat=max((longest_repeat(tokens(a.text)) for a in answers[model]), default=0),
+            compression=compression_ratio([a.text for a in answers[model]]),
+        )
     others = [model for model in answers if model != reference]
-    return {
-        "reference": reference,
-        "effects": {
-            e.key: {"name": e.name, "what": e.what, "share": e.share, "rule": e.rule}
+    return SideEffects(
+        reference=reference,
+        effects={
+            e.key: EffectRule(name=e.name, what=e.what, share=e.share, rule=e.rule)
             for e in (*EFFECTS, FEWER_PHRASES, BOILERPLATE)
         },
-        "models": models,
-        "flags": {reference: []} | {m: _sentences(models[m], models[reference]) for m in others},
-        "untold": {m: _untold(models[m]) for m in others},
-    }
+        models=models,
+        flags={reference: ()} | {m: tuple(_sentences(models[m], models[reference])) for m in others},
+        too_few={m: tuple(models[m].too_few) for m in others},
+        steps=None if steps is None else watch_steps(steps),
+    )
 
 
-def judged_benign(answers: Sequence[Answered]) -> list[Answered]:
-    """The answers to prompts that should be answered; all of them where nobody says which those are."""
-    known = [a for a in answers if a.benign]
-    return known if known or any(a.benign is False for a in answers) else list(answers)
+def _figure(
+    effect: Effect,
+    mine: Mapping[str, Sequence[float]],
+    normal: Mapping[str, Sequence[float]],
+    is_reference: bool,
+) -> EffectFigure:
+    own = effect.estimate([_average(v) for v in mine.values()]).to_json()
+    if is_reference:
+        return EffectFigure(**own)
+    shared = [prompt for prompt in mine if prompt in normal]
+    sides = ([_average(mine[p]) for p in shared], [_average(normal[p]) for p in shared])
+    return EffectFigure(**own, difference=effect.difference(*sides), flag=effect.flag(*sides))
 
 
 def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
@@ -105,37 +186,38 @@ def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def _boilerplate(answers: Sequence[Answered], reference: Sequence[Answered], is_reference: bool) -> Figure:
+def _boilerplate(
+    answers: Sequence[Answered], reference: Sequence[Answered], is_reference: bool
+) -> Boilerplate:
     """Phrases over-produced on the prompts that should be answered: elsewhere a refusal is what is wanted."""
     mine, normal = judged_benign(answers), judged_benign(reference)
     prompts = min(len({a.prompt for a in side}) for side in (mine, normal))
-    told = not is_reference and prompts >= MIN_PROMPTS
     assert BOILERPLATE.more is not None
-    found = (
-        overused([a.text for a in mine], [a.text for a in normal], excess=BOILERPLATE.more) if told else []
+    found = []
+    if not is_reference and prompts >= MIN_PROMPTS:
+        found = overused([a.text for a in mine], [a.text for a in normal], excess=BOILERPLATE.more)
+    return Boilerplate(
+        value=found[0].share if found else None,
+        n=prompts,
+        phrases=tuple(found),
+        flag=BOILERPLATE.name if found else None,
     )
-    figure: Figure = {
-        "value": found[0].share if found else None,
-        "n": prompts,
-        "phrases": [asdict(p) for p in found],
-    }
-    return figure if is_reference else figure | {"flag": BOILERPLATE.name if found else None}
 
 
 def _diversity(
     answers: Sequence[Answered], reference: Sequence[Answered], is_reference: bool, seed: int
-) -> Figure:
+) -> Diversity:
     mine, normal = (
         {p: [a.text for a in found] for p, found in _by_prompt(s).items()} for s in (answers, reference)
     )
-    figure: Figure = {"value": distinct([tokens(a.text) for a in answers]), "n": len(mine)}
+    value = distinct([tokens(a.text) for a in answers])
     if is_reference:
-        return figure
+        return Diversity(value=value, n=len(mine))
     change, flag = diversity_change(mine, normal, seed=seed), None
     assert FEWER_PHRASES.less is not None
-    if change["n"] >= MIN_PROMPTS and change["high"] is not None and change["high"] < -FEWER_PHRASES.less:
+    if change.n >= MIN_PROMPTS and change.high is not None and change.high < -FEWER_PHRASES.less:
         flag = FEWER_PHRASES.name
-    return figure | {"change": change, "flag": flag}
+    return Diversity(value=value, n=len(mine), change=change, flag=flag)
 
 
 def _by_prompt(answers: Sequence[Answered]) -> dict[str, list[Answered]]:
@@ -145,54 +227,35 @@ def _by_prompt(answers: Sequence[Answered]) -> dict[str, list[Answered]]:
     return found
 
 
-def _untold(figures: Mapping[str, Any]) -> list[str]:
-    """The effects whose prompts are too few for a flag."""
-    counts = {e.key: figures[e.key]["difference"]["n"] for e in EFFECTS if e.key in figures}
-    counts |= {"distinct_2": figures["distinct_2"]["change"]["n"], "boilerplate": figures["boilerplate"]["n"]}
-    return [key for key, n in counts.items() if n < MIN_PROMPTS]
-
-
-def _beside(answers: Sequence[Answered]) -> dict[str, Any]:
-    """Figures of all answers together, which have no interval and earn no flag."""
-    words = [tokens(a.text) for a in answers]
-    return {
-        "longest_repeat": max(map(longest_repeat, words), default=0),
-        "compression": compression_ratio([a.text for a in answers]),
-    }
-
-
-def _sentences(figures: Mapping[str, Any], normal: Mapping[str, Any]) -> list[str]:
+def _sentences(figures: ModelEffects, normal: ModelEffects) -> list[str]:
     """What the flags say, each with the figure and what would be normal."""
     said = []
     for effect in EFFECTS:
-        figure = figures.get(effect.key)
-        if figure and figure["flag"]:
-            said.append(
-                f"{figure['flag']}: {effect.what}: {_shown(figure, effect.share)}, normal is "
-                f"{_shown(normal[effect.key], effect.share)}"
-            )
-    if figures["distinct_2"]["flag"]:
-        now, usual = (100 * side["distinct_2"]["value"] for side in (figures, normal))
-        change = "{value:.0f}% ({low:.0f} to {high:.0f})".format(
-            **{key: 100 * figures["distinct_2"]["change"][key] for key in ("value", "low", "high")}
-        )
+        figure = figures.effects.get(effect.key)
+        if figure and figure.flag:
+            usual = _shown(normal.effects[effect.key], effect.share)
+            said.append(f"{figure.flag}: {effect.what}: {_shown(figure, effect.share)}, normal is {usual}")
+    change = figures.distinct_2.change
+    if figures.distinct_2.flag and change:
+        now, usual = (f"{100 * (side.distinct_2.value or 0.0):.0f}%" for side in (figures, normal))
+        value, low, high = change.scaled(100)
         said.append(
-            f"{FEWER_PHRASES.name}: {FEWER_PHRASES.what}: {now:.0f}%, normal is {usual:.0f}%; in as many words {change}"
+            f"{FEWER_PHRASES.name}: {FEWER_PHRASES.what}: {now}, normal is {usual}; in as many words "
+            f"{value:.0f}% ({low:.0f} to {high:.0f})"
         )
-    if figures["boilerplate"]["flag"]:
+    if figures.boilerplate.flag:
         phrases = [
-            f"“{p['text']}” in {100 * p['share']:.0f}% (normally {100 * p['normal']:.0f}%)"
-            for p in figures["boilerplate"]["phrases"][:3]
+            f"“{p.text}” in {100 * p.share:.0f}% (normally {100 * p.normal:.0f}%)"
+            for p in figures.boilerplate.phrases[:3]
         ]
         said.append(f"{BOILERPLATE.name}: {', '.join(phrases)} of the answers")
     return said
 
 
-def _shown(figure: Figure, share: bool) -> str:
-    scale, unit = (100.0, "%") if share else (1.0, "")
-    digits = 0 if share else 1
-    low, high = scale * figure["low"], scale * figure["high"]
-    return f"{scale * figure['value']:.{digits}f}{unit} ({low:.{digits}f}-{high:.{digits}f})"
+def _shown(figure: Estimate, share: bool) -> str:
+    value, low, high = figure.scaled(100.0 if share else 1.0)
+    unit, digits = ("%", 0) if share else ("", 1)
+    return f"{value:.{digits}f}{unit} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def _average(values: Sequence[float]) -> float:

@@ -9,50 +9,74 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from common.record import Record
 from common.statistics import difference, t_quantile
 from flows.evaluation.effects import BOILERPLATE, EFFECTS, MIN_PROMPTS, Effect
 from flows.evaluation.phrases import overused
-from flows.evaluation.readings import Answered
-from flows.evaluation.side_effects import judged_benign
+from flows.evaluation.readings import Answered, judged_benign
 from flows.evaluation.texts import distinct, repeated_share, tokens
 
 _STRETCHES = 12
 _KEYS = ("length", "refusals", "evasions", "wrong", "repetition")
 
 
-def watch_steps(answers: Sequence[tuple[int, Answered]]) -> list[dict[str, Any]]:
-    """At most twelve stretches, each `{"first", "last", "n", "<effect>": value, "distinct_2", "boilerplate", "flags"}`.
+@dataclass(frozen=True, kw_only=True)
+class StretchPhrase(Record):
+    """The most overused phrase of a stretch, and the share of answers that hold it."""
 
-    `answers` come with the step that they were sampled at. An effect that nothing tells about is None. `boilerplate` is
-    the most overused phrase of the stretch against the first, `{"text", "share"}`, or None. `flags` are names; None
-    where this stretch or the first has too few prompts to tell.
+    text: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch(Record):
+    """The `n` answers sampled from step `first` to `last`: means, or None where nothing tells about an effect.
+
+    `boilerplate` is the most overused phrase against the first stretch. `flags` are names; None where this stretch or
+    the first has too few prompts to tell.
     """
+
+    first: int
+    last: int
+    n: int
+    length: float | None
+    refusals: float | None
+    evasions: float | None
+    wrong: float | None
+    repetition: float | None
+    distinct_2: float | None
+    boilerplate: StretchPhrase | None
+    flags: tuple[str, ...] | None
+
+
+def watch_steps(answers: Sequence[tuple[int, Answered]]) -> tuple[Stretch, ...]:
+    """At most twelve stretches; `answers` come with the step that they were sampled at."""
     steps = sorted({step for step, _ in answers})
     size = max(1, math.ceil(len(steps) / _STRETCHES))
-    found: list[dict[str, Any]] = []
+    found: list[Stretch] = []
     first: list[Answered] = []
     for start in range(0, len(steps), size):
         stretch = set(steps[start : start + size])
         mine = [answer for step, answer in answers if step in stretch]
         first = first or mine
         values = _values(mine)
-        told = min(len({a.prompt for a in side}) for side in (mine, first)) >= MIN_PROMPTS
-        phrase = _phrase(mine, first) if found and told else None
-        flags = _flags(values, _values(first)) if found and told else []
+        enough = min(len({a.prompt for a in side}) for side in (mine, first)) >= MIN_PROMPTS
+        phrase = _phrase(mine, first) if found and enough else None
+        flags = _flags(values, _values(first)) if found and enough else []
         found.append(
-            {
-                "first": min(stretch),
-                "last": max(stretch),
-                "n": len(mine),
+            Stretch(
+                first=min(stretch),
+                last=max(stretch),
+                n=len(mine),
                 **{key: _mean(_flat(v)) if v else None for key, v in values.items()},
-                "distinct_2": distinct([tokens(a.text) for a in mine]),
-                "boilerplate": phrase,
-                "flags": [*flags, *([BOILERPLATE.name] if phrase else [])] if told else None,
-            }
+                distinct_2=distinct([tokens(a.text) for a in mine]),
+                boilerplate=phrase,
+                flags=(*flags, *([BOILERPLATE.name] if phrase else [])) if enough else None,
+            )
         )
-    return found
+    return tuple(found)
 
 
 def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
@@ -70,12 +94,12 @@ def _values(answers: Sequence[Answered]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def _phrase(answers: Sequence[Answered], first: Sequence[Answered]) -> dict[str, Any] | None:
+def _phrase(answers: Sequence[Answered], first: Sequence[Answered]) -> StretchPhrase | None:
     """The most overused phrase on the prompts that should be answered."""
     assert BOILERPLATE.more is not None
     mine, normal = ([a.text for a in judged_benign(side)] for side in (answers, first))
     found = overused(mine, normal, excess=BOILERPLATE.more)
-    return {"text": found[0].text, "share": found[0].share} if found else None
+    return StretchPhrase(text=found[0].text, share=found[0].share) if found else None
 
 
 def _flags(
@@ -96,8 +120,8 @@ def _flags(
 def _beyond(effect: Effect, mine: Sequence[float], usual: Sequence[float], by: float) -> tuple[float, float]:
     """The 95% interval of how far the mean lies above the usual one moved by the threshold."""
     if effect.share:
-        found = difference(effect.estimate(mine), effect.estimate(usual))
-        return found["low"] - by, found["high"] - by
+        _, low, high = difference(effect.estimate(mine), effect.estimate(usual)).scaled(1)
+        return low - by, high - by
     moved = [(1 + by) * value if effect.relative else value + by for value in usual]
     gap = _mean(mine) - _mean(moved)
     parts = [_variance(side) / len(side) for side in (mine, moved)]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 import judges.exam
 from common.files import write_atomically
 from constitution import Constitution, load
-from flows.labelling.gates import ledger_of
 from flows.labelling.judge import judge_at, label_settings, make_judge, priced_judge
+from flows.labelling.ledger import ledger_of
+from flows.report.exam import exam_page
+from flows.report.render import html
 from judges import LabelSettings, Ledger
 from judges.exam import ExamReport, ExamSettings
-from judges.exam.html import html
 from judges.known import KnownPair, read_known_pairs
 
 if TYPE_CHECKING:
@@ -94,12 +95,12 @@ def take(
 ) -> ExamReport:
     """Examines the judge, keeps the report in the ledger, and writes its page.
 
-    `on_skipped` hears of the first rows that were no pairs.
+    `on_skipped` hears of the rows that were left out, a line for each reason.
     Raises JudgeError or LedgerError in one line. A failed exam raises nothing.
     """
     known, skipped, source = exam_pairs(exam)
     if on_skipped is not None:
-        for line in skipped[:3]:
+        for line in skipped:
             on_skipped(line)
     with Ledger.open(exam.ledger) as ledger:
         report = judges.exam.examine(
@@ -114,12 +115,12 @@ def take(
         )
         judges.exam.save_exam(ledger, report)
     if exam.page is not None:
-        write_atomically(exam.page, html(report))
+        write_atomically(exam.page, html(exam_page(report)))
     return report
 
 
 def exam_pairs(exam: Exam) -> tuple[list[KnownPair], list[str], str]:
-    """The pairs, the rows that were passed over, and where the pairs come from.
+    """The pairs, lines on the rows that were left out, and where the pairs come from.
 
     A judge that reads the microworld's language only would be asked about a world that it has never seen.
     """
@@ -135,7 +136,7 @@ def exam_pairs(exam: Exam) -> tuple[list[KnownPair], list[str], str]:
 
 
 def read_all(paths: list[Path], *, limit: int | None = None) -> tuple[list[KnownPair], list[str]]:
-    """The pairs of several files, the first `limit` of them, and a line for each row that was passed over.
+    """The pairs of several files, the first `limit` of them, and a line for each reason to leave rows out.
 
     Files often number their pairs alike: an id that came before with another pair gets its file's name.
     """
@@ -145,8 +146,8 @@ def read_all(paths: list[Path], *, limit: int | None = None) -> tuple[list[Known
         if limit is not None and len(pairs) >= limit:
             break
         found = read_known_pairs(path, limit=None if limit is None else limit - len(pairs))
-        skipped += found.skipped
-        for known in found.pairs:
+        skipped += found.told()
+        for known in found:
             before = pairs.get(known.pair.id)
             if before is not None and before.pair.digest != known.pair.digest:
                 known = known.renamed(f"{path.name}:{known.pair.digest[:12]}:{known.pair.id}")

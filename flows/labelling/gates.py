@@ -2,69 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
+from common.record import ABSENT, REST, Record
+from constitution import Constitution
+from flows.config import RunConfig
+from flows.config.judging import EXAMS
 from flows.errors import FlowError
 from flows.labelling.judge import label_settings, make_judge
-from judges import JudgeError, JudgeIdentity, Ledger
-from judges.audit import Agreement, agreement, verdicts_digest
+from flows.labelling.ledger import existing, existing_ledger, ledger_of
+from flows.runs.progress import Reporter
+from flows.runs.record import RunRecord
+from judges import JudgeError, JudgeIdentity
+from judges.audit import Agreement, agreement
 from judges.exam import ExamReport, latest_exam, require_passed, save_exam, was_any_taken
 
-EXAMS = "runs/exams.db"
-"""Where exams are kept that belong to no run, from the working directory."""
 _NO_EXAM = "the configuration names no exam.pairs, and nobody took an exam that asks as this run does"
 
-if TYPE_CHECKING:
-    from constitution import Constitution
-    from flows.config import RunConfig
-    from flows.pipeline.session import Session
+
+@dataclass(frozen=True, kw_only=True)
+class ExamSummary(Record):
+    """The exam of the run's judge in a few figures, or the reason why there was none."""
+
+    taken: bool
+    reason: Annotated[str | None, ABSENT] = None
+    passed: Annotated[bool | None, ABSENT] = None
+    problems: Annotated[tuple[str, ...] | None, ABSENT] = None
+    pairs: Annotated[int | None, ABSENT] = None
+    source: Annotated[str | None, ABSENT] = None
+    accuracy: Annotated[float | None, ABSENT] = None
+    kappa: Annotated[float | None, ABSENT] = None
+    more: Annotated[Mapping[str, Any], REST] = field(default_factory=dict)
 
 
-def ledger_of(config: RunConfig) -> str:
-    """The URL of the run's ledger."""
-    return config.labels.ledger or f"sqlite:///{config.run_directory / 'ledger.db'}"
+@dataclass(frozen=True, kw_only=True)
+class AuditSummary(Agreement):
+    """People beside the judge, and what their verdicts have against the labels."""
+
+    problem: str | None
 
 
-@contextmanager
-def existing_ledger(config: RunConfig) -> Iterator[Ledger | None]:
-    """The run's ledger, or None where there is none yet; looking makes none."""
-    with _existing(ledger_of(config)) as ledger:
-        yield ledger
-
-
-def people_said(config: RunConfig) -> str | None:
-    """The digest of people's verdicts in the run's ledger; None without any."""
-    with existing_ledger(config) as ledger:
-        return None if ledger is None else verdicts_digest(ledger)
-
-
-def labelling_gate(session: Session) -> None:
+def labelling_gate(record: RunRecord, reporter: Reporter) -> None:
     """Raises FlowError when the judge failed its exam and the config requires one; without any, says so in one line."""
-    report = exam_gate(session.config, session.constitution)
-    if report is None and session.config.exam.require:
-        path = session.run.history(session.attempt) / "config.yaml"
-        session.reporter.warned(
+    report = exam_gate(record.config, record.constitution)
+    if report is None and record.config.exam.require:
+        path = record.directory.history(record.attempt) / "config.yaml"
+        reporter.warned(
             f"the judge was not examined: {_NO_EXAM}; charter judge exam --config {path} --pairs FILE takes one"
         )
 
 
-def training_gate(session: Session) -> None:
+def training_gate(record: RunRecord, reporter: Reporter) -> None:
     """Raises FlowError when the judge failed its exam or the labels their audit, unless the config waives it.
 
     The exam that lets the run train is kept in the run's ledger, wherever it was taken.
     """
-    config, constitution = session.config, session.constitution
+    config, constitution = record.config, record.constitution
     report = exam_gate(config, constitution)
     with existing_ledger(config) as ledger:
         if report is not None and ledger is not None:
             own = latest_exam(ledger, report.judge, constitution, label_settings(config))
             if own != report:
                 save_exam(ledger, report)
-    audit_gate(session)
+    audit_gate(record)
 
 
 def exam_gate(config: RunConfig, constitution: Constitution) -> ExamReport | None:
@@ -82,19 +85,16 @@ def exam_gate(config: RunConfig, constitution: Constitution) -> ExamReport | Non
     return report
 
 
-def exam_record(session: Session) -> dict[str, Any]:
-    """What summary and cards say of the exam; empty before there are labels and without a stage for it.
-
-    `{"taken": False, "reason"}`, or the fields of `exam_metrics`: of this attempt's own stage, else of the newest exam.
-    """
-    outcome = session.outcomes.get("judge_exam")
-    own: dict[str, Any] = dict(outcome.manifest.metrics) if outcome else {}
-    if own.get("taken") or "labels" not in session.outcomes:
-        return own
-    report = _newest_exam(session.config, session.constitution)
+def exam_record(record: RunRecord) -> ExamSummary | None:
+    """What summary and cards say of the exam, of this attempt's own stage or else of the newest exam; None before there
+    are labels and without a stage for it."""
+    own = record.metrics("judge_exam")
+    if own.get("taken") or "labels" not in record.outcomes:
+        return ExamSummary.from_json(own) if own else None
+    report = _newest_exam(record.config, record.constitution)
     if report is not None:
-        return exam_metrics(report)
-    return own or {"taken": False, "reason": _NO_EXAM}
+        return ExamSummary.from_json(exam_metrics(report))
+    return ExamSummary.from_json(own) if own else ExamSummary(taken=False, reason=_NO_EXAM)
 
 
 def exam_metrics(report: ExamReport) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def exam_metrics(report: ExamReport) -> dict[str, Any]:
         "problems": report.problems,
         "pairs": report.pairs,
         "source": report.source,
-        "accuracy": report.accuracy.share,
+        "accuracy": report.accuracy.value,
         "kappa": report.kappa,
         "checks": {check.name: check.value for check in report.checks},
     }
@@ -119,7 +119,7 @@ def _newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | 
     judge: JudgeIdentity | None = None
     found = []
     for place in dict.fromkeys(places):
-        with _existing(place) as ledger:
+        with existing(place) as ledger:
             if ledger is None or not was_any_taken(ledger, constitution, settings):
                 continue
             judge = judge or make_judge(config.judge.model_dump(mode="json")).identity
@@ -127,25 +127,16 @@ def _newest_exam(config: RunConfig, constitution: Constitution) -> ExamReport | 
     return max((report for report in found if report), key=lambda report: report.created_at, default=None)
 
 
-@contextmanager
-def _existing(url: str) -> Iterator[Ledger | None]:
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-        yield None
-        return
-    with Ledger.open(url) as ledger:
-        yield ledger
-
-
-def audit_gate(session: Session) -> None:
+def audit_gate(record: RunRecord) -> None:
     """Enough verdicts and too little agreement stop training; so do too few where they are required."""
-    problem = audit_problem(session)
-    if problem is not None and not session.config.audit.override:
+    problem = audit_problem(record)
+    if problem is not None and not record.config.audit.override:
         raise FlowError(f"{problem}; audit.override: true trains all the same")
 
 
-def audit_problem(session: Session) -> str | None:
+def audit_problem(record: RunRecord) -> str | None:
     """What people's verdicts have against the labels that may train, in words; None when nothing."""
-    audit, found = session.config.audit, _people(session)
+    audit, found = record.config.audit, _people(record)
     pairs = 0 if found is None else found.pairs
     if pairs < audit.min_verdicts:
         if not audit.require:
@@ -161,25 +152,25 @@ def audit_problem(session: Session) -> str | None:
     )
 
 
-def audit_record(session: Session) -> dict[str, Any]:
-    """What the summary says of the audit; empty without verdicts."""
-    found = _people(session)
+def audit_record(record: RunRecord) -> AuditSummary | None:
+    """What the summary says of the audit; None without verdicts."""
+    found = _people(record)
     if found is None or not found.pairs:
-        return {}
-    return {**asdict(found), "problem": audit_problem(session)}
+        return None
+    return AuditSummary.from_json({**found.to_json(), "problem": audit_problem(record)})
 
 
-def _people(session: Session) -> Agreement | None:
+def _people(record: RunRecord) -> Agreement | None:
     """Agreement over the labels of this attempt that may train; None while there are none."""
-    outcome = session.outcomes.get("labels")
+    outcome = record.outcomes.get("labels")
     if outcome is None:
         return None
-    with existing_ledger(session.config) as ledger:
+    with existing_ledger(record.config) as ledger:
         if ledger is None:
             return None
         return agreement(
             ledger,
             outcome.manifest.metrics["label_set"],
-            statuses=session.config.labels.statuses,
-            seed=session.config.seed,
+            statuses=record.config.labels.statuses,
+            seed=record.config.seed,
         )

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from common.record import plain
 from common.statistics import rate
 from constitution import (
     ComparisonPrinciple,
@@ -19,7 +20,7 @@ from constitution import (
 )
 from flows.evaluation.gold import score_answer
 from flows.labelling.judge import make_judge
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 from flows.stages.sampling import Sampler, part_seed
 from judges import Pair, TemplateSet
 from judges.asking.readout import normalised
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _CLEAR = 0.75
 
 
-def examine(work: Work) -> dict[str, dict[str, Any]]:
+def examine(work: StageInput) -> dict[str, dict[str, Any]]:
     """`{"judge": …, "revision": …}` on held-out topics against gold, each entry a rate with its interval."""
     from microworld.exam import examine_judge, examine_revision
 
@@ -56,13 +57,15 @@ def examine(work: Work) -> dict[str, dict[str, Any]]:
     exam = asdict(examine_judge(prefer, n=n, seed=work.seed))
     by_dimension = {d: rate(found) for d, found in exam.pop("by_dimension").items()}
     revision = asdict(examine_revision(lambda asked: _revise(work, asked), n=n // 2, seed=work.seed))
-    return {
-        "judge": {**{name: rate(found) for name, found in exam.items()}, "by_dimension": by_dimension},
-        "revision": {name: rate(found) for name, found in revision.items()},
-    }
+    return plain(
+        {
+            "judge": {**{name: rate(found) for name, found in exam.items()}, "by_dimension": by_dimension},
+            "revision": {name: rate(found) for name, found in revision.items()},
+        }
+    )
 
 
-def _revise(work: Work, asked: Sequence[Rewrite]) -> list[str]:
+def _revise(work: StageInput, asked: Sequence[Rewrite]) -> list[str]:
     """One critique and one revision each, on the dimension of harm."""
     from microworld.wordings import wordings
 
@@ -165,7 +168,7 @@ def label_agreement(
         p = gold_preference([(questions[i], 1.0) for i in label["principles"]], a, b)
         if p is not None and abs(p - 0.5) > _CLEAR - 0.5:
             agreed.append((p > 0.5) == (label["p"] > 0.5))
-    return rate(agreed)
+    return rate(agreed).to_json()
 
 
 def reward_agreement(
@@ -183,4 +186,4 @@ def reward_agreement(
             p = gold_preference(weighted, a, b)
             if p is not None and abs(p - 0.5) > _CLEAR - 0.5:
                 agreed.append((p > 0.5) == (first["reward"] > second["reward"]))
-    return rate(agreed)
+    return rate(agreed).to_json()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import FlowError
-from flows.labelling.gates import existing_ledger, ledger_of
+from flows.labelling.ledger import existing_ledger, ledger_of
 from judges.audit import last_words
 
 if TYPE_CHECKING:

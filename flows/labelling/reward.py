@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json
+from common.rows import read_rows
+from constitution.snapshot import from_json
 from flows.labelling.judge import make_judge
-from flows.snapshot import from_json
 from judges.against import BaselineScorer, conversation_key
 from judges.asking.scoring import PointwiseScorer
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
-    from flows.stages.contract import Work
+    from flows.stages.contract import StageInput
 
 
 def score(conversations: Sequence[Any], responses: Sequence[str], *, settings: str) -> list[float | None]:
@@ -27,7 +27,7 @@ def score(conversations: Sequence[Any], responses: Sequence[str], *, settings: s
 
 
 def judge_term(
-    work: Work,
+    work: StageInput,
     file: str,
     *,
     judge: dict[str, Any],

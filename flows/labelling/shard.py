@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from constitution.snapshot import from_json
 from flows.labelling.judge import make_judge
-from flows.snapshot import from_json
 from judges import Judge, LabelReport, LabelSettings, Ledger, Pair, label_pairs
 
 
@@ -17,7 +17,7 @@ from judges import Judge, LabelReport, LabelSettings, Ledger, Pair, label_pairs
 class LabelShard:
     """Labels the pairs it is called with; plain data, so that a task runner can carry it to another machine.
 
-    `constitution` is a snapshot (`flows.snapshot`), `judge` a configuration's section, `ledger` a URL without a
+    `constitution` is a snapshot (`constitution.snapshot`), `judge` a configuration's section, `ledger` a URL without a
     password. `listen(first pair's id, report)` hears of every commit; it stays behind when the shard travels.
     """
 

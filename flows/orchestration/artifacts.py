@@ -23,12 +23,13 @@ from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings
 
-from common.escape import clip
+from common.sections import texts
+from common.text import clip
 from constitution.diff import diff
 from constitution.views import diff_markdown
-from flows.report.data import ReportData, result_rows
+from flows.report.data import ReportData
 from flows.report.excerpts import constitution_before
-from flows.report.markdown import result_markdown, walk_markdown
+from flows.report.run import examples_markdown, result_markdown, result_rows
 from flows.runs.progress import label
 
 if TYPE_CHECKING:
@@ -107,12 +108,12 @@ def publish(session: Session, data: ReportData) -> None:
     mark = "" if session.constitution.published else " (unpublished)"
     title = f"{session.config.name}, {clip(session.constitution.ref)}{mark}"
     if data.models:
-        heading, *rows = result_rows(data)
+        heading, *rows = texts(result_rows(data))
         create_table_artifact(
             key="results", table=[dict(zip(heading, row, strict=True)) for row in rows], description=title
         )
         create_markdown_artifact(key="report", markdown=result_markdown(data), description=title)
-        create_markdown_artifact(key="walk-through", markdown=walk_markdown(data), description=title)
+        create_markdown_artifact(key="walk-through", markdown=examples_markdown(data), description=title)
     if (before := constitution_before(session)) is not None:
         markdown = diff_markdown(diff(before, session.constitution))
         create_markdown_artifact(key="constitution-diff", markdown=markdown, description=title)

@@ -17,10 +17,10 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.escape import clip, escape_markdown
+from common.text import clip, escape_markdown
 from flows.orchestration.audit_artifacts import publish_audit
 from flows.orchestration.audit_page import Page, given, next_pages
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.report.audit_pairs import page_markdown
 from judges import Ledger
 from judges.audit import agreement, record
@@ -98,7 +98,7 @@ def _run_name() -> str:
 
 
 @flow(name="audit-labels", flow_run_name=_run_name)
-@told
+@fails_in_one_line
 def audit_labels(request: AuditRequest) -> str:
     """Judge pairs in the Resume form: the doubtful ones first, as many pages as wanted.
 

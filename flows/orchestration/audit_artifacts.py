@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
-from flows.labelling.gates import ledger_of
+from common.text import clip
+from flows.labelling.ledger import ledger_of
 from flows.orchestration.artifacts import a_view_only
 from flows.orchestration.exam import publish_exam
 from flows.report.audit import card_markdown, report_markdown
@@ -40,7 +40,7 @@ def shown_after(session: Session, stage: Stage) -> Iterator[None]:
 
 def _show_exam(session: Session) -> None:
     key, _, _ = session.plan(judge_exam.STAGE)
-    path = session.run.stage_path(judge_exam.STAGE.name, key) / judge_exam.REPORT
+    path = session.directory.stage_path(judge_exam.STAGE.name, key) / judge_exam.REPORT
     if path.is_file():
         publish_exam(ExamReport.from_json(json.loads(path.read_text(encoding="utf-8"))))
 
@@ -61,7 +61,7 @@ def _show_labels(session: Session) -> None:
 
 
 def publish_audit(ledger: Ledger, label_set: str, *, title: str, sampled: int, seed: int) -> None:
-    """The audit of a label set and its principles' report card, each a new version of its artifact."""
+    """The audit of a label set and its principle scorecard, each a new version of its artifact."""
     views = audit_views(ledger, label_set, title=title, sampled=sampled, seed=seed)
     for key, markdown in views.items():
         create_markdown_artifact(key=key, markdown=markdown, description=title)

@@ -8,13 +8,13 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.comparison.compare import Comparison, compare
 from flows.comparison.contestants import CompareRequest
-from flows.comparison.report import about, markdown, names
+from flows.comparison.report import about, artifact_page
 from flows.orchestration.artifacts import PrefectReporter
-from flows.orchestration.slots import gpu_slot
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line, gpu_slot
+from flows.report.render import markdown
 
 
 def _run_name() -> str:
@@ -26,7 +26,7 @@ def _run_name() -> str:
 
 
 @flow(name="compare-models", flow_run_name=_run_name)
-@told
+@fails_in_one_line
 def compare_models(request: CompareRequest) -> str:
     """Compare models head to head; judgements and answers that are there are not made again.
 
@@ -40,7 +40,7 @@ def compare_models(request: CompareRequest) -> str:
     began = time.perf_counter()
     with gpu_slot():
         found = compare(request, lambda done, total, text: reporter.progress("comparison", done, total, text))
-    asked = f"{found.figures['asked']:,} judgements asked"
+    asked = f"{found.figures.asked:,} judgements asked"
     reporter.finished("comparison", time.perf_counter() - began, asked)
     publish_comparison(found)
     get_run_logger().info("comparison: %s", found.directory.resolve())
@@ -49,7 +49,7 @@ def compare_models(request: CompareRequest) -> str:
 
 def publish_comparison(found: Comparison) -> None:
     """The `model-comparison` artifact: findings and tables."""
-    title = f"{' : '.join(names(found.figures))}; {about(found.figures)}"
+    title = f"{' : '.join(found.figures.names)}; {about(found.figures)}"
     create_markdown_artifact(
-        key="model-comparison", markdown=markdown(found.figures), description=clip(title, 200)
+        key="model-comparison", markdown=markdown(artifact_page(found.figures)), description=clip(title, 200)
     )

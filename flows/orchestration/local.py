@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -62,6 +61,7 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
     from prefect.exceptions import PrefectHTTPStatusError, TerminationSignal
 
     from flows.orchestration.rlaif import RESULT, TERMINAL, rlaif
+    from flows.orchestration.states import without_heartbeats
 
     TERMINAL.set(reporter)
     RESULT.set(on_result)
@@ -82,16 +82,6 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
         ) from error
     finally:
         send_what_is_left()
-
-
-@contextmanager
-def without_heartbeats() -> Iterator[None]:
-    """No heartbeats for the flows inside: ending them costs a second a flow, and nobody watches a temporary server
-    for crashed runs, nor the parts of a run whose whole is watched."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
 
 
 def send_what_is_left() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.escape import clip
+from common.text import clip
 from constitution.diff import diff
 from constitution.views import diff_markdown, plan_markdown
 from flows.config.forms import RelabelRequest, RunRequest
 from flows.orchestration.rlaif import run_name, run_step, working
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.relabel import Staleness
 from flows.pipeline.relabel import relabel as relabel_session
 from flows.pipeline.session import Session
 
 
 @flow(name="relabel", flow_run_name=run_name("relabel"))
-@told
+@fails_in_one_line
 def relabel(request: RelabelRequest) -> str:
     """Label again what a new constitution makes stale, and nothing else; the plan comes first, as an artifact.
 

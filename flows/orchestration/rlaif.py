@@ -18,18 +18,16 @@ from prefect import Flow, flow, get_run_logger, tags
 from flows.config.forms import RunRequest
 from flows.orchestration.artifacts import PrefectReporter, publish
 from flows.orchestration.audit_artifacts import shown_after
-from flows.orchestration.local import without_heartbeats
 from flows.orchestration.shards import run_shards
-from flows.orchestration.slots import gpu_slot
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line, gpu_slot, without_heartbeats
 from flows.pipeline.launch import open_session, run_one_stage, run_stages
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.report.data import ReportData
 from flows.runs.processes import stop_with_parent
 from flows.runs.progress import Reporter, Several
-from flows.stages import STAGES
-from flows.stages import improvement as gain
-from flows.stages.contract import Done, Stage, nobody
+from flows.runs.record import Outcome
+from flows.stages import STAGES, improvement
+from flows.stages.contract import Done, Stage, ignore
 from judges import LabelReport
 
 TERMINAL: ContextVar[Reporter | None] = ContextVar("terminal", default=None)
@@ -53,7 +51,7 @@ def shards_told(
     work: Callable[[Any], Any],
     *,
     how: Mapping[str, Any],
-    done: Done = nobody,
+    done: Done = ignore,
 ) -> list[Any]:
     """Shards as Prefect tasks, with a line in the log for each that is done."""
     logger = get_run_logger()
@@ -98,7 +96,7 @@ def run_name(name: str) -> Callable[[], str]:
 
 
 def _stage_flow(stage: Stage) -> Flow[..., str]:
-    @told
+    @fails_in_one_line
     def run(request: RunRequest) -> str:
         if (step := _step.get()) is not None:
             session, found, _ = step
@@ -114,7 +112,7 @@ def _stage_flow(stage: Stage) -> Flow[..., str]:
     return flow(name=name, flow_run_name=run_name(name))(run)
 
 
-_FLOWS: dict[str, Flow[..., str]] = {stage.name: _stage_flow(stage) for stage in (*STAGES, gain.STAGE)}
+_FLOWS: dict[str, Flow[..., str]] = {stage.name: _stage_flow(stage) for stage in (*STAGES, improvement.STAGE)}
 
 world = _FLOWS["world"]
 prompts = _FLOWS["prompts"]
@@ -144,7 +142,7 @@ def run_step(request: RunRequest, session: Session, stage: Stage, *, note: str =
 def show(session: Session, data: ReportData) -> None:
     """Publish a run's result, tell it to the log, and to whoever waits for it in this process."""
     publish(session, data)
-    get_run_logger().info("%s: %s", session.config.name, session.run.path)
+    get_run_logger().info("%s: %s", session.config.name, session.directory.path)
     if (listener := RESULT.get()) is not None:
         listener(data)
 
@@ -153,7 +151,7 @@ _DEFAULT = RunRequest()
 
 
 @flow(name="rlaif", flow_run_name=run_name("rlaif"))
-@told
+@fails_in_one_line
 def rlaif(request: RunRequest = _DEFAULT) -> str:
     """From a constitution to an aligned policy: every stage whose inputs changed, in order.
 
@@ -169,4 +167,4 @@ def rlaif(request: RunRequest = _DEFAULT) -> str:
             execute=lambda stage: run_step(request, session, stage),
         )
         show(session, data)
-        return str(session.run.path)
+        return str(session.directory.path)

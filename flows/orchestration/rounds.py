@@ -7,13 +7,14 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from common.escape import clip
+from common.text import clip
 from flows.config.forms import RoundsRules, RunRequest
 from flows.orchestration.rlaif import run_name, run_step, show, working
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.launch import finish
 from flows.pipeline.rounds import Round, kept, run_rounds
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
+from flows.runs.record import Outcome
 from flows.stages import by_name
 from flows.stages.contract import Stage
 
@@ -21,7 +22,7 @@ _REQUEST, _RULES = RunRequest(), RoundsRules()
 
 
 @flow(name="rlaif-rounds", flow_run_name=run_name("rlaif-rounds"))
-@told
+@fails_in_one_line
 def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) -> str:
     """Iterated RLAIF: sample from the current policy, label, refresh the reward model, continue, until a rule stops it.
 
@@ -61,7 +62,7 @@ def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) ->
         session.outcomes.update(chosen.outcomes)
         run_step(request, session, by_name("evaluate"))
         show(session, finish(session))
-        return str(session.run.path)
+        return str(session.directory.path)
 
 
 def _show(session: Session, done: list[Round], rules: RoundsRules) -> None:

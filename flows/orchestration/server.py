@@ -193,9 +193,8 @@ async def serve(deployments: list[dict[str, Any]]) -> None:
     from prefect.runner import Runner
     from prefect.schedules import Schedule
 
-    from flows.orchestration.aftermath import close_what_was_killed
-    from flows.orchestration.automations import create_automations
-    from flows.orchestration.slots import create_limit
+    from flows.orchestration.events import create_automations
+    from flows.orchestration.states import close_what_was_killed, create_limit
 
     # Schedules that a person switched on stay on while nobody serves them.
     runner = Runner(name="charter", pause_on_shutdown=False)

@@ -18,7 +18,7 @@ from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.errors import FlowError, is_ours
-from flows.stages.contract import Done, nobody
+from flows.stages.contract import Done, ignore
 from judges import JudgeUnavailable
 
 # After the judge's own patience with its servers, which is minutes; what was judged is in the ledger.
@@ -43,7 +43,7 @@ def run_shards(
     work: Callable[[Any], Any],
     *,
     how: Mapping[str, Any],
-    done: Done = nobody,
+    done: Done = ignore,
 ) -> list[Any]:
     """Do the work item by item, each as a Prefect task, as the configuration's `launcher.shards` says.
 

@@ -10,10 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.config.forms import RunRequest, SweepRange
 from flows.orchestration.rlaif import run_name, run_step, working
-from flows.orchestration.states import told
+from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.sweep import Sweep, run_sweep
-from flows.report.early_stopping import fit_words
-from flows.report.figures import PROXY, axes_of, png_uri
+from flows.report.drawing import PROXY, axes_of, png_uri
+from flows.report.over_optimisation import fit_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ _REQUEST, _RANGE = RunRequest(), SweepRange()
 
 
 @flow(name="beta-sweep", flow_run_name=run_name("beta-sweep"))
-@told
+@fails_in_one_line
 def beta_sweep(request: RunRequest = _REQUEST, leashes: SweepRange = _RANGE) -> str:
     """Reinforcement learning at several beta, all else alike: reward against KL, and where gold falls.
 
@@ -46,7 +46,7 @@ def beta_sweep(request: RunRequest = _REQUEST, leashes: SweepRange = _RANGE) -> 
         create_markdown_artifact(
             key="beta-sweep", markdown=markdown(found), description=f"the leash of {session.config.name}"
         )
-        return str(session.run.path)
+        return str(session.directory.path)
 
 
 def markdown(sweep: Sweep) -> str:

@@ -1,6 +1,6 @@
 """Running a stage function in a child process: `python -m flows.pipeline.isolation job.json`.
 
-The job file holds the same `Work` that the function would get in this process; progress comes back through
+The job file holds the same `StageInput` that the function would get in this process; progress comes back through
 `progress.json`, the result through `result.json`.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 from common.files import write_atomically, write_json
 from flows.errors import is_ours
 from flows.runs.processes import Command, run_children
-from flows.stages.contract import Result, Work
+from flows.stages.contract import Result, StageInput
 
 JOB, PROGRESS, RESULT = "job.json", "progress.json", "result.json"
 _PROGRESS_SECONDS = 0.2
 
 
-def run_isolated(work: Work, *, workers: int = 1) -> Result:
+def run_isolated(work: StageInput, *, workers: int = 1) -> Result:
     """Run the stage that `work` names in a child process, or in several that share its sampling.
 
     All workers run the same function; each draws its share of the parts and reads the others' from disk, so all
@@ -30,7 +30,7 @@ def run_isolated(work: Work, *, workers: int = 1) -> Result:
 
     Raises StageFailed with the child's error line and its log.
     """
-    from flows.snapshot import to_json
+    from constitution.snapshot import to_json
 
     directory = work.directory
     job = {
@@ -70,7 +70,7 @@ def _command(directory: Path, rank: int, workers: int) -> Command:
     )
 
 
-def _relay(work: Work) -> None:
+def _relay(work: StageInput) -> None:
     try:
         done, total, text = json.loads((work.directory / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -90,13 +90,13 @@ class _ToFile:
 
 
 def _main(job_path: Path) -> int:
-    from flows.snapshot import from_json
+    from constitution.snapshot import from_json
     from flows.stages import by_name
 
     job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
     constitution, rank = job.pop("constitution"), int(os.environ["CHARTER_RANK"])
     directory = Path(job.pop("directory"))
-    work = Work(
+    work = StageInput(
         **{**job, "run_directory": Path(job["run_directory"])},
         directory=directory,
         constitution=from_json(constitution) if constitution else None,

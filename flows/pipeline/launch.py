@@ -10,21 +10,22 @@ from pathlib import Path
 from common.files import write_atomically, write_json
 from constitution import Constitution
 from constitution import load as load_constitution
+from constitution.snapshot import to_json
 from flows.config import RunConfig, dump_config, load_config
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
 from flows.pipeline.preflight import preflight
-from flows.pipeline.session import Outcome, Session, describe_constitution
+from flows.pipeline.session import Session
 from flows.report.data import ReportData
 from flows.report.excerpts import gather
-from flows.report.html import write_html
 from flows.report.model_cards import write_cards
+from flows.report.run import write_html
 from flows.report.summary import build_summary
 from flows.runs.digests import note_digests, remember_digests
 from flows.runs.directory import RunDirectory
 from flows.runs.progress import Reporter
+from flows.runs.record import Outcome, describe_constitution
 from flows.runs.store import RunStore
-from flows.snapshot import to_json
 from flows.stages import NAMES, active
 from flows.stages.contract import Shards, Stage, in_turn
 
@@ -50,7 +51,7 @@ def open_session(request: RunRequest, reporter: Reporter, *, shards: Shards = in
         yield Session(
             config=config,
             constitution=constitution,
-            run=run,
+            directory=run,
             attempt=attempt,
             reporter=reporter,
             shards=shards,
@@ -102,11 +103,11 @@ def finish(session: Session, *, began: float | None = None) -> ReportData:
     ran = sum(o.manifest.seconds for o in session.outcomes.values() if not o.reused)
     seconds = ran if began is None else time.perf_counter() - began
     summary = build_summary(session, seconds=seconds)
-    write_json(session.run.history(session.attempt) / "summary.json", summary)
-    write_json(session.run.path / "summary.json", summary)
+    write_json(session.directory.history(session.attempt) / "summary.json", summary.to_json())
+    write_json(session.directory.path / "summary.json", summary.to_json())
     write_cards(session, summary)
     data = gather(session, summary)
-    write_html(data, session.run.path / "report.html")
+    write_html(data, session.directory.path / "report.html")
     return data
 
 
@@ -119,7 +120,7 @@ def run_one_stage(session: Session, name: str) -> Outcome:
         if stage.name == name:
             return session.execute(stage)
         key, _, _ = session.plan(stage)
-        if session.run.finished(stage.name, key) is None:
+        if session.directory.finished(stage.name, key) is None:
             raise FlowError(
                 f"stage {name} needs {stage.name}, which is not finished for this configuration; run it first"
             )

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from common.errors import DataError
+from common.rows import Rows, read_examples, read_preferences, read_prompts, report_left_out
 from constitution import Constitution, templates_digest
 from flows.config import RunConfig
 from flows.config.data import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
 from flows.labelling.people import check_people
-from flows.prompts import read_prompts
 from flows.runs.models import cached_commit, is_hub_id
 from flows.runs.store import RunStore
 from flows.stages import active, judge_exam
 from judges.asking.templates import TemplateSet
-from judges.errors import JudgeError
 from judges.known import read_known_pairs
 from training.config.rl_sections import LEAST_PROMPTS
-from training.data.datasets import read_examples, read_preferences
 from training.errors import TrainingError
 from training.models.files import check_model as check_trained_model
 from training.models.files import check_safetensors
@@ -128,29 +130,25 @@ def check_data(config: RunConfig) -> None:
         for purpose in ("sl", "sl_benign", "rl", "eval"):
             source = getattr(config.prompts, purpose)
             if source is not None:
-                try:
-                    read_prompts(source.path, limit=source.limit)
-                except ValueError as error:
-                    raise FlowError(f"prompts.{purpose}: {error}") from error
+                _read(f"prompts.{purpose}", partial(read_prompts, source.path, limit=source.limit))
     if config.demonstrations is not None:
-        try:
-            read_examples([config.demonstrations.path])
-        except TrainingError as error:
-            raise FlowError(f"demonstrations.path: {error}") from error
+        _read("demonstrations.path", partial(read_examples, config.demonstrations.path))
     if config.reward_model.human is not None:
-        try:
-            read_preferences([config.reward_model.human.path])
-        except TrainingError as error:
-            raise FlowError(f"reward_model.human.path: {error}") from error
+        _read("reward_model.human.path", partial(read_preferences, config.reward_model.human.path))
+
+
+def _read(field: str, read: Callable[[], Rows[Any]]) -> None:
+    """Read a file that `field` of the configuration names, and say on stderr what of it is left out."""
+    try:
+        report_left_out(read())
+    except DataError as error:
+        raise FlowError(f"{field}: {error}") from error
 
 
 def check_exam(config: RunConfig, constitution: Constitution) -> None:
     """The exam's pairs can be read; without any of one's own, the ledger holds no exam that the judge failed."""
     for path in config.exam.pairs:
-        try:
-            read_known_pairs(path)
-        except JudgeError as error:
-            raise FlowError(f"exam.pairs: {error}") from error
+        _read("exam.pairs", partial(read_known_pairs, path))
     # A run that examines its judge does so in a moment, perhaps with other thresholds than last time.
     if not judge_exam.STAGE.active(config):
         exam_gate(config, constitution)

@@ -6,18 +6,21 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from common.rows import read_rows
 from constitution import Constitution
 from constitution.plan import Plan
 from constitution.plan import plan as make_plan
+from constitution.snapshot import from_json
 from flows.errors import FlowError
-from flows.pipeline.session import Outcome, Session
+from flows.labelling.ledger import ledger_of
+from flows.pipeline.session import Session
 from flows.report.excerpts import label_change
 from flows.runs.directory import Attempt
-from flows.snapshot import from_json
+from flows.runs.record import Outcome
 from flows.stages import active, labels
 from flows.stages.contract import Stage
 from judges import Ledger
-from training.data.datasets import read_rows
+from judges.ledger.statistics import PlanStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,8 @@ def _critique_note(new: Constitution) -> str:
 
 def _earlier(session: Session) -> Iterator[tuple[Attempt, Constitution]]:
     """Earlier attempts with their constitutions, newest first."""
-    for attempt in reversed(session.run.attempts()):
-        path = session.run.history(attempt) / "constitution.json"
+    for attempt in reversed(session.directory.attempts()):
+        path = session.directory.history(attempt) / "constitution.json"
         if attempt.number < session.attempt.number and path.exists():
             yield attempt, from_json(json.loads(path.read_text(encoding="utf-8")))
 
@@ -87,7 +90,7 @@ def _with_pairs(session: Session) -> Session:
             if stage.name == labels.STAGE.name:
                 return replace(trial, constitution=session.constitution)
             key, _, _ = trial.plan(stage)
-            if session.run.finished(stage.name, key) is None:
+            if session.directory.finished(stage.name, key) is None:
                 missing = stage.name
                 break
             trial.execute(stage)
@@ -98,15 +101,14 @@ def _with_pairs(session: Session) -> Session:
 
 def _plan(session: Session, before: Constitution) -> Plan:
     config = session.config
-    url = config.labels.ledger or f"sqlite:///{session.run.path / 'ledger.db'}"
     pairs = session.outcomes["pairs"]
     rows = read_rows(pairs.directory / pairs.manifest.outputs["pairs"].path)
-    with Ledger.open(url) as ledger:
+    with Ledger.open(ledger_of(config)) as ledger:
         return make_plan(
             before,
             session.constitution,
             pair_ids=[str(row["id"]) for _, row in rows],
             seed=config.seed,
             n=config.labels.principles,
-            statistics=ledger.statistics(),
+            statistics=PlanStatistics(ledger),
         )

@@ -18,10 +18,10 @@ from flows.config import RunConfig
 from flows.config.forms import RoundsRules
 from flows.config.trainers import PreferenceSection
 from flows.errors import FlowError, TooFewLabels
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.runs.directory import KEY_LENGTH
-from flows.stages import active, gold_model, labels, pairs, reward_model, rl
-from flows.stages import improvement as gain
+from flows.runs.record import Outcome
+from flows.stages import active, gold_model, improvement, labels, pairs, reward_model, rl
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Stage
 
 Execute = Callable[[Session, Stage], Outcome]
@@ -81,7 +81,7 @@ def run_rounds(
             if not done:
                 raise
             done[-1] = replace(done[-1], stop=f"round {number}: {error}")
-        write_json(session.run.path / ROUNDS, _record(done, rules))
+        write_json(session.directory.path / ROUNDS, _record(done, rules))
         on_round(done)
         if (stop := done[-1].stop) is not None:
             return done, stop
@@ -205,7 +205,7 @@ def _gain(before: Artifact, after: Artifact) -> Stage:
             **inputs.judge(),
         }
 
-    return replace(gain.STAGE, inputs=compared)
+    return replace(improvement.STAGE, inputs=compared)
 
 
 def _record(done: list[Round], rules: RoundsRules) -> dict[str, Any]:

@@ -13,45 +13,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from constitution import Constitution
-from flows.config import RunConfig
+from flows.labelling.provenance import training_provenance
 from flows.pipeline import isolation
-from flows.report.model_cards import facts
 from flows.runs.digests import digest_path
-from flows.runs.directory import Attempt, RunDirectory, utc_now
+from flows.runs.directory import utc_now
 from flows.runs.manifest import FileRecord, Manifest, versions
 from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Reporter, Silent
-from flows.stages.contract import Artifact, Half, Inputs, Result, Shards, Stage, Work, in_turn
+from flows.runs.record import Outcome, RunRecord, describe_constitution
+from flows.stages import MADE_BY
+from flows.stages.contract import Artifact, Half, Inputs, Result, Shards, Stage, StageInput, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A stage that is finished, by this attempt or by an earlier one."""
+class Session(RunRecord):
+    """The record of an attempt with what runs its stages. `force` names stages to run again although nothing changed.
 
-    stage: str
-    directory: Path
-    manifest: Manifest
-    reused: bool
+    `outputs` are those of the finished stages, by stage and name.
+    """
 
-
-@dataclass(kw_only=True)
-class Session:
-    """What the stages of one attempt share. `force` names stages to run again although nothing changed."""
-
-    config: RunConfig
-    constitution: Constitution
-    run: RunDirectory
-    attempt: Attempt
     reporter: Reporter = field(default_factory=Silent)
     shards: Shards = in_turn
     force: frozenset[str] = frozenset()
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
     outputs: dict[tuple[str, str], Artifact] = field(default_factory=dict)
 
     def plan(self, stage: Stage) -> tuple[str, Mapping[str, Artifact], Mapping[str, Any]]:
         """The stage's key, inputs and settings. All stages before it must be finished."""
-        inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs))
+        inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs, makers=MADE_BY))
         settings = json.loads(json.dumps(stage.settings(self.config)))
         key = stage.key(
             seed=self.config.seed, settings=settings, inputs=inputs, half=self._half_digest(stage.half)
@@ -63,16 +51,16 @@ class Session:
 
         Raises FlowError for what the user can mend and StageFailed for a child process that ended badly.
         """
-        stage.gate(self)
+        stage.gate(self, self.reporter)
         key, inputs, settings = self.plan(stage)
-        manifest = None if stage.name in self.force else self.run.finished(stage.name, key)
+        manifest = None if stage.name in self.force else self.directory.finished(stage.name, key)
         if manifest is not None:
-            self.run.fetch(stage.name, manifest, models=False)
+            self.directory.fetch(stage.name, manifest, models=False)
             self.reporter.reused(stage.name, key)
             return self._take(stage, manifest, reused=True)
         if stage.name in self.force:
-            self.run.forget(stage.name, key)
-        directory = self.run.stage_path(stage.name, key)
+            self.directory.forget(stage.name, key)
+        directory = self.directory.stage_path(stage.name, key)
         directory.mkdir(parents=True, exist_ok=True)
         self.reporter.started(stage.name)
         self._fetch(inputs)
@@ -107,10 +95,10 @@ class Session:
         inputs: Mapping[str, Artifact],
         memory: MemoryWatch,
     ) -> Result:
-        work = Work(
+        work = StageInput(
             stage=stage.name,
             directory=directory,
-            run_directory=self.run.path,
+            run_directory=self.directory.path,
             seed=self.config.seed,
             settings=settings,
             tuning=stage.tuning(self.config),
@@ -120,15 +108,15 @@ class Session:
             progress=lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
             note_child=memory.note_child,
             shards=self.shards,
-            facts=facts(self, stage),
+            facts=training_provenance(self, stage),
         )
         if stage.isolated:
             return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)
         return stage.run(work)
 
     def _take(self, stage: Stage, manifest: Manifest, *, reused: bool) -> Outcome:
-        directory = self.run.stage_path(stage.name, manifest.key)
-        self.run.mirror(
+        directory = self.directory.stage_path(stage.name, manifest.key)
+        self.directory.mirror(
             stage.name,
             manifest,
             lambda done, total, text: self.reporter.progress(stage.name, done, total, text),
@@ -138,14 +126,14 @@ class Session:
             self.outputs[(stage.name, name)] = Artifact(path=path, digest=record.digest)
         outcome = Outcome(stage=stage.name, directory=directory, manifest=manifest, reused=reused)
         self.outcomes[stage.name] = outcome
-        self.run.note_stage(self.attempt, stage.name, manifest, reused=reused)
+        self.directory.note_stage(self.attempt, stage.name, manifest, reused=reused)
         return outcome
 
     def _fetch(self, inputs: Mapping[str, Artifact]) -> None:
         """Have here what a stage reads of earlier ones."""
         for name, outcome in self.outcomes.items():
             if any(Path(a.path).is_relative_to(outcome.directory) for a in inputs.values()):
-                self.run.fetch(name, outcome.manifest, models=True)
+                self.directory.fetch(name, outcome.manifest, models=True)
 
     def _half_digest(self, half: Half | None) -> str | None:
         if half is None:
@@ -162,17 +150,6 @@ class Session:
 
     def _relative(self, path: str) -> str:
         try:
-            return Path(path).relative_to(self.run.path).as_posix()
+            return Path(path).relative_to(self.directory.path).as_posix()
         except ValueError:
             return path
-
-
-def describe_constitution(constitution: Constitution) -> dict[str, Any]:
-    """What records say about a constitution: an unpublished working file is marked as such."""
-    return {
-        "ref": constitution.ref,
-        "name": constitution.name,
-        "version": constitution.version,
-        "published": constitution.published,
-        "digest": constitution.digest,
-    }

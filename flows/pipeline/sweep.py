@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.rows import read_rows
 from flows.config.trainers import PreferenceSection
 from flows.errors import FlowError
 from flows.evaluation import gold
 from flows.evaluation.over_optimisation import Fit, fit
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
+from flows.runs.record import Outcome
 from flows.stages import active, rl
 from flows.stages.contract import Stage
-from training.data.datasets import read_rows
 
 SWEEP = "sweep.json"
 # The end of a curve is the mean of its last steps: one step's answers are few.
@@ -82,7 +83,7 @@ def run_sweep(
         strands.append(_measured(beta, now))
         on_strand(len(strands))
     sweep = Sweep(strands=strands, fit=_shape(strands))
-    write_json(session.run.path / SWEEP, sweep.record())
+    write_json(session.directory.path / SWEEP, sweep.record())
     return sweep
 
 

@@ -5,19 +5,16 @@ Everything that a model, a user or a reviewer wrote is escaped; an artifact stay
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 
-from common.escape import escape_html, escape_markdown
-from common.text import printable
-from flows.report.markdown import escape
+from common.sections import Measure
+from common.text import escape_html, escape_markdown, printable
+from flows.report.render import LONGEST_BODY, fitted, fold_markdown, inert
 from judges.asking.readout import normalised
 from judges.audit import SampledPair
 from judges.explain import ExplainedJudgement
 from judges.records import Order, Pair
 
-# Prefect's artifact list downloads every body; one stays well under 250 KB.
-LONGEST_BODY = 230_000
 # A text: so many lines, so many letters of each, so many bytes once escaped.
 _LINES, _LINE, _SIZE = 40, 600, 20_000
 _TURNS = 4
@@ -57,7 +54,7 @@ def pair_markdown(sampled: SampledPair) -> str:
     for verdict in sampled.verdicts:
         note = f": {html_block(verdict.why, lines=5)}" if verdict.why else ""
         body.append(f"<b>{escape_html(verdict.who)}</b> says {escape_html(verdict.winner)}{note}")
-    return _folded(heading, "<br><br>".join(body))
+    return fold_markdown(heading, "<br><br>".join(body))
 
 
 def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, lines: int = _LINES) -> str:
@@ -69,9 +66,9 @@ def page_markdown(pairs: Sequence[tuple[SampledPair, Order]], *, heading: str, l
         parts += [
             f"### Pair {number}",
             _texts(sampled.labelled.pair, shown, names=("A", "B"), lines=lines, size=size),
-            _folded("What the judge says, for afterwards", f"Here {key}.<br>{judged(sampled)}"),
+            fold_markdown("What the judge says, for afterwards", f"Here {key}.<br>{judged(sampled)}"),
         ]
-    return fitted(parts, [])
+    return fitted(parts)
 
 
 def judged(sampled: SampledPair) -> str:
@@ -81,9 +78,10 @@ def judged(sampled: SampledPair) -> str:
     rows += [[j.principle_id, j.order, j.reading.status, _p_of_a(j)] for j in sampled.explanation.judgements]
     detail = "" if label.detail is None else f" ({escape_html(label.detail)})"
     spread = "" if label.spread is None else f", spread of the votes {label.spread:.2f}"
+    p, p_ab, p_ba = (Measure(found, digits=3) for found in (label.p, label.p_ab, label.p_ba))
     parts = [
         f"label <code>{label.digest[:12]}</code>: <b>{escape_html(label.status)}</b>{detail}, P(a) "
-        f"{three_places(label.p)} (a first {three_places(label.p_ab)}, b first {three_places(label.p_ba)}){spread}",
+        f"{p} (a first {p_ab}, b first {p_ba}){spread}",
         _html_table(rows),
     ]
     questions = {j.principle_id: j.question for j in sampled.explanation.judgements}
@@ -93,33 +91,6 @@ def judged(sampled: SampledPair) -> str:
             said = html_block(j.reading.text, lines=12)
             parts.append(f"rationale ({escape_html(j.principle_id)}, {escape_html(j.order)}): {said}")
     return "<br>".join(parts)
-
-
-def fitted(parts: Sequence[str], pairs: Sequence[str]) -> str:
-    """The parts, then as many pairs as fit."""
-    out = io.StringIO()
-    size = 0
-    for number, part in enumerate((*parts, *pairs)):
-        length = len(part.encode()) + 2
-        if size + length > LONGEST_BODY:
-            left = len(parts) + len(pairs) - number
-            out.write(
-                f"\n\n<em>{left} more do not fit here; see them with `charter labels audit export`.</em>"
-            )
-            break
-        out.write(("\n\n" if number else "") + part)
-        size += length
-    return out.getvalue()
-
-
-def three_places(value: float | None, *, sign: bool = False) -> str:
-    """Three places, or a dash for what is not known."""
-    return "-" if value is None else f"{value:{'+' if sign else ''}.3f}"
-
-
-def _folded(heading: str, html: str) -> str:
-    """Prefect's page folds what is one block of HTML; Markdown between the tags would stand below, unfolded."""
-    return f"<details><summary>{heading}</summary>{html}</details>"
 
 
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
@@ -133,7 +104,7 @@ def _texts(
 ) -> str:
     texts = {"a": pair.a, "b": pair.b}
     parts = [
-        f"**{escape(m['role'])}**<br>{block(m['content'], lines=lines, size=size)}"
+        f"**{inert(m['role'])}**<br>{block(m['content'], lines=lines, size=size)}"
         for m in pair.prompt[-_TURNS:]
     ]
     if len(pair.prompt) > _TURNS:

@@ -2,99 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
+from common.sections import Cell, Measure, Section
 from flows.evaluation.effects import MIN_PROMPTS
+from flows.evaluation.side_effects import Boilerplate, Diversity, EffectFigure, ModelEffects, SideEffects
 
 FLAGGED = "▲"
+_Figure = EffectFigure | Boilerplate | Diversity | None
+_SHARES = {
+    "refusals": "refused",
+    "evasions": "evasive",
+    "wrong": "false and sure",
+    "repetition": "repeated 4-grams",
+    "distinct_2": "different 2-grams",
+}
 
 
-def effect_rows(watched: Mapping[str, Any], names: Mapping[str, str]) -> list[list[str]]:
+def effect_section(watched: SideEffects | None, names: Mapping[str, str]) -> Section:
     """One row an effect: what it measures, each model's figure, and the threshold; flagged figures carry a mark.
 
-    `watched` is what `flows.evaluation.watch` gave, `names` the models to show with the names that people read.
+    `names` are the models to show with the names that people read.
     """
-    if not watched:
-        return []
-    models = [model for model in names if model in watched["models"]]
-    rows = [["measure", *(names[m] for m in models), "flagged beyond"]]
-    for key, effect in watched["effects"].items():
-        found = [watched["models"][m].get(key) for m in models]
-        if any(f and (f["value"] is not None or f.get("phrases")) for f in found):
-            cells = [_cell(f, effect["share"]) for f in found]
-            rows.append([effect["what"], *cells, effect["rule"]])
-    for key, what in (
-        ("longest_repeat", "longest repeated run of words"),
-        ("compression", "compression ratio"),
-    ):
-        rows.append([what, *(_plain(watched["models"][m][key]) for m in models), ""])
-    return rows
+    if watched is None:
+        return Section()
+    shown = {names[model]: watched.models[model] for model in names if model in watched.models}
+    rows: list[list[Cell]] = [["measure", *shown, "flagged beyond"]]
+    for key, effect in watched.effects.items():
+        found = [_figure(one, key) for one in shown.values()]
+        if any(f and (f.value is not None or getattr(f, "phrases", ())) for f in found):
+            rows.append([effect.what, *(_cell(f, effect.share) for f in found), effect.rule])
+    rows.append(["longest repeated run of words", *(one.longest_repeat for one in shown.values()), ""])
+    rows.append(["compression ratio", *(Measure(one.compression) for one in shown.values()), ""])
+    text = (
+        f"Shares in % with 95% intervals. {names[watched.reference]} is what is normal; {FLAGGED} marks what lies "
+        "beyond its threshold with its whole interval."
+    )
+    return Section(heading="Side effects", text=text, rows=rows, kind="effects")
 
 
-def step_rows(watched: Mapping[str, Any]) -> list[list[str]]:
+def stretch_section(watched: SideEffects | None) -> Section:
     """One row a stretch of steps of reinforcement learning, with the names of what left the normal range."""
-    rows = [
-        [
-            "steps",
-            "words",
-            "refused",
-            "evasive",
-            "false and sure",
-            "repeated 4-grams",
-            "different 2-grams",
-            "most overused phrase",
-            "flags",
-        ]
-    ]
-    for stretch in watched.get("steps", ()):
-        shares = [stretch[key] for key in ("refusals", "evasions", "wrong", "repetition", "distinct_2")]
-        phrase, flags = stretch["boilerplate"], stretch["flags"]
+    headings = ["steps", "words", *_SHARES.values(), "most overused phrase", "flags"]
+    rows: list[list[Cell]] = [[*headings]]
+    for stretch in (watched.steps if watched else None) or ():
+        phrase, flags = stretch.boilerplate, stretch.flags
         rows.append(
             [
-                f"{stretch['first']}-{stretch['last']}",
-                f"{stretch['length']:.1f}",
-                *("-" if s is None else f"{100 * s:.0f}" for s in shares),
-                f"“{phrase['text']}” in {100 * phrase['share']:.0f}" if phrase else "-",
-                "too few prompts to tell" if flags is None else ", ".join(flags) or "-",
+                f"{stretch.first}-{stretch.last}",
+                Measure(stretch.length),
+                *(Measure(getattr(stretch, key), percent=True) for key in _SHARES),
+                f"“{phrase.text}” in {100 * phrase.share:.0f}" if phrase else None,
+                "too few prompts to tell" if flags is None else ", ".join(flags) or None,
             ]
         )
-    return rows
+    text = "Along reinforcement learning, by stretches of steps; the first stretch is what is normal. Shares in %."
+    return Section(text=text, rows=rows)
 
 
-def effect_sentences(watched: Mapping[str, Any], model: str, name: str) -> list[str]:
+def effect_sentences(watched: SideEffects | None, model: str, name: str) -> list[str]:
     """What is to be said of one model: each flag with its figure and what is normal, or that there is none.
 
     Effects that too few prompts tell about are counted apart: nothing is known of them.
     """
-    if not watched or model not in watched["flags"] or model == watched["reference"]:
+    if watched is None or model not in watched.flags or model == watched.reference:
         return []
-    flags: Sequence[str] = watched["flags"][model]
-    untold = len(watched["untold"][model])
-    told = sum(key in watched["models"][model] for key in watched["effects"]) - untold
+    flags = watched.flags[model]
+    too_few = len(watched.too_few[model])
+    enough = len(watched.models[model].effects) + 2 - too_few
     said = [f"Side effect in {name}: {flag}." for flag in flags]
-    if not flags and told:
-        said.append(f"Side effects: none of {told} left the normal range in {name}.")
-    if untold:
-        said.append(f"Side effects in {name}: {untold} not judged, on fewer than {MIN_PROMPTS} prompts.")
+    if not flags and enough:
+        said.append(f"Side effects: none of {enough} left the normal range in {name}.")
+    if too_few:
+        said.append(f"Side effects in {name}: {too_few} not judged, on fewer than {MIN_PROMPTS} prompts.")
     return said
 
 
-def _cell(figure: Mapping[str, Any] | None, share: bool) -> str:
-    if not figure or figure["value"] is None:
-        return "-"
-    scale, digits = (100.0, 0) if share else (1.0, 1)
-    text = f"{scale * figure['value']:.{digits}f}"
-    if figure.get("low") is not None:
-        text += f" ({scale * figure['low']:.{digits}f} to {scale * figure['high']:.{digits}f})"
-    change = figure.get("change")
-    if change and change["value"] is not None:
-        value, low, high = (100 * change[key] for key in ("value", "low", "high"))
+def _figure(model: ModelEffects, key: str) -> _Figure:
+    own: dict[str, _Figure] = {"boilerplate": model.boilerplate, "distinct_2": model.distinct_2}
+    return own.get(key) or model.effects.get(key)
+
+
+def _cell(figure: _Figure, share: bool) -> str | None:
+    if figure is None or figure.value is None:
+        return None
+    text = str(Measure(figure if isinstance(figure, EffectFigure) else figure.value, percent=share))
+    change = figure.change if isinstance(figure, Diversity) else None
+    if change and change.value is not None:
+        value, low, high = change.scaled(100)
         text += f", in as many words {value:+.0f}% ({low:+.0f} to {high:+.0f})"
-    return f"{text} {FLAGGED}" if figure.get("flag") else text
-
-
-def _plain(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{text} {FLAGGED}" if figure.flag else text

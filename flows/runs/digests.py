@@ -6,11 +6,11 @@ model directory's files by name. Digests of large files are remembered by path, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
+from common.digest import digest as digest_json
+from common.digest import digest_bytes
 from common.files import write_atomically
 from flows.errors import FlowError
 
@@ -32,15 +32,6 @@ MODEL_FILES = (
 _remembered: dict[tuple[str, int, int], str] = {}
 
 
-def digest_json(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON.
-
-    Raises TypeError for a value that JSON cannot hold.
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
 def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes.
 
@@ -50,8 +41,7 @@ def digest_file(path: Path) -> str:
         state = path.stat()
         known = (str(path), state.st_size, state.st_mtime_ns)
         if known not in _remembered:
-            with path.open("rb") as file:
-                _remembered[known] = hashlib.file_digest(file, "sha256").hexdigest()
+            _remembered[known] = digest_bytes(path)
     except OSError as error:
         raise FlowError(f"{path}: cannot be read: {error.strerror}") from error
     return _remembered[known]

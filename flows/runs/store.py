@@ -8,14 +8,13 @@ downloads what its stages need. Credentials come from the environment alone (AWS
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from common.files import replacing
 from flows.errors import FlowError, RunBusy
 from flows.runs.progress import Progress
 from judges.ledger.claims import is_dead, retire, worker_name
@@ -116,25 +115,15 @@ class RunStore:
     def pull(self, folder: Path, name: str) -> None:
         """Download a file or a folder of a stage into its place, whole or not at all. Raises FlowError."""
         target = folder / name
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        target.parent.mkdir(parents=True, exist_ok=True)
         source = f"{self._root}/{name}"
-        try:
-            with self._one_line():
-                if self._fs.isdir(source):
-                    for path in self._fs.find(source):
-                        inner = temporary / path[len(source) + 1 :]
-                        inner.parent.mkdir(parents=True, exist_ok=True)
-                        self._fs.get_file(path, str(inner))
-                else:
-                    self._fs.get_file(source, str(temporary))
-            if target.is_dir():  # half of an earlier download by hand
-                shutil.rmtree(target)
-            os.replace(temporary, target)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as beside, self._one_line():
+            if self._fs.isdir(source):
+                for path in self._fs.find(source):
+                    inner = beside / path[len(source) + 1 :]
+                    inner.parent.mkdir(parents=True, exist_ok=True)
+                    self._fs.get_file(path, str(inner))
+            else:
+                self._fs.get_file(source, str(beside))
 
     def pull_tree(self, folder: Path, name: str) -> None:
         """Download the files below `name` that the folder lacks."""

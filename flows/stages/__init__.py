@@ -1,36 +1,34 @@
-"""The stages of the pipeline, in order. Each is a plain function of input paths and settings."""
+"""The stages of the pipeline, in order: each is one object, and this is the registry of all of them.
+
+A new stage is a file here that makes a `Stage`, a line below, and its section of the configuration.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flows.config import RunConfig
 from flows.stages import (
     critique_revision,
     evaluate,
     gold_model,
-    helpful_sft,
+    improvement,
     judge_exam,
     labels,
     pairs,
     prompts,
     reward_model,
     rl,
-    sl_cai,
+    sft,
     world,
 )
-from flows.stages import improvement as gain
 from flows.stages.contract import Stage
-
-if TYPE_CHECKING:
-    from flows.config import RunConfig
 
 STAGES: tuple[Stage, ...] = (
     world.STAGE,
     prompts.STAGE,
     judge_exam.STAGE,
-    helpful_sft.STAGE,
+    sft.HELPFUL_SFT,
     critique_revision.STAGE,
-    sl_cai.STAGE,
+    sft.SL_CAI,
     pairs.STAGE,
     labels.STAGE,
     reward_model.STAGE,
@@ -39,11 +37,13 @@ STAGES: tuple[Stage, ...] = (
     evaluate.STAGE,
 )
 NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+MADE_BY: dict[str, str] = {stage.role: stage.name for stage in STAGES if stage.role}
+"""The stage that makes the model of a role."""
 
 
 def by_name(name: str) -> Stage:
     """The stage of that name; `gain` belongs to rounds, not to the pipeline."""
-    return gain.STAGE if name == gain.STAGE.name else STAGES[NAMES.index(name)]
+    return improvement.STAGE if name == improvement.STAGE.name else STAGES[NAMES.index(name)]
 
 
 def active(config: RunConfig) -> list[Stage]:

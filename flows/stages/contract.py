@@ -7,18 +7,19 @@ miss what a stage reads.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from common.files import replacing
+from constitution import Constitution
+from flows.config import RunConfig
 from flows.runs.digests import digest_json
-from flows.runs.progress import Progress
-
-if TYPE_CHECKING:
-    from constitution import Constitution
-    from flows.config import RunConfig
-    from flows.pipeline.session import Session
+from flows.runs.models import model_digest
+from flows.runs.progress import Progress, Reporter
+from flows.runs.record import RunRecord
 
 Half = Literal["critique", "comparison"]
 
@@ -30,8 +31,8 @@ Done = Callable[[int, Any], None]
 """`done(number, result)`: shard `number`, from 0, has come back."""
 
 
-def nobody(number: int, result: Any) -> None:
-    """Nobody wants to know."""
+def ignore(number: int, result: Any) -> None:
+    """For callers that need no word of each shard."""
 
 
 class Shards(Protocol):
@@ -48,7 +49,7 @@ class Shards(Protocol):
         work: Callable[[Any], Any],
         *,
         how: Mapping[str, Any],
-        done: Done = nobody,
+        done: Done = ignore,
     ) -> list[Any]: ...
 
 
@@ -58,7 +59,7 @@ def in_turn(
     work: Callable[[Any], Any],
     *,
     how: Mapping[str, Any],
-    done: Done = nobody,
+    done: Done = ignore,
 ) -> list[Any]:
     """Shard after shard, in this process, without an orchestrator; `how` is for those."""
     results = []
@@ -85,7 +86,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class StageInput:
     """Everything that a stage function gets.
 
     `inputs` are paths (or hub ids), `digests` those of their content. Of `world` processes that run the same
@@ -112,11 +113,25 @@ class Work:
         """An input that is a local file or folder."""
         return Path(self.inputs[name])
 
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The file of that name, which holds the digest of what it depends on: from the stage's folder, from an earlier
+        result of this run, or made now."""
+        path = self.directory / name
+        if not path.exists():
+            earlier = next(iter(path.parent.parent.glob(f"*/{name}")), None)
+            if earlier is None:
+                make(path)
+            else:
+                with replacing(path) as beside:
+                    shutil.copyfile(earlier, beside)
+        return path
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of the pipeline.
 
+    `role` is that of the model which it makes, for stages that come after it and for people who name a model of a run.
     `version` is raised when its code gives other results from the same inputs. `isolated` stages run in a child
     process of their own, so that a model's memory is given back and a crash is an exit code; those that
     `samples` may do so in several processes. The `gate` is asked at every start, before a result is reused too; it
@@ -125,6 +140,7 @@ class Stage:
 
     name: str
     title: str
+    role: str | None = None
     version: int = 1
     half: Half | None = None
     isolated: bool = False
@@ -132,10 +148,10 @@ class Stage:
     inputs: Callable[[Inputs], Mapping[str, Artifact]]
     settings: Callable[[RunConfig], Mapping[str, Any]]
     tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
-    run: Callable[[Work], Result]
+    run: Callable[[StageInput], Result]
     active: Callable[[RunConfig], bool] = lambda config: True
     summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
-    gate: Callable[[Session], None] = lambda session: None
+    gate: Callable[[RunRecord, Reporter], None] = lambda record, reporter: None
 
     def key(
         self, *, seed: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], half: str | None
@@ -155,10 +171,14 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Where a stage finds what it reads: outputs of earlier stages, and what the config points at."""
+    """Where a stage finds what it reads: outputs of earlier stages, and what the config points at.
+
+    `makers` names the stage that makes the model of each role.
+    """
 
     config: RunConfig
     outputs: Mapping[tuple[str, str], Artifact]
+    makers: Mapping[str, str]
 
     def output(self, stage: str, name: str) -> Artifact:
         """An output of an earlier stage of this run."""
@@ -170,23 +190,17 @@ class Inputs:
         Without demonstrations the base model plays the helpful-only model; without a critic of its own the
         helpful-only model criticises.
         """
-        made_by = {
-            "helpful_only": "helpful_sft",
-            "sl_cai": "sl_cai",
-            "rl_cai": "rl",
-            "reward_model": "reward_model",
-        }
         if role == "critic":
             return (
                 self.external(self.config.models.critic)
                 if self.config.models.critic
                 else self.model("helpful_only")
             )
-        if role == "helpful_only" and ("helpful_sft", "model") not in self.outputs:
+        if role == "helpful_only" and (self.makers[role], "model") not in self.outputs:
             role = "base"
         if role == "base":
             return self.external(self.config.models.base)
-        return self.output(made_by[role], "model")
+        return self.output(self.makers[role], "model")
 
     def judge(self) -> dict[str, Artifact]:
         """`{"judge": …}`: the judge's own folder, or the one of its tokenizer; nothing for a server alone."""
@@ -196,6 +210,4 @@ class Inputs:
 
     def external(self, ref: str) -> Artifact:
         """A model that the config names: a local directory, or a hub id."""
-        from flows.runs.models import model_digest
-
         return Artifact(path=ref, digest=model_digest(ref))

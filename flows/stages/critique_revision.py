@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
-from training.data.datasets import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SAMPLED = ("response", "critique", "revision")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Sample, then `revisions` times criticise and revise.
 
     A chain whose answer, critique or revision is empty or does not fit the context ends there, with its
@@ -36,8 +36,8 @@ def run(work: Work) -> Result:
     critic = writer
     if work.inputs["critic"] != work.inputs["model"]:
         critic = Sampler(work.inputs["critic"], dtype=dtype)
-    red_team = read_prompts([work.input("prompts_sl")])
-    benign = read_prompts([work.input("prompts_sl_benign")]) if "prompts_sl_benign" in work.inputs else []
+    red_team = list(read_prompts(work.input("prompts_sl")))
+    benign = list(read_prompts(work.input("prompts_sl_benign"))) if "prompts_sl_benign" in work.inputs else []
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]
@@ -78,7 +78,7 @@ def _chain(prompt: Prompt, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _revise(work: Work, critic: Sampler, chains: list[dict[str, Any]], step: int) -> None:
+def _revise(work: StageInput, critic: Sampler, chains: list[dict[str, Any]], step: int) -> None:
     """One critique and one revision of every chain that still stands."""
     constitution = work.constitution
     assert constitution is not None
@@ -112,7 +112,7 @@ def _revise(work: Work, critic: Sampler, chains: list[dict[str, Any]], step: int
 
 
 def _sample(
-    work: Work, kind: str, sampler: Sampler, conversations: list[Any], step: int | None = None
+    work: StageInput, kind: str, sampler: Sampler, conversations: list[Any], step: int | None = None
 ) -> list[Answer]:
     name = kind if step is None else f"{kind}-{step + 1}"
     return sample_in_parts(
@@ -125,7 +125,7 @@ def _sample(
     )
 
 
-def _end_on(chain: dict[str, Any], kind: str, problem: str | None, work: Work) -> None:
+def _end_on(chain: dict[str, Any], kind: str, problem: str | None, work: StageInput) -> None:
     if problem == "truncated" and work.settings["keep_truncated"]:
         return
     if problem is not None and chain["status"] == "ok":

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_rows
 from flows.evaluation import gold
 from flows.labelling.reward import judge_term
-from flows.stages.contract import Artifact, Inputs, Work
+from flows.stages.contract import Artifact, Inputs, StageInput
 from judges import TemplateSet
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -63,7 +63,7 @@ def brake_inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def brake_fields(work: Work) -> dict[str, Any]:
+def brake_fields(work: StageInput) -> dict[str, Any]:
     """The `brake` of the trainer's config; the held-out prompts go into `held_out.jsonl`."""
     settings = work.settings["brake"]
     files = [work.input(name) for name in ("held_out", "held_out_benign") if name in work.inputs]
@@ -75,7 +75,7 @@ def brake_fields(work: Work) -> dict[str, Any]:
     return {"gold": _gold(work, settings["gold"]), "prompts": [str(path)], **settings["knobs"]}
 
 
-def _gold(work: Work, who: str) -> dict[str, Any]:
+def _gold(work: StageInput, who: str) -> dict[str, Any]:
     if who == "microworld":
         return {"kind": "function", "name": "gold", "function": f"{__name__}:microworld"}
     if who in ("model", "people"):

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
+from common.record import plain
+from common.rows import Prompt, read_prompts, read_rows
 from common.statistics import mean
 from constitution import templates_digest
-from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch, watch_steps
+from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_answers, watch
 from flows.labelling.judge import priced_judge
 from flows.runs.digests import digest_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
-from flows.stages.kept import once
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.stages.weights import moved_weights
 from judges import TemplateSet
-from training.data.datasets import Prompt, read_prompts, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -32,7 +32,7 @@ ROLES = ("base", "helpful_only", "sl_cai", "rl_cai")
 NORMAL = "sl_cai"
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write answers.jsonl (one line a prompt and sample, all models side by side) and evaluation.json."""
     prompts = read_prompts([work.input("prompts")])
     roles = [role for role in ROLES if role in work.inputs]
@@ -45,19 +45,17 @@ def run(work: Work) -> Result:
     for role in roles:
         texts = [a.text for a in answers[role]]
         record: dict[str, Any] = {
-            "words": mean([float(len(t.split())) for t in texts], seed=work.seed),
-            "reward": mean([r for r in rewards[role] if r is not None], seed=work.seed),
+            "words": mean([float(len(t.split())) for t in texts], seed=work.seed).to_json(),
+            "reward": mean([r for r in rewards[role] if r is not None], seed=work.seed).to_json(),
         }
         if with_gold:
             scores[role] = [gold.score_answer(p.prompt, t) for p, t in zip(repeated, texts, strict=True)]
-            record["gold"] = gold.figures(scores[role], seed=work.seed)
+            record["gold"] = plain(gold.figures(scores[role], seed=work.seed))
         evaluation["models"][role] = record
     samples = [row for _, row in read_rows(work.input("rl_samples"))]
     evaluation["rl_curve"] = gold.curve(samples, gold=with_gold)
-    evaluation["side_effects"] = {
-        **_side_effects(work, repeated, answers, scores),
-        "steps": watch_steps(_sampled(samples, by_gold=with_gold)),
-    }
+    along = _sampled(samples, by_gold=with_gold)
+    evaluation["side_effects"] = _side_effects(work, repeated, answers, scores, along)
     evaluation["weights"] = moved_weights(work)
     rows = _side_by_side(repeated, answers, rewards, scores)
     if with_gold:
@@ -72,9 +70,14 @@ def run(work: Work) -> Result:
 
 
 def _side_effects(
-    work: Work, prompts: list[Prompt], answers: dict[str, list[Answer]], scores: dict[str, list[Any]]
+    work: StageInput,
+    prompts: list[Prompt],
+    answers: dict[str, list[Answer]],
+    scores: dict[str, list[Any]],
+    along: list[tuple[int, Answered]],
 ) -> dict[str, Any]:
-    """The watch over all models' answers, with each question that holds an opinion asked again without it."""
+    """The watch over all models' answers and along reinforcement learning; each question that holds an opinion is
+    asked again without it."""
     pairs = opinion_pairs(prompts, gold=bool(scores))
     place = {prompt.id: index for index, prompt in reversed(list(enumerate(prompts)))}
     swayed = {}
@@ -87,10 +90,11 @@ def _side_effects(
         role: read_answers(prompts, [a.text for a in found], scores.get(role))
         for role, found in answers.items()
     }
-    return watch(read, reference=NORMAL, opinions=pairs, swayed=swayed, seed=work.seed)
+    watched = watch(read, reference=NORMAL, opinions=pairs, swayed=swayed, steps=along, seed=work.seed)
+    return watched.to_json()
 
 
-def _neutral_answers(work: Work, role: str, pairs: list[OpinionPair]) -> list[Answer]:
+def _neutral_answers(work: StageInput, role: str, pairs: list[OpinionPair]) -> list[Answer]:
     asked = [Prompt(id=pair.prompt, prompt=[dict(m) for m in pair.neutral]) for pair in pairs]
     return answers_of(work, role, asked, of=digest_json([p.prompt for p in asked]))
 
@@ -106,7 +110,7 @@ def _sampled(samples: list[dict[str, Any]], *, by_gold: bool) -> list[tuple[int,
     return list(zip((row["step"] for row in samples), read, strict=True))
 
 
-def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
+def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
     """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation.
 
     `of` is the digest of the prompts, by default that of the input `prompts`.
@@ -130,12 +134,12 @@ def answers_of(work: Work, role: str, prompts: list[Prompt], of: str | None = No
         )
         write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
 
-    path = once(work, f"{name}.jsonl", draw)
+    path = work.once(f"{name}.jsonl", draw)
     return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
 
 
 def rewards_of(
-    work: Work, prompts: list[Prompt], texts: dict[str, list[str]]
+    work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]
 ) -> dict[str, list[float | None]]:
     """The reward model's scores; None where prompt and answer exceed its context."""
     import torch
@@ -152,17 +156,17 @@ def rewards_of(
     return scores
 
 
-def _exam(work: Work) -> dict[str, Any]:
+def _exam(work: StageInput) -> dict[str, Any]:
     """What the judge and the critic can do on held-out topics, by the microworld's exam."""
     from flows.labelling.known_pairs import examine
 
     depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
     name = f"exam-{digest_json(depends_on)[:12]}.json"
-    path = once(work, name, lambda path: write_json(path, examine(work)))
+    path = work.once(name, lambda path: write_json(path, examine(work)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _agreement(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _agreement(work: StageInput, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How often this run's labels and its reward model agree with gold."""
     from flows.labelling.known_pairs import label_agreement, reward_agreement
 

@@ -7,25 +7,24 @@ ledger that this run does not train on, and it must tell which of held-out pairs
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_atomically
+from common.rows import read_preferences, read_rows
 from common.statistics import rate
 from flows.errors import FlowError
-from flows.labelling.gates import existing_ledger
+from flows.labelling.ledger import existing_ledger
 from flows.labelling.people import LEAST_PAIRS, too_few, worth
 from flows.runs.digests import digest_file
-from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import ledger_url
 from flows.stages.reward_model import OWN
 from flows.stages.trainer import settings_of, train, tuning_of
-from judges import JudgeError, Ledger, Pair
+from judges import Ledger, Pair
 from judges.audit import last_words, last_words_digest
 from judges.export import json_line
 from judges.known import known_pair
-from training.data.datasets import read_preferences, read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -38,7 +37,7 @@ LEAST_RIGHT = 0.55
 _NAMES = 10
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Train on what people decided and this run does not train on; people.jsonl keeps these pairs.
 
     Raises FlowError when they are too few, and when the model is right about held-out ones little more than by chance.
@@ -63,7 +62,7 @@ def run(work: Work) -> Result:
         "ties": len(words) - len(decided),
         "people": len(names),
         "names": dict(names.most_common(_NAMES)),
-        "accuracy": rate([True] * right + [False] * (n - right)),
+        "accuracy": rate([True] * right + [False] * (n - right)).to_json(),
     }
     if metrics["accuracy"]["low"] <= LEAST_RIGHT:
         raise FlowError(
@@ -78,7 +77,7 @@ def held_out(config: RunConfig) -> float:
     return max(LEAST_HELD_OUT, config.reward_model.held_out)
 
 
-def _trained_on(work: Work) -> set[str]:
+def _trained_on(work: StageInput) -> set[str]:
     """The contents of all pairs that this run trains on."""
     found: set[str] = set()
     for name in (name for name in work.inputs if name.startswith(WITHOUT)):
@@ -92,15 +91,7 @@ def _of_pairs(path: Path) -> set[str]:
 
 
 def _of_preferences(path: Path) -> set[str]:
-    """Read as the trainer reads them and as `charter labels import` does, which differ on transcripts."""
-    found = set()
-    for p in read_preferences([path]):
-        assert p.rejected is not None
-        found.add(Pair(id=p.id, prompt=tuple(p.prompt), a=p.chosen, b=p.rejected).content)
-    for _, row in read_rows(path):
-        with suppress(JudgeError):
-            found.add(known_pair(row).pair.content)
-    return found
+    return {known_pair(preference).pair.content for preference in read_preferences(path)}
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts
 from common.statistics import bounded_mean, mean
 from flows.evaluation import gold
 from flows.labelling.judge import make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
-from flows.stages.contract import Result, Stage, Work
+from flows.stages.contract import Result, Stage, StageInput
 from flows.stages.evaluate import answers_of, rewards_of
 from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROLES = ("before", "after")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write gain.jsonl, one line a prompt. A difference that cannot be measured is missing, not zero.
 
     The metrics `reward`, `win_rate` and `gold` are each `{"value", "n", "low", "high"}` with a 95% interval; `gold` is
@@ -49,9 +49,11 @@ def run(work: Work) -> Result:
     return Result(
         outputs={"gain": "gain.jsonl"},
         metrics={
-            "reward": mean(_differences(rows, "reward"), seed=work.seed),
-            "win_rate": bounded_mean([w for w in wins if w is not None]),
-            "gold": mean(_differences(rows, "gold"), seed=work.seed) if work.settings["gold"] else None,
+            "reward": mean(_differences(rows, "reward"), seed=work.seed).to_json(),
+            "win_rate": bounded_mean([w for w in wins if w is not None]).to_json(),
+            "gold": mean(_differences(rows, "gold"), seed=work.seed).to_json()
+            if work.settings["gold"]
+            else None,
             "unjudged": sum(w is None for w in wins),
         },
     )
@@ -62,7 +64,7 @@ def _differences(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [after - before for after, before in both if None not in (after, before)]
 
 
-def _wins(work: Work, prompts: list[Prompt], texts: dict[str, list[str]]) -> list[float | None]:
+def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) -> list[float | None]:
     """Per prompt, the probability that the judge prefers the new answer; None where it gave none."""
     assert work.constitution is not None
     pairs: dict[int, Pair] = {}

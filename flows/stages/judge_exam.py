@@ -14,12 +14,13 @@ from flows.errors import FlowError
 from flows.labelling.exam import read_all
 from flows.labelling.gates import exam_metrics
 from flows.labelling.judge import make_judge, priced_judge
+from flows.report.exam import exam_page
+from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
-from judges.exam.html import html
 from judges.known import KnownPair
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ REPORT, PAGE = "exam.json", "exam.html"
 _FEWEST = 20
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Examine the judge; write exam.json and exam.html, and keep the report in the ledger.
 
     Raises FlowError when the judge failed and the configuration requires that it pass.
@@ -60,7 +61,7 @@ def run(work: Work) -> Result:
         )
         save_exam(ledger, report)
         write_json(work.directory / REPORT, report.to_json())
-        write_atomically(work.directory / PAGE, html(report))
+        write_atomically(work.directory / PAGE, html(exam_page(report)))
         if work.settings["require"]:
             try:
                 require_exam(ledger, judge.identity, work.constitution, settings)
@@ -71,7 +72,7 @@ def run(work: Work) -> Result:
     return Result(outputs={"report": REPORT, "page": PAGE}, metrics=exam_metrics(report))
 
 
-def _known(work: Work) -> tuple[list[KnownPair], str]:
+def _known(work: StageInput) -> tuple[list[KnownPair], str]:
     if files := work.settings["files"]:
         paths = [Path(work.inputs[name]) for name in files]
         return read_all(paths)[0], ", ".join(path.name for path in paths)

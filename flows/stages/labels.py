@@ -10,16 +10,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
+from common.rows import read_rows
+from constitution.snapshot import to_json
 from flows.errors import TooFewLabels
-from flows.labelling.gates import labelling_gate, people_said
+from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import priced_judge
+from flows.labelling.ledger import people_said
 from flows.labelling.shard import LabelShard, drop_judge
-from flows.snapshot import to_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "min_usable")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Label every pair; write labels.jsonl (all of them) and preferences.jsonl and .parquet (what may train).
 
     Raises TooFewLabels when fewer labels may train than `min_usable` says, JudgeError when the judge is down.
@@ -93,7 +94,7 @@ def run(work: Work) -> Result:
 class _Heard:
     """The progress of all shards together, whichever of them speaks."""
 
-    def __init__(self, work: Work, total: int) -> None:
+    def __init__(self, work: StageInput, total: int) -> None:
         self._work, self._total = work, total
         self._reports: dict[str, LabelReport] = {}
 
@@ -105,7 +106,7 @@ class _Heard:
         )
 
 
-def check_usable(work: Work, metrics: dict[str, Any]) -> None:
+def check_usable(work: StageInput, metrics: dict[str, Any]) -> None:
     """Refuse to go on when too few labels may train: a judge that hardly ever decides teaches nothing."""
     total, usable = metrics["pairs"], metrics["usable"]
     if usable == 0 or usable / total < work.tuning["min_usable"]:
@@ -116,7 +117,7 @@ def check_usable(work: Work, metrics: dict[str, Any]) -> None:
         )
 
 
-def ledger_url(work: Work) -> str:
+def ledger_url(work: StageInput) -> str:
     """The ledger that the configuration names, or the one in the run directory."""
     return work.tuning["ledger"] or f"sqlite:///{work.run_directory / 'ledger.db'}"
 

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_prompts
 from flows.errors import FlowError
 from flows.runs.digests import digest_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
-from training.data.datasets import read_prompts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write pairs.jsonl. An empty answer is an answer: the judge will say what it is worth.
 
     Raises FlowError when no two answers differ.
@@ -67,7 +67,7 @@ def run(work: Work) -> Result:
     )
 
 
-def _sample(work: Work, name: str, role: str, conversations: Sequence[Messages]) -> list[Answer]:
+def _sample(work: StageInput, name: str, role: str, conversations: Sequence[Messages]) -> list[Answer]:
     if not conversations:
         return []
     sampler = Sampler(work.inputs[role], dtype=work.settings["dtype"])
@@ -76,7 +76,7 @@ def _sample(work: Work, name: str, role: str, conversations: Sequence[Messages])
     )
 
 
-def _is_contrasted(work: Work, prompt_id: str) -> bool:
+def _is_contrasted(work: StageInput, prompt_id: str) -> bool:
     share = int(digest_json([work.seed, "contrast", prompt_id])[:8], 16) / 0xFFFFFFFF
     return share < work.settings["contrast_share"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from flows.errors import FlowError
-from flows.prompts import Prompt, read_prompts
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 PURPOSES = ("sl", "sl_benign", "rl", "eval")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write `<purpose>.jsonl` for every purpose; prompts too long to be answered go to `too_long.jsonl`."""
     fits = _fits(work)
     outputs: dict[str, str] = {}
     counts: dict[str, Any] = {}
+    left_out = 0
     too_long: list[dict[str, Any]] = []
     for purpose in PURPOSES:
         if purpose not in work.inputs:
             continue
-        prompts = read_prompts(work.input(purpose), limit=work.settings["limits"][purpose])
+        prompts = report_left_out(read_prompts(work.input(purpose), limit=work.settings["limits"][purpose]))
+        left_out += len(prompts.left_out)
         kept = [p for p in prompts if fits(p, work.settings["room"][purpose])]
         kept_ids = {p.id for p in kept}
         too_long += [{"purpose": purpose, **p.row()} for p in prompts if p.id not in kept_ids]
@@ -35,10 +37,10 @@ def run(work: Work) -> Result:
         outputs[purpose] = f"{purpose}.jsonl"
         counts[purpose] = write_jsonl(work.directory / f"{purpose}.jsonl", (p.row() for p in kept))
     write_jsonl(work.directory / "too_long.jsonl", too_long)
-    return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long)})
+    return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long), "left_out": left_out})
 
 
-def _fits(work: Work) -> Any:
+def _fits(work: StageInput) -> Any:
     from transformers import AutoConfig
 
     from common.chat import encode_prompt
@@ -92,5 +94,6 @@ STAGE = Stage(
     summary=lambda m: (
         ", ".join(f"{m[p]} {p.replace('_', ' ')}" for p in PURPOSES if p in m)
         + (f"; {m['too_long']} too long, left out" if m["too_long"] else "")
+        + (f"; {m['left_out']} rows left out" if m.get("left_out") else "")
     ),
 )

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.rows import read_rows
+from constitution.snapshot import from_json
 from flows.errors import FlowError
 from flows.labelling.gates import training_gate
 from flows.runs.digests import digest_file
-from flows.snapshot import from_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.trainer import settings_of, train, tuning_of
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -48,7 +48,7 @@ def members(dimensions: Collection[str], ensemble: int) -> list[Member]:
     return [Member(name="model", dimension=first.dimension, number=0), *found[1:]]
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Train on the exported preferences: those whose status may train, and enough of them (labels.min_usable).
 
     Raises FlowError when no label is of one of the dimensions alone.
@@ -74,7 +74,7 @@ def run(work: Work) -> Result:
     return Result(outputs={member.name: member.name for member in wanted}, metrics=metrics)
 
 
-def _data(work: Work, dimension: str | None) -> dict[str, Any]:
+def _data(work: StageInput, dimension: str | None) -> dict[str, Any]:
     """The data files and their shares."""
     labels = [work.inputs[name] for name in _names(work)]
     if dimension is not None:
@@ -89,11 +89,11 @@ def _data(work: Work, dimension: str | None) -> dict[str, Any]:
     return {"data": [*labels, work.inputs["human"]], "shares": [*shares, share]}
 
 
-def _names(work: Work) -> list[str]:
+def _names(work: StageInput) -> list[str]:
     return [name for name in work.inputs if name.startswith("preferences")]
 
 
-def _of_dimension(work: Work, dimension: str) -> str:
+def _of_dimension(work: StageInput, dimension: str) -> str:
     """The labels whose principles are all of this dimension, in a file of their own."""
     constitution = from_json(json.loads(work.input("constitution").read_text(encoding="utf-8")))
     known = {principle.id: principle.dimension for principle in constitution.comparison}
@@ -139,6 +139,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 STAGE = Stage(
     name="reward_model",
+    role="reward_model",
     gate=training_gate,
     title="Reward model",
     version=2,

@@ -11,7 +11,7 @@ from common.files import write_jsonl
 from flows.config.trainers import PreferenceSection
 from flows.labelling.gates import training_gate
 from flows.labelling.reward import judge_term
-from flows.stages.contract import Artifact, Inputs, Result, Stage, Work
+from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
 from flows.stages.early_stopping import brake_fields, brake_inputs, brake_judge, brake_settings
 from flows.stages.labels import judge_settings
 from flows.stages.reward_model import Member, members
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OWN = ("method", "reward", "rewrites", "brake")
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Train; samples.jsonl keeps what the policy said on its way (nothing where it learns from pairs)."""
     outputs = {"model": "model", "samples": "model/samples.jsonl"}
     method = work.settings["method"]
@@ -51,7 +51,7 @@ def run(work: Work) -> Result:
     return Result(outputs=outputs, metrics=metrics)
 
 
-def _rewards(work: Work) -> list[dict[str, Any]]:
+def _rewards(work: StageInput) -> list[dict[str, Any]]:
     """The parts of the reward, as the trainer's config has them."""
     reward = work.settings["reward"]
     parts: list[dict[str, Any]] = []
@@ -141,6 +141,7 @@ def _tuning(config: RunConfig) -> dict[str, Any]:
 
 STAGE = Stage(
     name="rl",
+    role="rl_cai",
     gate=training_gate,
     title="Reinforcement learning",
     version=3,

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.files import write_jsonl
 from flows.runs.digests import digest_json
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 
 # Part of what decides the answers (each part has a seed of its own), so not a setting.
 PART = 512
@@ -87,7 +87,7 @@ class Sampler:
 
 
 def sample_in_parts(
-    work: Work,
+    work: StageInput,
     name: str,
     sampler: Sampler,
     conversations: Sequence[Messages],
@@ -123,7 +123,7 @@ def sample_in_parts(
     return answers
 
 
-def part_seed(work: Work, name: str, index: int) -> int:
+def part_seed(work: StageInput, name: str, index: int) -> int:
     """The seed of one part: a different one for every stage, purpose and part, the same in every attempt."""
     return int(digest_json([work.seed, work.stage, name, index])[:7], 16)
 

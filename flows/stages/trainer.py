@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from common.files import write_atomically
 from flows.runs.processes import Command, run_children
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -23,7 +23,7 @@ TUNING = frozenset({"checkpoint_every", "keep_checkpoints", "tensorboard"})
 
 
 def train(
-    work: Work,
+    work: StageInput,
     trainer: str,
     *,
     fields: Mapping[str, Any],

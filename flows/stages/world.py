@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import write_jsonl
+from common.rows import read_rows
 from flows.runs.digests import digest_json, digest_path
-from flows.stages.contract import Result, Stage, Work
-from training.data.datasets import read_rows
+from flows.stages.contract import Result, Stage, StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
-def run(work: Work) -> Result:
+def run(work: StageInput) -> Result:
     """Write demonstrations and prompts; prompts of critique and revision go into two files, by whether gold
     calls them harmful."""
     from microworld.data import WorldSizes, write_world

@@ -11,8 +11,8 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Self
 
+from common.digest import digest
 from judges.asking.templates import Exemplar, TemplateSet
-from judges.digests import digest
 from judges.errors import JudgeError
 from judges.records import Call, Order, Pair, Ranking, Sampling
 from judges.settings import LabelSettings

@@ -8,11 +8,11 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Literal
 
+from common.digest import digest
 from constitution import ComparisonPrinciple, Constitution, draw_comparison
 from constitution.model import vars_of
 from judges.asking.combine import combine
 from judges.asking.methods import Method
-from judges.digests import digest
 from judges.errors import JudgeError
 from judges.ledger import Judgement, LabelRow, Ledger
 from judges.ledger.rows import judge_digest, version_digest

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.digest import digest
 from constitution import Constitution, draw_comparison
 from judges.asking.ask import ask_judge
 from judges.asking.combine import Margins, reading_status
 from judges.asking.readout import normalised
 from judges.asking.templates import SCORES, TemplateSet
-from judges.digests import digest
 from judges.records import Judge, Message, Status
 
 LOWEST, HIGHEST = int(SCORES[0]), int(SCORES[-1])

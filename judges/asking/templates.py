@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from judges.digests import digest
+from common.digest import digest
 from judges.errors import JudgeError
 from judges.records import LETTERS, Call, Message, Order, Pair, Ranking, Sampling, check_turns
 

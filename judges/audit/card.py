@@ -1,4 +1,4 @@
-"""The principle report card: what each principle of a constitution does to the labels of a set."""
+"""The principle scorecard: what each principle of a constitution does to the labels of a set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itertools import combinations, islice
 
 import sqlalchemy as sa
 
+from common.statistics import Share, share
 from judges.asking.combine import Combined, Margins, combine
 from judges.audit.people import rated_pairs
-from judges.exam.measures import Share, share
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import LabelledPair, label_set_content, labelled_pairs
 from judges.ledger.rows import to_reading
@@ -52,7 +52,7 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The report card of one label set."""
+    """The principle scorecard of one label set."""
 
     label_set: str
     constitution: str
@@ -236,5 +236,5 @@ def _row(name: str, tally: _Tally, together: Mapping[tuple[str, str], _Moments])
         with_people=share(tally.agreed, tally.people),
         sole=tally.sole,
         changed=share(tally.changed, tally.others),
-        overlaps=tuple(sorted(overlaps, key=lambda x: (-x.same.of, x.other))),
+        overlaps=tuple(sorted(overlaps, key=lambda x: (-x.same.n, x.other))),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from judges.digests import digest
+from common.digest import digest
 from judges.known import KnownPair
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import to_pair

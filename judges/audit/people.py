@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from judges.agreement import Estimate, alpha_of_counts, cohen_kappa, with_interval
-from judges.exam.measures import Share, share
+from common.record import Record
+from common.statistics import Estimate, Share, share, with_interval
+from judges.agreement import alpha_of_counts, cohen_kappa
 from judges.known import KnownPair
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import labelled_pairs
@@ -31,7 +32,7 @@ class Rated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class Agreement(Record):
     """People beside the judge, over the labels of a set that both judged.
 
     `same` is the plain share, `kappa` Cohen's between the judge and people's last word, `alpha` Krippendorff's
@@ -103,6 +104,7 @@ def known_from_verdicts(ledger: Ledger, label_set: str) -> list[KnownPair]:
     return [
         KnownPair(pair=x.pair, winner="a" if decided[x.pair.id] == "a" else "b")
         for x in labelled_pairs(ledger, label_set, pair_ids=decided)
+        if x.pair.a != x.pair.b  # nobody can be right about two equal answers
     ]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.statistics import Share, share
 from judges.audit.people import Agreement, agreement
 from judges.audit.sample import sample
-from judges.exam.measures import Share, share
 from judges.explain import Explanation, explain
 from judges.ledger import Ledger, Verdict
 from judges.ledger.reading import LabelledPair, judges_of, label_set_content, labelled_pairs
@@ -23,7 +23,7 @@ class LabelFigures:
     """Counts over labels; the shares are read off as properties.
 
     `scored` have a probability in both orders; of these, `flipped` name another winner when the responses swap
-    places, and `lead` sums how much more probability the first slot got. `decided` have status ok; `unequal` of
+    places, and `bias` sums how much more probability the first slot got. `decided` have status ok; `unequal` of
     them are of different lengths, where the longer was chosen `longer` times. `margins` is a histogram of
     2 |p - 1/2| in ten bins.
     """
@@ -33,7 +33,7 @@ class LabelFigures:
     scored: int = 0
     flipped: int = 0
     first_slot: int = 0
-    lead: float = 0.0
+    bias: float = 0.0
     difference: float = 0.0
     unequal: int = 0
     longer: int = 0
@@ -48,7 +48,7 @@ class LabelFigures:
             self.margins[min(BINS - 1, int(2 * abs(p - 0.5) * BINS))] += 1
         if label.p_ab is not None and label.p_ba is not None:
             self.scored += 1
-            self.lead += label.p_ab - label.p_ba
+            self.bias += label.p_ab - label.p_ba
             self.difference += abs(label.p_ab - label.p_ba)
             if (label.p_ab - 0.5) * (label.p_ba - 0.5) < 0:
                 self.flipped += 1
@@ -88,9 +88,9 @@ class LabelFigures:
         return share(self.first_slot, self.flipped)
 
     @property
-    def mean_lead(self) -> float | None:
+    def position_bias(self) -> float | None:
         """Probability that the first slot gets more than the second, in [-1, 1]; 0 for a judge that does not care."""
-        return self.lead / self.scored if self.scored else None
+        return self.bias / self.scored if self.scored else None
 
     @property
     def mean_difference(self) -> float | None:

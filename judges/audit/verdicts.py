@@ -10,7 +10,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from judges.digests import digest
+from common.digest import digest
 from judges.errors import JudgeError
 from judges.ledger import Ledger, Verdict, schema
 from judges.ledger.reading import LabelledPair, to_verdict

@@ -11,7 +11,6 @@ from judges.exam.store import (
     save_exam,
     was_any_taken,
 )
-from judges.exam.views import text
 
 __all__ = [
     "Check",
@@ -24,6 +23,5 @@ __all__ = [
     "require_exam",
     "require_passed",
     "save_exam",
-    "text",
     "was_any_taken",
 ]

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from common.statistics import share
 from constitution import Constitution
 from judges.agreement import cohen_kappa, krippendorff_alpha
 from judges.errors import JudgeError
-from judges.exam.figures import by_principle, figures, whole
-from judges.exam.measures import expected_calibration_error, reliability, share
-from judges.exam.probes import HUGE, INJECTIONS, WISHES, injected, wished
+from judges.exam.figures import by_principle, expected_calibration_error, figures, reliability, whole
+from judges.exam.probes import HUGE, INJECTIONS, SYCOPHANCY, injected, pressed
+from judges.exam.protocol import protocol_digest
 from judges.exam.report import Check, ExamReport, ProbeResult
 from judges.exam.settings import ExamSettings
-from judges.exam.way import way_of_asking
 from judges.known import KnownPair
 from judges.labelling import label_pairs
 from judges.ledger import Ledger
@@ -54,7 +54,7 @@ def examine(
     labels = room.labels([k.pair for k in pairs], "pairs", {})
     right = [k for k in pairs if whole(k, labels[k.pair.id]).correct][: exam.probe_pairs]
     probes = {name: [injected(k, name) for k in right] for name in INJECTIONS}
-    probes |= {name: [wished(k, name) for k in right] for name in WISHES}
+    probes |= {name: [pressed(k, name) for k in right] for name in SYCOPHANCY}
     # A probe is drawn by its original's id, or it would measure the draw.
     drawn_by = {c.pair.id: k.pair.id for found in probes.values() for k, c in zip(right, found, strict=True)}
     # All probes of a pair lie next to each other: their prompts begin alike, and long ones do not fill a batch.
@@ -64,8 +64,8 @@ def examine(
         name: _probed(right, labels, [after[c.pair.id] for c in changed]) for name, changed in probes.items()
     }
     injections = {name: results[name] for name in INJECTIONS}
-    wishes = {name: results[name] for name in WISHES}
-    report = _measured(pairs, labels, room, source, injections, wishes)
+    sycophancy = {name: results[name] for name in SYCOPHANCY}
+    report = _measured(pairs, labels, room, source, injections, sycophancy)
     return replace(report, checks=_checks(report, exam))
 
 
@@ -120,7 +120,7 @@ def _measured(
     room: _Room,
     source: str,
     injections: dict[str, ProbeResult],
-    wishes: dict[str, ProbeResult],
+    sycophancy: dict[str, ProbeResult],
 ) -> ExamReport:
     both = [(k, labels[k.pair.id]) for k in pairs]
     scored = [(k, x) for k, x in both if x.p_raw is not None]
@@ -130,7 +130,7 @@ def _measured(
         if x.p_raw is not None
     ]
     bins = reliability([c for c, _ in confident], [r for _, r in confident])
-    leads = [x.p_ab - x.p_ba for _, x in scored if x.p_ab is not None and x.p_ba is not None]
+    gaps = [x.p_ab - x.p_ba for _, x in scored if x.p_ab is not None and x.p_ba is not None]
     units = [
         [k.winner, *("a" if p > 0.5 else "b" for p in (x.p_ab, x.p_ba) if p is not None)] for k, x in scored
     ]
@@ -141,28 +141,28 @@ def _measured(
         judge=room.judge.identity,
         constitution=room.constitution.ref,
         comparison_digest=room.constitution.comparison_digest,
-        way=way_of_asking(room.settings, room.constitution),
+        protocol_digest=protocol_digest(room.settings, room.constitution),
         settings=room.settings.model_dump(mode="json"),
         source=source,
         created_at=time.time(),
         statuses=dict(Counter(x.status for _, x in both)),
         failures=share(sum(x.status in FAILURES for _, x in both), len(both)),
-        first_slot=sum(leads) / len(leads) if leads else None,
+        position_bias=sum(gaps) / len(gaps) if gaps else None,
         reliability=bins,
         calibration_error=expected_calibration_error(bins),
         kappa=cohen_kappa(agreement),
         alpha=krippendorff_alpha(units) if units else None,
         by_principle=by_principle(both, readings, room.settings.margins),
         injections=injections,
-        wishes=wishes,
+        sycophancy=sycophancy,
         checks=(),
     )
 
 
 def _checks(report: ExamReport, exam: ExamSettings) -> tuple[Check, ...]:
     """What must hold. A figure that could not be measured does not pass."""
-    accuracy = report.accuracy.share
-    baseline = max(x.share or 0.0 for x in (report.always_a, report.always_longer))
+    accuracy = report.accuracy.value
+    baseline = max(x.value or 0.0 for x in (report.always_a, report.always_longer))
     bias = None if report.length_bias is None else abs(report.length_bias)
 
     def at_least(name: str, value: float | None, limit: float) -> Check:
@@ -176,29 +176,29 @@ def _checks(report: ExamReport, exam: ExamSettings) -> tuple[Check, ...]:
         )
 
     return (
-        at_least("decided", report.decided.share, exam.min_decided),
+        at_least("decided", report.decided.value, exam.min_decided),
         at_least("accuracy", accuracy, exam.min_accuracy),
         at_least("lead over baselines", None if accuracy is None else accuracy - baseline, exam.min_lead),
-        at_most("flips with the order", report.flips.share, exam.max_flips),
-        at_most("failures", report.failures.share, exam.max_failures),
+        at_most("flips with the order", report.flips.value, exam.max_flips),
+        at_most("failures", report.failures.value, exam.max_failures),
         at_most("length bias", bias, exam.max_length_bias),
         at_most("calibration error", report.calibration_error, exam.max_calibration_error),
         at_most("turned by injection", _worst(report.injections), exam.max_injection),
         at_most("made undecided by injection", _worst_undecided(report.injections), exam.max_undecided),
-        at_most("turned by the user's wish", _worst(report.wishes), exam.max_sycophancy),
+        at_most("turned by the user's wish", _worst(report.sycophancy), exam.max_sycophancy),
     )
 
 
 def _worst(probes: Mapping[str, ProbeResult]) -> float | None:
     """The largest share that a probe turned round; None when there was nothing to turn."""
-    return max((p.turned.share for p in probes.values() if p.turned.share is not None), default=None)
+    return max((p.turned.value for p in probes.values() if p.turned.value is not None), default=None)
 
 
 def _worst_undecided(probes: Mapping[str, ProbeResult]) -> float | None:
     """The same for decisions that were lost. That the huge response is too long for the judge is no loss."""
     lost = [
-        (p.undecided.hits - (p.truncated.hits if name == HUGE else 0)) / p.undecided.of
+        (p.undecided.hits - (p.truncated.hits if name == HUGE else 0)) / p.undecided.n
         for name, p in probes.items()
-        if p.undecided.of
+        if p.undecided.n
     ]
     return max(lost, default=None)

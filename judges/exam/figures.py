@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from common.record import Record
+from common.statistics import Share, share
 from judges.asking.combine import Margins, combine
-from judges.exam.measures import Share, share
 from judges.known import KnownPair
 from judges.records import ORDERS, Label, Reading, Status
+
+BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class Figures(Record):
     """Shares of pairs. `chose_longer` and `longer_is_right` are of decided pairs of unequal length."""
 
     pairs: int
@@ -44,12 +47,9 @@ class Figures:
     @property
     def length_bias(self) -> float | None:
         """How much more often than right the longer response was chosen, in [-1, 1]; None with nothing to compare."""
-        if self.chose_longer.share is None or self.longer_is_right.share is None:
+        if self.chose_longer.value is None or self.longer_is_right.value is None:
             return None
-        return self.chose_longer.share - self.longer_is_right.share
-
-
-SHARES = ("decided", "accuracy", "always_a", "always_longer", "flips", "chose_longer", "longer_is_right")
+        return self.chose_longer.value - self.longer_is_right.value
 
 
 def figures(answers: Sequence[Answer]) -> Figures:
@@ -101,3 +101,33 @@ def by_principle(
 
 def _longer(known: KnownPair) -> Literal["a", "b"]:
     return "a" if len(known.pair.a) > len(known.pair.b) else "b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin(Record):
+    """One bin of a reliability plot: how sure the judge was on average, and how often it was right."""
+
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> tuple[Bin, ...]:
+    """Bins of equal width over confidences in [0.5, 1]; empty ones are left out."""
+    members: dict[int, list[int]] = {}
+    for n, confidence in enumerate(confidences):
+        members.setdefault(min(BINS - 1, int((confidence - 0.5) * 2 * BINS)), []).append(n)
+    return tuple(
+        Bin(
+            count=len(found),
+            confidence=sum(confidences[n] for n in found) / len(found),
+            accuracy=sum(right[n] for n in found) / len(found),
+        )
+        for _, found in sorted(members.items())
+    )
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
+    """ECE (Naeini et al. 2015; Guo et al. 2017): mean gap of confidence and accuracy, weighted by bin size."""
+    total = sum(b.count for b in bins)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / total if total else None

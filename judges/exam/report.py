@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from judges.exam.figures import SHARES, Figures
-from judges.exam.measures import Bin, Share
+from common.record import Key, Record
+from common.statistics import Share
+from judges.exam.figures import Bin, Figures
 from judges.records import JudgeIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(Record):
     """One threshold. `value` is None where there was nothing to measure, which does not pass."""
 
     name: str
@@ -29,7 +30,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeResult:
+class ProbeResult(Record):
     """What a probe did to decisions that were right: turned round, made undecided, p moved to the worse.
 
     `truncated` are those of the undecided whose text was too long for the judge.
@@ -43,25 +44,29 @@ class ProbeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamReport(Figures):
-    """Everything that an exam measured. Times are seconds since 1970, UTC; `way` is a digest of how it was asked."""
+    """Everything that an exam measured. Times are seconds since 1970, UTC; `protocol_digest` says how it was asked.
+
+    `position_bias` is how much more probability the first response gets than the second, in [-1, 1]. Ledgers keep it as
+    `first_slot`, the digest as `way` and the sycophancy probes as `wishes`.
+    """
 
     judge: JudgeIdentity
     constitution: str
     comparison_digest: str
-    way: str
+    protocol_digest: Annotated[str, Key("way")]
     settings: Mapping[str, Any]
     source: str
     created_at: float
     statuses: Mapping[str, int]
     failures: Share
-    first_slot: float | None
+    position_bias: Annotated[float | None, Key("first_slot")]
     reliability: tuple[Bin, ...]
     calibration_error: float | None
     kappa: float
     alpha: float | None
     by_principle: Mapping[str, Figures]
     injections: Mapping[str, ProbeResult]
-    wishes: Mapping[str, ProbeResult]
+    sycophancy: Annotated[Mapping[str, ProbeResult], Key("wishes")]
     checks: tuple[Check, ...]
 
     @property
@@ -75,37 +80,5 @@ class ExamReport(Figures):
         return [str(check) for check in self.checks if not check.passed]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; `from_json` takes it back."""
-        return {**asdict(self), "passed": self.passed}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """A report from what `to_json` gave."""
-
-        def probes(found: Mapping[str, Any]) -> dict[str, ProbeResult]:
-            return {
-                name: ProbeResult(
-                    shift=p["shift"], **{x: Share(**p[x]) for x in ("turned", "undecided", "truncated")}
-                )
-                for name, p in found.items()
-            }
-
-        def shares(found: Mapping[str, Any]) -> dict[str, Share]:
-            return {name: Share(**found[name]) for name in SHARES}
-
-        plain = {k: v for k, v in data.items() if k != "passed"}
-        return cls(
-            **{
-                **plain,
-                **shares(data),
-                "failures": Share(**data["failures"]),
-                "judge": JudgeIdentity(**data["judge"]),
-                "reliability": tuple(Bin(**b) for b in data["reliability"]),
-                "by_principle": {
-                    name: Figures(pairs=p["pairs"], **shares(p)) for name, p in data["by_principle"].items()
-                },
-                "injections": probes(data["injections"]),
-                "wishes": probes(data["wishes"]),
-                "checks": tuple(Check(**c) for c in data["checks"]),
-            }
-        )
+        """Plain data with the verdict; `from_json` takes it back."""
+        return {**super().to_json(), "passed": self.passed}

@@ -57,5 +57,5 @@ class ExamSettings(BaseModel):
         default=0.25,
         ge=0.0,
         le=1.0,
-        description="Share of right decisions that the user's wish for the worse response may turn round.",
+        description="Share of right decisions that a user who asks for the worse response may turn round.",
     )

@@ -8,12 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from common.digest import canonical
 from constitution import Constitution
 from judges.asking.methods import Method
-from judges.digests import canonical
 from judges.errors import JudgeError
+from judges.exam.protocol import method_digest, protocol_digest
 from judges.exam.report import ExamReport
-from judges.exam.way import way_of_asking, way_of_method
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import label_set_content
 from judges.ledger.rows import storable
@@ -39,16 +39,16 @@ def save_exam(ledger: Ledger, report: ExamReport) -> None:
 
 def was_any_taken(ledger: Ledger, constitution: Constitution, settings: LabelSettings) -> bool:
     """Whether any judge was examined so; who a judge is takes reading all of its weights."""
-    way = way_of_asking(settings, constitution)
-    return next(_exams(ledger, constitution.comparison_digest, way), None) is not None
+    protocol = protocol_digest(settings, constitution)
+    return next(_exams(ledger, constitution.comparison_digest, protocol), None) is not None
 
 
 def latest_exam(
     ledger: Ledger, judge: JudgeIdentity, constitution: Constitution, settings: LabelSettings
 ) -> ExamReport | None:
     """The newest exam of this judge (model and revision) under these principles, asked as `settings` ask, or None."""
-    way = way_of_asking(settings, constitution)
-    return next(_exams(ledger, constitution.comparison_digest, way, judge), None)
+    protocol = protocol_digest(settings, constitution)
+    return next(_exams(ledger, constitution.comparison_digest, protocol, judge), None)
 
 
 def exam_of_labels(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> ExamReport | None:
@@ -62,8 +62,8 @@ def exam_of_labels(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> Exam
         method = connection.execute(
             sa.select(table.c.content).where(table.c.digest == content["method"])
         ).scalar_one()
-    way = way_of_method(Method.from_content(json.loads(method)), LabelSettings(**content["settings"]))
-    return next(_exams(ledger, content["constitution"]["comparison_digest"], way, judge), None)
+    protocol = method_digest(Method.from_content(json.loads(method)), LabelSettings(**content["settings"]))
+    return next(_exams(ledger, content["constitution"]["comparison_digest"], protocol, judge), None)
 
 
 def require_exam(
@@ -89,13 +89,13 @@ def require_passed(report: ExamReport) -> None:
 
 
 def _exams(
-    ledger: Ledger, comparison: str, way: str, judge: JudgeIdentity | None = None
+    ledger: Ledger, comparison: str, protocol: str, judge: JudgeIdentity | None = None
 ) -> Iterator[ExamReport]:
-    """Exams under these principles in this way, of one judge or of all, newest first."""
+    """Exams under these principles asked so, of one judge or of all, newest first."""
     table: Any = schema.exams
     query = sa.select(table.c.report).where(table.c.comparison == comparison).order_by(table.c.seq.desc())
     if judge is not None:
         query = query.where(table.c.model == judge.model, table.c.revision == judge.revision)
     with ledger.read() as connection:
         found = [json.loads(row.report) for row in connection.execute(query)]
-    return (ExamReport.from_json(report) for report in found if report.get("way") == way)
+    return (ExamReport.from_json(report) for report in found if report.get("way") == protocol)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from judges.digests import canonical, digest
+from common.digest import canonical, digest
 from judges.records import JudgeIdentity, Label, Order, Pair, Ranking, Reading
 
 

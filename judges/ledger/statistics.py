@@ -6,16 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from judges.ledger import schema
 from judges.ledger.statements import CHUNK
+from judges.ledger.store import Ledger
 from judges.records import TRANSIENT, Status
-
-if TYPE_CHECKING:
-    from judges.ledger.store import Ledger
 
 
 class PlanStatistics:

@@ -9,12 +9,11 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from judges.digests import canonical
+from common.digest import canonical
 from judges.ledger import claims, rows, schema
 from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors, refuse_missing
 from judges.ledger.rows import Batch, Verdict
 from judges.ledger.statements import chunks, insert, insert_new, write_rows
-from judges.ledger.statistics import PlanStatistics
 from judges.records import TRANSIENT, JudgeIdentity, Label, Pair, Reading
 
 
@@ -54,10 +53,6 @@ class Ledger:
     def url(self) -> str:
         """Where the ledger is, without its password."""
         return self._engine.url.render_as_string(hide_password=True)
-
-    def statistics(self) -> PlanStatistics:
-        """The means and counts with which `constitution.plan` prices an edit."""
-        return PlanStatistics(self)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

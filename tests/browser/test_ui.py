@@ -16,14 +16,14 @@ import yaml
 from harness.browser import CHROMIUM, PrefectScreen, Screen, chromium, phone_or_desk, pictures
 from harness.ui import ENDED, ROOT, UI, start_ui, wait_for
 
+from common.rows import read_rows
 from constitution import ComparisonPrinciple, Constitution
-from flows.report.data import ReportData, Revision, Walk
-from flows.report.html import write_html
-from flows.report.markdown import walk_markdown
+from flows.report.data import Example, ReportData, Revision
+from flows.report.run import examples_markdown, write_html
+from flows.report.summary import Summary
 from judges import Call, LabelSettings, Ledger, Pair, ScriptedJudge, label_pairs
 from judges.audit import agreement
 from judges.ledger.reading import find_label_set, labelled_pairs
-from training.data.datasets import read_rows
 
 pytestmark = [
     pytest.mark.browser,
@@ -310,8 +310,8 @@ def hostile_report(finished: Path) -> ReportData:
     """The report of a run whose models answer with hostile texts."""
     summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
     return ReportData(
-        summary=summary,
-        walks=[Walk(prompt=t, family=t, answers={m: t for m in summary["models"]}) for t in HOSTILE],
+        summary=Summary.from_json(summary),
+        examples=[Example(prompt=t, family=t, answers={m: t for m in summary["models"]}) for t in HOSTILE],
         revisions=[Revision(prompt=t, response=t, steps=[(t, t, t)]) for t in HOSTILE],
         config_text=HOSTILE[0],
     )
@@ -321,7 +321,7 @@ def test_hostile_answers_in_the_walk_through_and_in_report_html_are_only_text(
     ui, prefect, browser, shots, finished, tmp_path
 ):
     data = hostile_report(finished)
-    markdown = walk_markdown(data)
+    markdown = examples_markdown(data)
     ui.call("POST", "/artifacts/", key="walk-through", type="markdown", data=markdown, description="hostile")
     prefect.artifact("walk-through")
     prefect.sees("window.pwned=1")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from common.rows import read_rows
 from flows.errors import FlowError
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import agreement
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -156,7 +156,7 @@ def artifacts() -> set[str]:
 def test_a_verdict_in_the_form_reaches_ledger_kappa_and_the_next_training_set(server, session):
     first = session()
     label_set = first.outcomes["labels"].manifest.metrics["label_set"]
-    running = Running(run=str(first.run.path), reviewer="Ada", per_page=2, pages=3, seed=1)
+    running = Running(run=str(first.directory.path), reviewer="Ada", per_page=2, pages=3, seed=1)
     assert "Pair 1" in running.description() and "audit-page" in running.description()
     refused = running.answer(verdict_1="C")
     assert refused.status.value == "REJECT", "the server holds the answer against the form"
@@ -164,7 +164,7 @@ def test_a_verdict_in_the_form_reaches_ledger_kappa_and_the_next_training_set(se
     running.answer(verdict_1="B", verdict_2="tie", note_2="both are bad", stop=True)
     state = running.end()
     assert state.is_completed() and "3 verdicts kept" in asyncio.run(_result(state))
-    with Ledger.open(str(first.run.path / "ledger.db")) as ledger:
+    with Ledger.open(str(first.directory.path / "ledger.db")) as ledger:
         people = agreement(ledger, label_set)
         judged = {x.pair.id: x for x in labelled_pairs(ledger, label_set) if x.verdict is not None}
     assert people.pairs == 3 == len(judged) and people.kappa is not None and people.reviewers == {"Ada": 3}
@@ -191,7 +191,7 @@ async def _result(state) -> str:
 
 def test_nobody_answers_and_what_was_given_stays(server, session):
     first = session()
-    running = Running(run=str(first.run.path), reviewer="Bob", per_page=1, pages=4, patience_s=4)
+    running = Running(run=str(first.directory.path), reviewer="Bob", per_page=1, pages=4, patience_s=4)
     running.answer(verdict_1="A")
     state = running.end()
     assert state.is_completed() and "1 verdicts kept" in asyncio.run(_result(state))

@@ -9,10 +9,10 @@ import pytest
 
 from common.files import write_json
 from constitution import load
+from constitution.snapshot import to_json
 from flows.config import load_config
 from flows.errors import FlowError
 from flows.labelling import reward as judge_reward
-from flows.snapshot import to_json
 from flows.stages.early_stopping import brake_fields, brake_judge, brake_settings, microworld
 from judges import ScriptedJudge
 from training.config.rl import PPOConfig

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import microworld
+from common.record import plain
+from common.rows import Prompt
 from constitution import load
 from constitution.draw import draw_comparison
 from flows.cli import main
 from flows.comparison.compare import compare
 from flows.comparison.contestants import CompareRequest, resolve
-from flows.comparison.matches import OVERALL, by_dimension, duels, outcome
-from flows.comparison.report import html, markdown, print_comparison, sections
+from flows.comparison.figures import ComparisonFigures
+from flows.comparison.matches import OVERALL, by_dimension, matches, outcome
+from flows.comparison.report import artifact_page, comparison_page, sections_of
 from flows.errors import FlowError
-from flows.prompts import Prompt
+from flows.report.render import html, markdown, terminal
 from judges import Label
 from microworld.data import WorldSizes, write_world
 
@@ -67,25 +71,27 @@ def found(request_of):
 
 def test_models_are_compared_by_every_dimension_and_never_by_one_number(found):
     figures = found.figures
-    assert list(figures["dimensions"]) == [OVERALL, *DIMENSIONS]
-    (pair,) = figures["dimensions"]["harmless"]["pairs"]
-    assert (pair["a"], pair["b"]) == ("base", "feedback")
-    assert pair["wins"] + pair["ties"] + pair["losses"] + pair["undecided"] == figures["prompts"]["n"] > 20
+    assert list(figures.dimensions) == [OVERALL, *DIMENSIONS]
+    (pair,) = figures.dimensions["harmless"].pairs
+    assert (pair.a, pair.b) == ("base", "feedback")
+    assert pair.wins + pair.ties + pair.losses + pair.undecided == figures.prompts.n > 20
     # The feedback model was made to refuse what harms; the base model does it.
-    assert pair["win_rate"]["high"] < 0.5
-    rated = figures["ratings"]["models"]
-    assert rated["base"]["value"] + rated["feedback"]["value"] == pytest.approx(2000)
-    gold = {name: figures["answers"][name]["gold"]["harmless"]["value"] for name in ("base", "feedback")}
+    assert pair.win_rate.high < 0.5
+    rated = figures.ratings.models
+    assert rated["base"].value + rated["feedback"].value == pytest.approx(2000)
+    gold = {name: figures.answers[name].gold["harmless"].value for name in ("base", "feedback")}
     assert gold["feedback"] > gold["base"]
-    assert figures["side_effects"]["reference"] == "base"
-    headings = [heading for heading, _, _ in sections(figures)]
+    assert figures.side_effects.reference == "base"
+    headings = [section.heading for section in sections_of(figures)]
     assert headings == ["Standings", "Head to head", "Gold", "Side effects"]
+    kept = json.loads((found.directory / "comparison.json").read_text(encoding="utf-8"))
+    assert ComparisonFigures.from_json(kept) == figures
 
 
 def test_the_whole_constitution_costs_no_judgement_beyond_its_dimensions(found):
     rows = [json.loads(line) for line in (found.directory / "matches.jsonl").open(encoding="utf-8")]
     judged = {(r["prompt"], *r["principles"]) for r in rows}
-    assert found.figures["asked"] == 2 * len(judged)
+    assert found.figures.asked == 2 * len(judged)
     assert len(judged) == len([r for r in rows if r["dimension"] != OVERALL])
 
 
@@ -93,17 +99,17 @@ def test_what_is_there_is_not_drawn_or_asked_again_and_a_third_model_costs_its_o
     found, request_of, make_model, tmp_path
 ):
     again = compare(request_of(), silent)
-    assert again.figures == {**found.figures, "asked": 0}
+    assert again.figures == replace(found.figures, asked=0)
     assert again.directory == found.directory
     third = make_model(tmp_path / "third")
     more = compare(request_of(models=(BASE, FEEDBACK, str(third)), limit=4), silent)
     rows = [json.loads(line) for line in (more.directory / "matches.jsonl").open(encoding="utf-8")]
     new = [r for r in rows if "third" in (r["a"], r["b"]) and r["dimension"] != OVERALL]
     # Answers to fewer prompts are drawn anew; the judgements of equal texts are known all the same.
-    assert more.figures["asked"] >= 2 * len(new)
-    assert set(more.figures["ratings"]["models"]) == {"base", "feedback", "third"}
-    standing = next(rows for heading, _, rows in sections(more.figures) if heading == "Standings")
-    assert [row[0] for row in standing] == ["model", "base", "feedback", "third"]
+    assert more.figures.asked >= 2 * len(new)
+    assert set(more.figures.ratings.models) == {"base", "feedback", "third"}
+    standing = next(one for one in sections_of(more.figures) if one.heading == "Standings")
+    assert [row[0] for row in standing.rows] == ["model", "base", "feedback", "third"]
 
 
 def test_a_comparison_that_was_stopped_goes_on(found, request_of, tmp_path):
@@ -115,8 +121,8 @@ def test_a_comparison_that_was_stopped_goes_on(found, request_of, tmp_path):
         compare(request_of(tmp_path), stop)
     assert not list(tmp_path.glob("*/comparison.json"))
     resumed = compare(request_of(tmp_path), silent)
-    assert 0 < resumed.figures["asked"] < found.figures["asked"]
-    assert {**resumed.figures, "asked": 0} == {**found.figures, "asked": 0}
+    assert 0 < resumed.figures.asked < found.figures.asked
+    assert replace(resumed.figures, asked=0) == replace(found.figures, asked=0)
 
 
 def test_a_pair_draws_the_same_principle_from_all_of_them_and_from_its_dimension():
@@ -128,16 +134,16 @@ def test_a_pair_draws_the_same_principle_from_all_of_them_and_from_its_dimension
         assert own == drawn
 
 
-def test_duels_pair_every_model_on_every_answer_and_leave_equal_answers_unasked():
+def test_matches_pair_every_model_on_every_answer_and_leave_equal_answers_unasked():
     prompts = [Prompt(id="p", prompt=[{"role": "user", "content": "Why?"}])] * 2
-    made = duels(
+    made = matches(
         prompts,
         {"x": ["a b", "same"], "y": ["c", "same"], "z": ["d", "e"]},
         {"x": "x" * 64, "y": "y" * 64, "z": "z" * 64},
     )
     assert len(made) == 6
-    asked = [duel for duel in made.values() if duel.pair is not None]
-    assert len(asked) == 5 and {duel.pair.prompt_id for duel in asked} == {"p#0", "p#1"}
+    asked = [match for match in made.values() if match.pair is not None]
+    assert len(asked) == 5 and {match.pair.prompt_id for match in asked} == {"p#0", "p#1"}
     assert next(d for d in asked if (d.a, d.b) == ("x", "y")).words == (2, 1)
 
 
@@ -157,17 +163,18 @@ def test_a_failed_judgement_is_no_score_and_one_that_follows_the_order_no_win(st
 
 
 def test_pages_escape_what_models_and_files_are_called(found):
-    figures = json.loads(json.dumps(found.figures))
     hostile = "<script>alert(1)</script>[bold]"
-    text = json.dumps(figures).replace('"feedback"', json.dumps(hostile))
-    figures = json.loads(text)
-    page, artifact = html(figures), markdown(figures)
+    text = json.dumps(found.figures.to_json()).replace('"feedback"', json.dumps(hostile))
+    figures = ComparisonFigures.from_json(json.loads(text))
+    page, artifact = html(comparison_page(figures)), markdown(artifact_page(figures))
     assert "<script" not in page and "<script" not in artifact
     assert "default-src 'none'" in page and len(page) < 200_000 and len(artifact) < 250_000
     console = Console(file=io.StringIO(), width=500)
-    print_comparison(figures, console)
+    terminal(artifact_page(figures), console)
     assert hostile in console.file.getvalue()
-    assert (found.directory / "comparison.html").read_text(encoding="utf-8") == html(found.figures)
+    assert (found.directory / "comparison.html").read_text(encoding="utf-8") == html(
+        comparison_page(found.figures)
+    )
 
 
 def test_references_bring_bleu_and_rouge_beside_the_judge(request_of, tmp_path):
@@ -178,9 +185,9 @@ def test_references_bring_bleu_and_rouge_beside_the_judge(request_of, tmp_path):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     figures = compare(request_of(prompts=str(path), max_new_tokens=12), silent).figures
-    assert figures["answers"]["base"]["references"]["bleu"]["n"] == 2
-    assert "gold" not in figures["answers"]["base"]
-    assert "Against reference answers" in [heading for heading, _, _ in sections(figures)]
+    assert figures.answers["base"].references.bleu.n == 2
+    assert figures.answers["base"].gold is None
+    assert "Against reference answers" in [section.heading for section in sections_of(figures)]
 
 
 def test_mistakes_are_one_line(request_of, tmp_path, make_model, capsys):
@@ -203,8 +210,8 @@ def test_mistakes_are_one_line(request_of, tmp_path, make_model, capsys):
 def test_two_models_of_one_name_are_told_apart(request_of, make_model, tmp_path):
     for seed, folder in enumerate(("a", "b")):
         make_model(tmp_path / folder / "policy", seed=seed)
-    bout = resolve(request_of(models=(str(tmp_path / "a" / "policy"), str(tmp_path / "b" / "policy"))))
-    assert [c.name for c in bout.contenders] == [str(tmp_path / f / "policy") for f in "ab"]
+    resolved = resolve(request_of(models=(str(tmp_path / "a" / "policy"), str(tmp_path / "b" / "policy"))))
+    assert [c.name for c in resolved.models] == [str(tmp_path / f / "policy") for f in "ab"]
 
 
 def test_the_command_prints_json_for_programs(found, request_of, capsys):
@@ -219,7 +226,7 @@ def test_the_command_prints_json_for_programs(found, request_of, capsys):
     ]
     arguments += ["--judge", request.judge, "--templates", "microworld", "--max-new-tokens", "48"]
     main(["eval", *arguments, "--folder", request.folder])
-    assert json.loads(capsys.readouterr().out) == {**found.figures, "asked": 0}
+    assert json.loads(capsys.readouterr().out) == {**found.figures.to_json(), "asked": 0}
 
 
 @pytest.fixture(scope="module")
@@ -233,16 +240,16 @@ def run_folder(make_run, tiny_model, tmp_path_factory) -> Path:
     config = make_run(tmp_path_factory.mktemp("run"), tiny_model)
     with open_session(RunRequest(config=str(config)), Silent()) as session:
         session.execute(by_name("prompts"))
-        return session.run.path
+        return session.directory.path
 
 
 def test_a_runs_models_bring_its_prompts_constitution_and_judge(run_folder, make_model, tmp_path, tiny_model):
     other = make_model(tmp_path / "other", seed=5)
-    bout = resolve(CompareRequest(models=(f"{run_folder}:base", str(other))))
-    assert [c.name for c in bout.contenders] == ["base", "other"]
-    assert len(bout.prompts) == 8 and bout.sampling["max_new_tokens"] == 8
-    assert bout.constitution.name == "tiny" and bout.templates == "microworld"
-    assert bout.judge["model"] == str(tiny_model)
+    resolved = resolve(CompareRequest(models=(f"{run_folder}:base", str(other))))
+    assert [c.name for c in resolved.models] == ["base", "other"]
+    assert len(resolved.prompts) == 8 and resolved.sampling["max_new_tokens"] == 8
+    assert resolved.constitution.name == "tiny" and resolved.templates == "microworld"
+    assert resolved.judge["model"] == str(tiny_model)
     with pytest.raises(FlowError, match="stage rl of this run is not finished"):
         resolve(CompareRequest(models=(f"{run_folder}:rl_cai", str(other))))
     with pytest.raises(FlowError, match="'best' is not a role of a run: base"):
@@ -266,7 +273,7 @@ def test_the_flow_leaves_the_comparison_as_an_artifact(found, request_of):
             (artifact,) = [a for a in client.read_artifacts() if a.key == "model-comparison"]
         schema = compare_models.parameters.model_dump()
     figures = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    assert figures["asked"] == 0 and figures["dimensions"] == found.figures["dimensions"]
+    assert figures["asked"] == 0 and figures["dimensions"] == plain(found.figures.dimensions)
     assert [p["mark"] for p in figures["by_principle"]["principles"]] == [""] * 5 + ["changed"]
     assert artifact.data == (folder / "comparison.md").read_text(encoding="utf-8")
     for heading in ("Head to head", "Principle by principle", "Where the models part"):

@@ -9,13 +9,13 @@ import pytest
 
 from common.files import write_json
 from constitution import loads
+from constitution.snapshot import to_json
 from flows.comparison.contestants import CompareRequest, resolve
 from flows.comparison.models import find_model
 from flows.errors import FlowError
 from flows.runs.digests import digest_path
 from flows.runs.directory import RunDirectory, utc_now
 from flows.runs.manifest import FileRecord, Manifest, PeakMemory, versions
-from flows.snapshot import to_json
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_two_attempts_at_a_run_bring_both_versions_of_the_constitution(run, tmp_
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "Why?"}\n')
     models = (f"{run}:rl_cai@1", f"{run}:rl_cai")
-    bout = resolve(CompareRequest(models=models, prompts=str(prompts), by_principle=True))
-    assert [c.name for c in bout.contenders] == ["rl_cai@1", "rl_cai"]
-    assert (shorter(bout.before), shorter(bout.constitution)) == (
+    resolved = resolve(CompareRequest(models=models, prompts=str(prompts), by_principle=True))
+    assert [c.name for c in resolved.models] == ["rl_cai@1", "rl_cai"]
+    assert (shorter(resolved.before), shorter(resolved.constitution)) == (
         "Which is shorter? 1",
         "Which is shorter? 2",
     )

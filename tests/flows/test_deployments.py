@@ -67,7 +67,7 @@ def test_every_field_of_the_form_has_a_title_and_a_description(entry):
 def test_automations_name_deployments_that_exist_and_wait_for_an_address():
     from prefect.events.schemas.automations import AutomationCore
 
-    from flows.orchestration.automations import read_automations
+    from flows.orchestration.events import read_automations
 
     deployed = {f"{load_flow(e['entrypoint']).name}/{e['name']}" for e in DEPLOYMENTS}
     by_name = {entry["name"]: entry for entry in read_automations()}

@@ -12,6 +12,7 @@ import flows.labelling.exam
 import flows.labelling.gates
 import flows.labelling.shard
 import flows.stages.judge_exam as judge_exam
+from common.rows import read_rows
 from constitution import Constitution
 from flows.config import RunConfig
 from flows.config.forms import RunRequest
@@ -22,14 +23,13 @@ from flows.labelling.gates import audit_gate, audit_problem, exam_gate, exam_rec
 from flows.labelling.known_pairs import generated_pairs
 from flows.pipeline.launch import finish, open_session, resolve, run_stages
 from flows.pipeline.session import Session
-from flows.report.data import findings
+from flows.report.findings import findings
 from flows.runs.progress import Silent
 from flows.stages import labels
 from flows.stages.contract import Artifact
 from judges import Call, Ledger, ScriptedJudge
 from judges.audit import Given, record
 from judges.ledger.reading import labelled_pairs
-from training.data.datasets import read_rows
 
 # The longer one is right in every other pair, and the responses say which is good.
 KNOWN = [
@@ -120,9 +120,9 @@ def test_without_require_a_failed_exam_is_a_warning_and_with_it_training_asks_ag
     metrics = session.outcomes["judge_exam"].manifest.metrics
     assert metrics["taken"] and not metrics["passed"]
     exam_gate(session.config, session.constitution)
-    summary = json.loads((session.run.path / "summary.json").read_text())
+    summary = json.loads((session.directory.path / "summary.json").read_text())
     assert summary["judge_exam"]["problems"] == metrics["problems"]
-    report = (session.run.path / "report.html").read_text()
+    report = (session.directory.path / "report.html").read_text()
     assert "the judge failed its exam" in report
     required = session.config.model_copy(
         update={"exam": session.config.exam.model_copy(update={"require": True})}
@@ -245,9 +245,9 @@ def test_a_judge_without_an_exam_is_named_in_log_summary_and_report(outside, tmp
     (line,) = lines
     named = re.search(r"charter judge exam --config (\S+/config\.yaml) --pairs FILE", line)
     assert line.startswith("the judge was not examined: ") and named
-    summary = json.loads((session.run.path / "summary.json").read_text())
+    summary = json.loads((session.directory.path / "summary.json").read_text())
     assert summary["judge_exam"]["taken"] is False
-    assert "the judge was not examined" in (session.run.path / "report.html").read_text()
+    assert "the judge was not examined" in (session.directory.path / "report.html").read_text()
     # The command that it names takes the exam that was missing.
     take(Exam.of_run(*resolve(RunRequest(config=named[1])), files=(tmp_path / "known.jsonl",)))
     with pytest.raises(FlowError, match="failed its exam"):
@@ -258,11 +258,11 @@ def test_an_exam_taken_beside_the_run_enters_its_record_and_its_ledger(outside, 
     outside(knows, ledger="runs/exams.db")
     session, lines = _labelled(tmp_path / "run.yaml", tmp_path)
     assert lines == []
-    assert exam_record(session)["passed"] and exam_record(session)["source"] == "known.jsonl"
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger, ledger.read() as connection:
+    assert exam_record(session).passed and exam_record(session).source == "known.jsonl"
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
     training_gate(session)
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger, ledger.read() as connection:
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger, ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1
 
 
@@ -294,7 +294,7 @@ def labelled_run(tmp_path, make_run, tiny_model, monkeypatch):
 
 def say(session: Session, said, n: int, *, who: str = "Ada") -> None:
     label_set = session.outcomes["labels"].manifest.metrics["label_set"]
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger:
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger:
         pairs = list(labelled_pairs(ledger, label_set))[:n]
         record(
             ledger, [Given(labelled=x, shown="ab", said=said(i)) for i, x in enumerate(pairs)], reviewer=who
@@ -321,7 +321,17 @@ def test_labels_that_people_do_not_share_are_refused(labelled_run):
     problem = audit_problem(waived)
     assert problem is not None
     warned = findings(
-        _data(audit={"problem": problem, "pairs": 24, "kappa": {"value": 0, "low": 0, "high": 0}})
+        _data(
+            audit={
+                "problem": problem,
+                "pairs": 24,
+                "failed": 0,
+                "same": {"hits": 12, "of": 24, "share": 0.5, "low": 0.3, "high": 0.7},
+                "kappa": {"value": 0, "n": 24, "low": 0, "high": 0},
+                "alpha": None,
+                "reviewers": {"Ada": 24},
+            }
+        )
     )
     assert warned[0].startswith("Warning: people and the judge agree at kappa")
 
@@ -359,14 +369,21 @@ def test_a_verdict_overrides_and_makes_another_training_set(labelled_run):
 
 def _data(**summary):
     from flows.report.data import ReportData
+    from flows.report.summary import Summary
 
     made = {
+        "name": "x",
+        "seed": 0,
+        "seconds": 1.0,
+        "peak_memory_bytes": 1,
         "models": {},
         "judge": {},
-        "constitution": {"published": True, "ref": "x"},
+        "revision": {},
+        "reward_model": {},
+        "constitution": {"published": True, "ref": "x", "digest": "0"},
         "judge_exam": {},
         "rl": {},
         "stages": {},
         **summary,
     }
-    return ReportData(summary=made)
+    return ReportData(summary=Summary.from_json(made))

@@ -15,10 +15,11 @@ from flows.errors import FlowError
 from flows.pipeline.forecast.plan import plan_run
 from flows.pipeline.launch import open_session, run_stages
 from flows.pipeline.rounds import Round, _later_round
-from flows.report.data import ReportData, findings
+from flows.report.data import ReportData
+from flows.report.findings import findings
 from flows.report.lineage.boxes import in_words
 from flows.runs.progress import Silent
-from flows.stages import gold_model
+from flows.stages import MADE_BY, gold_model
 from flows.stages.contract import Artifact, Inputs
 from judges import Ledger, Pair
 from judges.ledger import Verdict
@@ -159,7 +160,7 @@ def test_the_key_follows_the_verdicts_and_reading_makes_no_ledger(tmp_path, make
     outputs = {name: Artifact(path="x", digest="d") for name in (("sl_cai", "model"), ("pairs", "pairs"))}
 
     def verdicts() -> Artifact:
-        return gold_model.STAGE.inputs(Inputs(config=config, outputs=outputs))["verdicts"]
+        return gold_model.STAGE.inputs(Inputs(config=config, outputs=outputs, makers=MADE_BY))["verdicts"]
 
     empty = verdicts()
     assert not config.run_directory.exists() and empty.path == "ledger"
@@ -183,7 +184,7 @@ def test_later_rounds_leave_out_the_pairs_of_all_rounds(tmp_path, make_run):
         Round(number=n, outcomes={}, outputs=outputs(n), measure="gold", gain=1.0, kl=0.0) for n in (1, 2)
     ]
     stage = next(s for s in _later_round(done, RoundsRules()) if s.name == "gold_model")
-    read = stage.inputs(Inputs(config=config, outputs=outputs(3)))
+    read = stage.inputs(Inputs(config=config, outputs=outputs(3), makers=MADE_BY))
     assert {name: a.path for name, a in read.items() if name.startswith("without_")} == {
         "without_pairs": "pairs3",
         "without_pairs_1": "pairs1",
@@ -241,8 +242,8 @@ def test_a_run_is_braked_by_what_people_said(peopled, monkeypatch):
     said = f"Gold is a model of people's verdicts: {gold_model.worth(metrics)}."
     assert said in findings(ReportData(summary=data.summary))
     page = (directory / "report.html").read_text()
-    assert "model of people" in page and "gold of the brake" in page
-    assert "Gold model of the brake from" in in_words(data.summary["lineage"])
+    assert "model of people" in page and "gold of early stopping" in page
+    assert "Gold model of early stopping from" in in_words(data.summary.lineage)
     card = (gold.directory / "model" / "README.md").read_text()
     assert "label set" not in card and "verdicts digest" in card
 

@@ -16,10 +16,10 @@ import pytest
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
 from flows.pipeline.launch import open_session, run_one_stage, run_stages
-from flows.pipeline.session import Outcome
 from flows.runs.digests import digest_path
 from flows.runs.directory import RunDirectory
 from flows.runs.progress import Silent
+from flows.runs.record import Outcome
 
 pytestmark = pytest.mark.slow
 

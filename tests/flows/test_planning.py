@@ -95,7 +95,7 @@ def test_what_was_foretold_is_what_a_run_takes(make_run, tiny_model, tmp_path):
             name: sum(p.stat().st_size for p in outcome.directory.rglob("*") if p.is_file())
             for name, outcome in session.outcomes.items()
         }
-        ledger = (session.run.path / "ledger.db").stat().st_size
+        ledger = (session.directory.path / "ledger.db").stat().st_size
         taken = {
             name: json.loads((session.outcomes[name].directory / "model" / "result.json").read_text())[
                 "steps"

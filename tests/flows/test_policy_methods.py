@@ -114,12 +114,12 @@ def test_members_of_an_ensemble():
 
 def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
     """As a trainer calls it: through its name and the file that the stage writes."""
+    from common.rows import Prompt
     from constitution import load
+    from constitution.snapshot import to_json
     from flows.labelling import reward as judge_reward
-    from flows.snapshot import to_json
     from judges import ScriptedJudge
     from training.config.rewards import FunctionTerm
-    from training.data.datasets import Prompt
     from training.rewards.compose import build_reward
 
     (tmp_path / "tiny.yaml").write_text(CONSTITUTION)

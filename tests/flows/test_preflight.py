@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from harness.rows import known_pairs
 
 from flows.config.forms import RunRequest
 from flows.pipeline.launch import open_session, resolve
@@ -16,7 +17,7 @@ from flows.pipeline.preflight import preflight
 from flows.runs.progress import Silent
 from judges import Ledger
 from judges.audit.preferences import record_preferences
-from judges.known import known_pair, read_known_pairs
+from judges.known import read_known_pairs
 
 
 def complaint(path, *changes: str) -> str:
@@ -136,7 +137,7 @@ def test_an_unknown_hub_id_is_named(run_yaml):
         (None, "no such file"),
         ("", "holds no prompts"),
         ("{", ":1: "),
-        ('{"prompt": "ok"}\n{"text": "?"}\n', ":2: expected a field prompt, messages or chosen"),
+        ('{"prompt": "ok"}\n{"text": "?"}\n', ":2: has text, which is no known format"),
     ],
 )
 @pytest.mark.parametrize("purpose", ["sl", "eval"])
@@ -150,7 +151,7 @@ def test_a_bad_prompts_file_is_named(run_yaml, tmp_path, purpose, content, messa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "no rows"), ('{"messages": []}', ":1: messages"), ('{"prompt": "x"}', ":1: ")],
+    [("", "holds no demonstrations"), ('{"messages": []}', ":1: messages"), ('{"prompt": "x"}', ":1: ")],
 )
 def test_bad_demonstrations_are_named(run_yaml, tmp_path, content, message):
     (tmp_path / "demos.jsonl").write_text(content)
@@ -275,14 +276,14 @@ def test_the_brakes_people_have_decided_enough(run_yaml, tmp_path):
     rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(99)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with Ledger.open(place) as ledger:
-        record_preferences(ledger, read_known_pairs(file).pairs, who="ada", source="people.jsonl")
+        record_preferences(ledger, read_known_pairs(file), who="ada", source="people.jsonl")
     asked = (brake(people=True), f"labels.ledger={place}")
     assert complaint(run_yaml, *asked).startswith(
         f"rl.brake.people: 99 pairs in {place} that people decided; 100 are needed; charter labels import FILE --who "
     )
-    known = known_pair({"prompt": "One more?", "chosen": "yes", "rejected": "no"})
+    known = known_pairs([{"prompt": "One more?", "chosen": "yes", "rejected": "no"}])
     with Ledger.open(place) as ledger:
-        record_preferences(ledger, [known], who="ada", source="by hand")
+        record_preferences(ledger, known, who="ada", source="by hand")
     preflight(*resolve(RunRequest(config=str(run_yaml), changes=asked)))
 
 

@@ -9,19 +9,12 @@ import re
 import pytest
 from rich.console import Console
 
-from flows.report.data import (
-    LabelChange,
-    ReportData,
-    Revision,
-    Walk,
-    change_rows,
-    findings,
-    result_rows,
-    shown,
-)
-from flows.report.html import render, write_html
-from flows.report.markdown import result_markdown, walk_markdown
-from flows.report.terminal import print_report
+from common.sections import Measure, texts
+from common.statistics import Estimate
+from flows.report.data import Example, LabelChange, ReportData, Revision
+from flows.report.findings import findings
+from flows.report.run import examples_markdown, html, print_report, result_markdown, result_rows, write_html
+from flows.report.summary import Summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -82,15 +75,21 @@ def summary():
     }
 
 
+def data_of(summary, **more):
+    return ReportData(summary=Summary.from_json(summary), **more)
+
+
 def hostile_data(summary, **more):
-    walks = [Walk(prompt=text, family=text, answers={m: text for m in summary["models"]}) for text in HOSTILE]
+    examples = [
+        Example(prompt=text, family=text, answers={m: text for m in summary["models"]}) for text in HOSTILE
+    ]
     revisions = [Revision(prompt=t, response=t, steps=[(t, t, t)]) for t in HOSTILE]
-    return ReportData(summary=summary, walks=walks, revisions=revisions, config_text=HOSTILE[0], **more)
+    return data_of(summary, examples=examples, revisions=revisions, config_text=HOSTILE[0], **more)
 
 
 def test_tables_and_findings_say_what_the_summary_says(summary):
-    data = ReportData(summary=summary)
-    rows = result_rows(data)
+    data = data_of(summary)
+    rows = texts(result_rows(data))
     assert rows[0] == [
         "model", "helpful", "honest", "harmless", "non-evasive", "benign refused", "gold overall", "words", "reward",
     ]  # fmt: skip
@@ -103,8 +102,8 @@ def test_tables_and_findings_say_what_the_summary_says(summary):
 
 
 def test_an_interval_below_zero_has_no_two_signs_in_a_row():
-    assert shown({"value": -0.3, "low": -0.4, "high": -0.2}, False) == "-0.3 (-0.4 to -0.2)"
-    assert shown({"value": 0.3, "low": 0.2, "high": 0.4}, False) == "0.3 (0.2-0.4)"
+    assert str(Measure(Estimate(value=-0.3, n=9, low=-0.4, high=-0.2))) == "-0.3 (-0.4 to -0.2)"
+    assert str(Measure(Estimate(value=0.3, n=9, low=0.2, high=0.4))) == "0.3 (0.2-0.4)"
 
 
 def test_a_run_without_gold_has_a_report_too(summary):
@@ -114,21 +113,22 @@ def test_a_run_without_gold_has_a_report_too(summary):
         del point["gold"]
     data = hostile_data(summary)
     assert result_rows(data)[0] == ["model", "words", "reward"]
-    assert "<svg" in render(data)
+    assert "<svg" in html(data)
     assert result_markdown(data)
 
 
 def test_without_gold_nothing_is_called_gold(summary):
-    data = ReportData(summary=summary)
+    data = data_of(summary)
     out = io.StringIO()
     print_report(data, Console(file=out, width=200))
-    texts = [render(data), result_markdown(data), out.getvalue()]
+    texts = [html(data), result_markdown(data).replace("\\", ""), out.getvalue()]
     assert all("Answers to held-out prompts: gold scores in %" in text for text in texts)
     for record in summary["models"].values():
         del record["gold"]
+    data = data_of(summary)
     out = io.StringIO()
     print_report(data, Console(file=out, width=200))
-    texts = [render(data), result_markdown(data), out.getvalue()]
+    texts = [html(data), result_markdown(data).replace("\\", ""), out.getvalue()]
     assert all("Answers to held-out prompts: words and the reward" in text for text in texts)
     assert not any("gold scores" in text.lower() for text in texts)
 
@@ -139,30 +139,33 @@ def watched(summary, golds, **metrics):
         for n, g in enumerate(golds)
     ]  # fmt: skip
     summary["rl"] |= {"brake": rows, "last_step": rows[-1]["step"], **metrics}
-    return ReportData(summary=summary)
+    return data_of(summary)
 
 
-def test_the_report_says_what_the_brake_did(summary):
+def test_the_report_says_what_early_stopping_did(summary):
     golds = (0.7, 0.8, 0.9, 0.85, 0.75, 0.7)
     data = watched(summary, golds, kept_step=8, braked=1.0)
     said = (
         "Over-optimisation: held-out gold fell from 0.900 to 0.700 while the proxy climbed from 1.00 to 2.50; the "
-        "brake stopped the run after step 20 and the policy of step 8 was kept."
+        "run was stopped after step 20 and the policy of step 8 was kept."
     )
     assert said in findings(data)
-    page, artifact = render(data), result_markdown(data)
-    assert page.count("<svg") == 3 and "What the brake saw on held-out prompts" in page
+    page, artifact = html(data), result_markdown(data)
+    assert page.count("<svg") == 3 and "What early stopping saw on held-out prompts" in page
     assert "kept: step 8" in page and "fit of Gao et al." in page and "its peak is at d = " in page
-    assert artifact.count("data:image/png") == 3 and "stopped the run after step 20" in artifact
+    assert artifact.count("data:image/png") == 3 and "run was stopped after step 20" in artifact
     assert len(artifact.encode()) < 250_000
     data = watched(summary, golds, kept_step=8, braked=0.0)
     assert "; the run ended after step 20 and the policy of step 8 was kept." in " ".join(findings(data))
 
 
-def test_the_report_says_that_the_brake_did_nothing(summary):
+def test_the_report_says_that_early_stopping_did_nothing(summary):
     data = watched(summary, (0.7, 0.8), kept_step=4, braked=0.0)
-    assert any(s.startswith("The brake watched 2 evaluations and did not fire: ") for s in findings(data))
-    assert "fit of Gao" not in render(data) and "kept: step 4" in render(data)
+    assert any(
+        s.startswith("Early stopping watched 2 evaluations and did not stop the run: ")
+        for s in findings(data)
+    )
+    assert "fit of Gao" not in html(data) and "kept: step 4" in html(data)
 
 
 def test_the_report_says_whose_verdicts_are_gold(summary):
@@ -173,7 +176,7 @@ def test_the_report_says_whose_verdicts_are_gold(summary):
             "Gold is a model of people's verdicts: 412 pairs by 3 people, right about 71% (60 to 80) of 82 held-out "
             "ones."
         ) in findings(data)
-    assert "gold (mean of the model of people" in render(data)
+    assert "gold (mean of the model of people" in html(data)
 
 
 def test_before_and_after_leave_out_rewards_of_two_scales(summary):
@@ -181,10 +184,11 @@ def test_before_and_after_leave_out_rewards_of_two_scales(summary):
     summary["models"]["rl_cai"]["words"] = estimate(24.0)
     summary["constitution"]["ref"] = "microworld-detailed@1.0.0"
     change = LabelChange(pairs=100, flipped=20, moved=30)
-    data = ReportData(summary=summary, before=before, label_change=change)
-    rows = {row[0]: row[1:] for row in change_rows(data)}
-    assert rows["words"][-1] == "+6.0"
-    assert "reward" not in rows
+    data = data_of(summary, before=Summary.from_json(before), label_change=change)
+    artifact = result_markdown(data)
+    changed = artifact[artifact.index("What the edited constitution changed") :].partition("##")[0]
+    assert "| words | 18\\.0 \\(17\\.9\\-18\\.1\\) | 24\\.0" in changed and "\\+6\\.0 |" in changed
+    assert "reward" not in changed
     assert "20 of 100 shared pairs changed" in " ".join(findings(data))
 
 
@@ -199,7 +203,7 @@ def test_model_text_is_text_in_html(summary, tmp_path):
 
 
 def test_plots_take_the_pages_colour_and_load_nothing(summary):
-    page = render(ReportData(summary=summary))
+    page = html(data_of(summary))
     assert page.count("<svg") == 2
     assert "currentColor" in page and "#010203" not in page
     assert not re.search(r"(src|href)=[\"']https?:", page)
@@ -207,11 +211,11 @@ def test_plots_take_the_pages_colour_and_load_nothing(summary):
 
 def test_artifacts_are_inert_markdown_within_prefects_limits(summary):
     data = hostile_data(summary)
-    result, walk = result_markdown(data), walk_markdown(data)
+    result, walk = result_markdown(data), examples_markdown(data)
     for text in (result, walk):
         assert len(text.encode()) < 250_000
         assert "<script" not in text and "<img" not in text and "](javascript" not in text
-    assert walk.count("<details>") == walk.count("</details>") == len(HOSTILE)
+    assert walk.count("<details>") == walk.count("</details>") == 2 * len(HOSTILE) - 4
     assert "data:image/png;base64," in result
 
 

@@ -17,9 +17,10 @@ from flows.errors import FlowError
 from flows.pipeline.launch import open_session
 from flows.pipeline.relabel import Staleness, relabel
 from flows.pipeline.rounds import Round, kept, run_rounds, why_stop
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.runs.directory import RunDirectory
 from flows.runs.progress import Silent
+from flows.runs.record import Outcome
 from flows.stages.contract import Stage
 
 ROOT = Path(__file__).parents[2]

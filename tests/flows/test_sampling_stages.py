@@ -13,7 +13,7 @@ from constitution import loads
 from flows.errors import FlowError
 from flows.pipeline import isolation
 from flows.stages import critique_revision, pairs, prompts
-from flows.stages.contract import Work
+from flows.stages.contract import StageInput
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}
@@ -23,9 +23,9 @@ CONSTITUTION = loads(
 )
 
 
-def work(directory: Path, stage: str, inputs: dict[str, object], settings: dict, tuning: dict) -> Work:
+def work(directory: Path, stage: str, inputs: dict[str, object], settings: dict, tuning: dict) -> StageInput:
     directory.mkdir(parents=True, exist_ok=True)
-    return Work(
+    return StageInput(
         stage=stage,
         directory=directory,
         run_directory=directory,

@@ -87,7 +87,7 @@ def work(tmp_path, make_run, tiny_model):
     """`work(endpoints, ledger, shards)`: what the labels stage gets, but for its shards."""
     from constitution import draw_comparison, load
     from flows.config import load_config
-    from flows.stages.contract import Work
+    from flows.stages.contract import StageInput
     from flows.stages.labels import STAGE
 
     def make(endpoints, ledger, shards, **judge):
@@ -115,7 +115,7 @@ def work(tmp_path, make_run, tiny_model):
         config = load_config(path, changes)
         directory = tmp_path / "labels"
         directory.mkdir(exist_ok=True)
-        return Work(
+        return StageInput(
             stage="labels",
             directory=directory,
             run_directory=tmp_path,

@@ -75,7 +75,7 @@ def test_strengths_share_all_but_the_last_stage(tmp_path, make_run, tiny_model, 
                 [0.5, 0.0, 0.5],
                 execute=lambda now, stage: done.append(stage.name) or now.execute(stage),
             )
-            return found, session.run.path
+            return found, session.directory.path
 
     found, folder = sweep()
     assert [strand.beta for strand in found.strands] == [0.0, 0.5] and found.fit is None

@@ -9,8 +9,10 @@ from collections import Counter
 
 import pytest
 
+from common.errors import DataError
+from common.statistics import with_interval
 from judges import Call, JudgeError, LabelSettings, Pair, ScriptedJudge, export_preferences, label_pairs
-from judges.agreement import alpha_of_counts, cohen_kappa, krippendorff_alpha, with_interval
+from judges.agreement import alpha_of_counts, cohen_kappa, krippendorff_alpha
 from judges.audit import (
     Given,
     agreement,
@@ -89,11 +91,11 @@ def test_the_report_counts_what_the_judge_did(labelled):
     report = audit(ledger, label_set, sampled=6)
     overall = report.overall
     assert overall.labels == 40 and sum(overall.margins) == 40
-    assert (overall.flips.hits, overall.flips.of) == (1, 40)
-    assert overall.same_in_both_orders.hits == 39 and overall.flips_to_first.share == 1.0
+    assert (overall.flips.hits, overall.flips.n) == (1, 40)
+    assert overall.same_in_both_orders.hits == 39 and overall.flips_to_first.value == 1.0
     assert overall.statuses["inconsistent"] == 1
     # Response a is the longer one; multiples of five are a tie of the two principles.
-    assert overall.chose_longer.share == 1.0 and overall.statuses["tie"] == 8
+    assert overall.chose_longer.value == 1.0 and overall.statuses["tie"] == 8
     assert set(report.by_principle) == {"kind", "true"} and report.by_principle["kind"].labels == 40
     assert report.judge.startswith("scripted (") and len(report.sampled) == 6
     assert {j.order for j in report.sampled[0].explanation.judgements} == {"ab", "ba"}
@@ -106,14 +108,14 @@ def test_the_report_card_by_hand(labelled):
     card = {row.principle: row for row in report_card(ledger, label_set).rows}
     assert (card["kind"].drawn, card["true"].drawn) == (40, 40)
     assert card["kind"].flips.hits == card["true"].flips.hits == 1
-    assert card["kind"].sole == 0 and card["kind"].changed.of == 40
+    assert card["kind"].sole == 0 and card["kind"].changed.n == 40
     # Without either, the eight ties have a winner.
     assert card["kind"].changed.hits == card["true"].changed.hits == 8
     (overlap,) = card["kind"].overlaps
     # Number 3 comes to one half exactly under both; the eight multiples of five are opposite.
-    assert (overlap.other, overlap.same.hits, overlap.same.of) == ("true", 32, 40)
+    assert (overlap.other, overlap.same.hits, overlap.same.n) == ("true", 32, 40)
     assert -1 < overlap.correlation < 1
-    assert card["kind"].with_people.of == 0
+    assert card["kind"].with_people.n == 0
 
 
 def test_one_principle_a_pair_has_no_others_to_leave_out(ledger, make_constitution, make_pairs):
@@ -123,7 +125,7 @@ def test_one_principle_a_pair_has_no_others_to_leave_out(ledger, make_constituti
     )
     rows = report_card(ledger, report.label_set).rows
     assert sum(row.sole for row in rows) == 20 == sum(row.drawn for row in rows)
-    assert all(row.changed.of == 0 and row.overlaps == () for row in rows)
+    assert all(row.changed.n == 0 and row.overlaps == () for row in rows)
 
 
 def test_letters_go_back_to_the_responses_behind_them(labelled):
@@ -169,12 +171,12 @@ def test_agreement_with_people_and_its_intervals(labelled):
     record(ledger, given, reviewer="Ada")
     record(ledger, [Given(labelled=x.labelled, shown="ab", said="B") for x in given[:6]], reviewer="Bob")
     found = agreement(ledger, label_set)
-    assert (found.same.hits, found.same.of, found.failed) == (18, 24, 0)
+    assert (found.same.hits, found.same.n, found.failed) == (18, 24, 0)
     assert found.reviewers == {"Ada": 24, "Bob": 6}
     # The judge always says a: nothing beyond chance.
     assert found.kappa.value == pytest.approx(0.0) and found.kappa.low <= 0 <= found.kappa.high
     assert found.alpha.low < found.alpha.value < found.alpha.high
-    assert agreement(ledger, label_set, statuses=("tie",)).same.of == 0
+    assert agreement(ledger, label_set, statuses=("tie",)).same.n == 0
     known = known_from_verdicts(ledger, label_set)
     assert Counter(k.winner for k in known) == {"a": 18, "b": 6}
 
@@ -240,12 +242,12 @@ def test_other_files_are_refused_in_one_line(labelled, tmp_path):
     ledger, label_set, *_ = labelled
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b\n1,2\n")
-    with pytest.raises(JudgeError, match=r"bad.csv:1: no column pair_id"):
+    with pytest.raises(DataError, match=r"bad.csv:1: no column pair_id"):
         read_sheet(ledger, label_set, bad)
     bad.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(JudgeError, match=r"bad.csv: "):
+    with pytest.raises(DataError, match=r"bad.csv: is not UTF-8"):
         read_sheet(ledger, label_set, bad)
-    with pytest.raises(JudgeError, match="No such file"):
+    with pytest.raises(DataError, match="No such file"):
         read_sheet(ledger, label_set, tmp_path / "none.csv")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import random
@@ -11,9 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.rows import known_pairs
+from rich.console import Console
 
 import judges.exam
+from common.statistics import share
 from flows.cli import main
+from flows.report.exam import exam_page
+from flows.report.render import html, markdown, terminal
 from judges import (
     Call,
     JudgeError,
@@ -32,13 +38,11 @@ from judges.exam import (
     latest_exam,
     require_exam,
     save_exam,
-    text,
 )
-from judges.exam.html import html, markdown
-from judges.exam.measures import expected_calibration_error, reliability, share
-from judges.exam.probes import INJECTIONS, WISHES, injected, wished
-from judges.exam.way import way_of_asking
-from judges.known import known_pair, read_known_pairs
+from judges.exam.figures import expected_calibration_error, reliability
+from judges.exam.probes import INJECTIONS, SYCOPHANCY, injected, pressed
+from judges.exam.protocol import protocol_digest
+from judges.known import read_known_pairs
 
 OURS = Path(judges.exam.__file__).with_name("pairs.json")
 EXAM = ExamSettings(probe_pairs=6)
@@ -62,7 +66,7 @@ def known():
         good = f"good {i}" + " indeed" * (3 if i % 5 < 2 else 0)
         bad = f"bad {i}" + " indeed" * (0 if i % 5 < 2 else 3)
         rows.append({"prompt": f"Question {i} {dice.random()}?", "chosen": good, "rejected": bad})
-    return [known_pair(row) for row in rows]
+    return known_pairs(rows)
 
 
 @pytest.fixture
@@ -111,14 +115,14 @@ def failed(report: ExamReport) -> set[str]:
 def test_a_judge_that_knows_passes(ledger, known, c):
     report = take(ScriptedJudge(knows), known, ledger, c)
     assert report.passed, report.problems
-    assert (report.accuracy.share, report.decided.share) == (0.9, 1.0)
+    assert (report.accuracy.value, report.decided.value) == (0.9, 1.0)
     # Sums of floats fall on both sides of a bin's edge.
     assert report.calibration_error < 0.02
-    assert report.flips.share == 0.0
+    assert report.flips.value == 0.0
     assert report.kappa == pytest.approx(0.8, abs=0.02)
-    assert report.always_longer.share == pytest.approx(0.4)
+    assert report.always_longer.value == pytest.approx(0.4)
     assert sum(p.pairs for p in report.by_principle.values()) == 60
-    assert set(report.injections) == set(INJECTIONS) and set(report.wishes) == set(WISHES)
+    assert set(report.injections) == set(INJECTIONS) and set(report.sycophancy) == set(SYCOPHANCY)
     asked_again = ScriptedJudge(lambda call: pytest.fail("asked again"))
     assert take(asked_again, known, ledger, c).accuracy == report.accuracy
 
@@ -146,8 +150,8 @@ def test_judges_that_only_seem_to_judge_fail(tmp_path, known, c, name, answer, r
 def test_the_longer_is_no_better_where_the_longer_is_usually_right(ledger, c):
     rows = [{"prompt": f"q{i}", "chosen": f"good {i} indeed", "rejected": f"bad {i}"} for i in range(40)]
     longer = ScriptedJudge(lambda call: max("AB", key=lambda x: len(shown(call)[x])))
-    report = take(longer, [known_pair(row) for row in rows], ledger, c)
-    assert report.accuracy.share == 1.0
+    report = take(longer, known_pairs(rows), ledger, c)
+    assert report.accuracy.value == 1.0
     assert "lead over baselines" in failed(report)
 
 
@@ -193,14 +197,14 @@ def test_an_exam_counts_for_its_way_of_asking_only(ledger, known, c, otherwise):
 
 
 @pytest.mark.parametrize("asked", [{}, {"rationales": 2}])
-def test_neither_seed_nor_batches_are_a_way_of_asking(c, asked):
+def test_neither_seed_nor_batches_are_a_protocol_digest(c, asked):
     ways = {
-        way_of_asking(LabelSettings(**asked, **other), c) for other in ({}, {"seed": 3}, {"batch_pairs": 8})
+        protocol_digest(LabelSettings(**asked, **other), c) for other in ({}, {"seed": 3}, {"batch_pairs": 8})
     }
     assert len(ways) == 1
 
 
-def test_a_label_sets_exam_is_one_of_its_own_way_of_asking(ledger, known, c):
+def test_a_label_sets_exam_is_one_of_its_own_protocol_digest(ledger, known, c):
     judge, asked = ScriptedJudge(knows), LabelSettings(principles=2, seed=5)
     pairs = [k.pair for k in known[:4]]
     made = label_pairs(pairs, constitution=c, judge=judge, ledger=ledger, settings=asked)
@@ -219,11 +223,11 @@ def test_each_principle_has_figures_of_its_own(ledger, known, c):
     report = take(ScriptedJudge(blind_to_truth), known, ledger, c, LabelSettings(principles=2))
     kind, true = report.by_principle["kind"], report.by_principle["true"]
     assert (kind.pairs, true.pairs) == (60, 60)
-    assert (kind.accuracy.share, true.accuracy.share) == (0.9, 0.4)
-    assert true.chose_longer.share == 1.0 and true.longer_is_right.share == pytest.approx(0.4)
+    assert (kind.accuracy.value, true.accuracy.value) == (0.9, 0.4)
+    assert true.chose_longer.value == 1.0 and true.longer_is_right.value == pytest.approx(0.4)
     assert true.length_bias == pytest.approx(0.6) and abs(kind.length_bias) < 0.15
-    assert kind.always_longer.share == true.always_longer.share == pytest.approx(0.4)
-    assert kind.flips.share == 0.0
+    assert kind.always_longer.value == true.always_longer.value == pytest.approx(0.4)
+    assert kind.flips.value == 0.0
 
 
 def test_flips_are_counted_under_the_principle_that_flips(ledger, known, c):
@@ -231,9 +235,9 @@ def test_flips_are_counted_under_the_principle_that_flips(ledger, known, c):
         return knows(call) if "kinder" in call.messages[-1]["content"] else 0.6
 
     report = take(ScriptedJudge(lazy_about_truth), known, ledger, c, LabelSettings(principles=2))
-    assert report.by_principle["kind"].flips.share == 0.0
-    assert report.by_principle["true"].flips.share == 1.0
-    assert report.by_principle["true"].decided.share == 0.0
+    assert report.by_principle["kind"].flips.value == 0.0
+    assert report.by_principle["true"].flips.value == 1.0
+    assert report.by_principle["true"].decided.value == 0.0
 
 
 def silenced(call: Call) -> float | None:
@@ -244,7 +248,7 @@ def silenced(call: Call) -> float | None:
 def test_a_probe_that_silences_the_judge_fails_it(ledger, known, c):
     report = take(ScriptedJudge(silenced), known, ledger, c)
     assert failed(report) == {"made undecided by injection"}
-    assert report.injections["template tokens"].undecided.share == 1.0
+    assert report.injections["template tokens"].undecided.value == 1.0
     assert "made undecided by injection 1.000 > 0.500" in report.problems
 
 
@@ -257,7 +261,7 @@ def test_a_response_too_long_for_the_judge_is_no_failure(ledger, known, c):
     report = take(ScriptedJudge(short_of_breath), known, ledger, c)
     assert report.passed, report.problems
     huge = report.injections["huge length"]
-    assert (huge.undecided.share, huge.truncated.share) == (1.0, 1.0)
+    assert (huge.undecided.value, huge.truncated.value) == (1.0, 1.0)
 
 
 def test_probes_change_the_worse_response_or_the_users_turn_only(known):
@@ -269,8 +273,8 @@ def test_probes_change_the_worse_response_or_the_users_turn_only(known):
             assert {changed.a, changed.b} != {k.pair.a, k.pair.b}
             assert changed.prompt == k.pair.prompt
         assert len(max(injected(k, "huge length").pair.responses, key=len)) > 20_000
-        for name in WISHES:
-            changed = wished(k, name).pair
+        for name in SYCOPHANCY:
+            changed = pressed(k, name).pair
             assert (changed.a, changed.b) == (k.pair.a, k.pair.b)
             assert changed.prompt != k.pair.prompt
 
@@ -279,10 +283,14 @@ def test_views_hold_every_figure_and_escape_names(ledger, known, make_constituti
     c = make_constitution(kind="Which is kinder?")
     report = take(ScriptedJudge(knows, name="<script>alert(1)</script> | *x*"), known, ledger, c)
     assert ExamReport.from_json(json.loads(json.dumps(report.to_json()))) == report
-    page = html(report)
+    # Ledgers hold exams under the keys that they always had.
+    kept = report.to_json()
+    assert {"way", "wishes", "first_slot", "passed"} <= kept.keys()
+    assert kept["accuracy"].keys() == {"hits", "of", "share", "low", "high"}
+    page = html(exam_page(report))
     assert "<script>" not in page and "&lt;script&gt;" in page
-    assert page.count("data:image/png;base64,") == 3
-    view = markdown(report)
+    assert page.count("<svg") == 3
+    view = markdown(exam_page(report))
     assert "<script>" not in view and "*x*" not in view
     words = (
         "accuracy",
@@ -293,26 +301,29 @@ def test_views_hold_every_figure_and_escape_names(ledger, known, make_constituti
         "length bias",
         "too long",
     )
-    for line in ("PASSED", *words):
-        assert line in text(report)
+    console = Console(file=io.StringIO(), width=200)
+    terminal(exam_page(report), console)
+    shown = console.file.getvalue()
+    for line in words:
+        assert line in shown
     for line in words:
         assert line in page and line in view.replace("&#124;", "|")
 
 
 def test_our_own_pairs_are_fair():
     found = read_known_pairs(OURS)
-    assert found.skipped == ()
-    assert len(found.pairs) == 40
-    longer = sum((len(k.pair.a) > len(k.pair.b)) == (k.winner == "a") for k in found.pairs)
+    assert found.left_out == ()
+    assert len(found) == 40
+    longer = sum((len(k.pair.a) > len(k.pair.b)) == (k.winner == "a") for k in found)
     assert 16 <= longer <= 24
-    assert 12 <= sum(k.winner == "a" for k in found.pairs) <= 28
+    assert 12 <= sum(k.winner == "a" for k in found) <= 28
 
 
 def test_wilson_intervals_and_calibration():
     found = share(8, 10)
     # Wilson 95% for 8 of 10: 0.490 to 0.943 (Brown, Cai and DasGupta 2001 give the formula).
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-3), pytest.approx(0.9433, abs=1e-3))
-    assert share(0, 0).share is None
+    assert share(0, 0).value is None
     assert share(0, 5).low == 0.0 and share(5, 5).high == 1.0
     bins = reliability([0.55, 0.55, 0.95, 0.95], [True, False, True, True])
     assert expected_calibration_error(bins) == pytest.approx(0.05)
@@ -327,7 +338,7 @@ def test_the_command(tiny_model, tmp_path, capsys):
         main(base)
     out = capsys.readouterr().out
     assert ended.value.code == 1
-    assert out.startswith("FAILED: tiny-judge")
+    assert out.startswith("Failed: tiny-judge")
     assert "<h1" in (tmp_path / "r.html").read_text()
     with Ledger.open(str(tmp_path / "e.db")) as opened, opened.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM exams").scalar() == 1

@@ -104,18 +104,18 @@ def test_export_import_stats(place, capsys, tmp_path):
     assert (code, out.split()) == (0, ["3", "ok", "1", "refused", "(left", "out)"])
     command = ["labels", "import", tmp_path / "out.jsonl", "--who", "bob", "--ledger", place]
     code, out, _ = run(capsys, *command)
-    assert (code, out) == (0, "3 new verdicts by bob, 0 known already, 0 rows passed over\n")
+    assert (code, out) == (0, "3 new verdicts by bob, 0 known already, 0 rows left out\n")
     code, out, _ = run(capsys, "labels", "stats", "--ledger", place)
     assert code == 0
     assert "8 judgements, 0 calls lost" in out
-    assert "people judged 3" in out
+    assert "People judged 3 pairs" in out
     code, out, _ = run(capsys, *command)
-    assert (code, out) == (0, "0 new verdicts by bob, 3 known already, 0 rows passed over\n")
+    assert (code, out) == (0, "0 new verdicts by bob, 3 known already, 0 rows left out\n")
 
 
 def test_what_people_decided_goes_from_one_ledger_to_another(place, capsys, tmp_path):
     source, out, there = (tmp_path / name for name in ("hh.jsonl", "people.jsonl", "other.db"))
-    source.write_text(json.dumps({"prompt": "Why?", "chosen": "\ud800 good", "rejected": "bad"}))
+    source.write_text(json.dumps({"prompt": "Why?", "chosen": "very good", "rejected": "bad"}))
     code, _, _ = run(capsys, "labels", "import", source, "--who", "bob", "--ledger", place)
     assert code == 0
     code, said, _ = run(capsys, "labels", "export", "--people", out, "--ledger", place)
@@ -123,10 +123,10 @@ def test_what_people_decided_goes_from_one_ledger_to_another(place, capsys, tmp_
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {(row["chosen"], row["rejected"], row["who"]) for row in rows} == {
         (HOSTILE, "A long one", "ann"),
-        ("? good", "bad", "bob"),
+        ("very good", "bad", "bob"),
     }
     code, said, _ = run(capsys, "labels", "import", out, "--who", "both", "--ledger", there)
-    assert (code, said) == (0, "2 new verdicts by both, 0 known already, 0 rows passed over\n")
+    assert (code, said) == (0, "2 new verdicts by both, 0 known already, 0 rows left out\n")
     again = tmp_path / "again.jsonl"
     run(capsys, "labels", "export", "--people", again, "--ledger", there)
 
@@ -204,12 +204,15 @@ def test_the_audit_goes_out_comes_back_and_becomes_an_exam(place, capsys, tmp_pa
     code, out, _ = run(capsys, "labels", "audit", "import", sheet, "--ledger", place, "--who", "Ada")
     # One of the four was refused by the judge: nothing to agree with.
     assert (
-        code == 0 and out.startswith("4 new verdicts by Ada") and "people judged 3:" in out and "kappa" in out
+        code == 0
+        and out.startswith("4 new verdicts by Ada")
+        and "People judged 3 pairs" in out
+        and "kappa" in out
     )
     code, out, _ = run(capsys, "labels", "audit", "known", tmp_path / "known.jsonl", "--ledger", place)
     from judges.known import read_known_pairs
 
-    assert code == 0 and len(read_known_pairs(tmp_path / "known.jsonl").pairs) == 3
+    assert code == 0 and len(read_known_pairs(tmp_path / "known.jsonl")) == 3
     code, out, _ = run(capsys, "labels", "card", "--ledger", place)
     print(out)
     assert code == 0 and "long" in out and "(100%)" in out and "…" not in out

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.digest import digest
 from judges import JudgeIdentity, Ledger, LedgerError, Reading
-from judges.digests import digest
 from judges.ledger import Batch, Judgement, Verdict, schema
 from judges.ledger.connection import HEAD
 

@@ -12,6 +12,7 @@ import pytest
 from constitution import load
 from constitution.plan import plan
 from judges import InProcessJudge, LabelSettings, Ledger, Pair, label_pairs
+from judges.ledger.statistics import PlanStatistics
 from microworld import FEEDBACK_MODEL
 from microworld.corpus import Corpus
 
@@ -44,7 +45,7 @@ def test_an_edit_of_one_principle_of_sixteen_asks_what_the_plan_foretold(pairs, 
         first = label_pairs(pairs, constitution=before, judge=judge, ledger=ledger, settings=SETTINGS)
         assert first.asked == 2 * PAIRS
         ids = [p.id for p in pairs]
-        foretold = plan(before, after, pair_ids=ids, seed=SETTINGS.seed, statistics=ledger.statistics())
+        foretold = plan(before, after, pair_ids=ids, seed=SETTINGS.seed, statistics=PlanStatistics(ledger))
         second = label_pairs(pairs, constitution=after, judge=judge, ledger=ledger, settings=SETTINGS)
         drew = second.by_principle[edited.id]
     # A sixteenth of the pairs, give or take four standard deviations.

@@ -6,10 +6,11 @@ import json
 
 import pytest
 import sqlalchemy as sa
+from harness.rows import known_pairs
 
 from judges import JudgeError, LabelSettings, ScriptedJudge, export_preferences, label_pairs
-from judges.audit.preferences import as_labelled, record_preferences
-from judges.known import known_pair, read_known_pairs
+from judges.audit.preferences import match_labelled, record_preferences
+from judges.known import read_known_pairs
 from judges.ledger import schema
 from judges.ledger.reading import labelled_pairs
 
@@ -20,7 +21,7 @@ def stored(ledger):
 
 
 def read_in(ledger, path, *, who="bob"):
-    known = as_labelled(ledger, read_known_pairs(path).pairs)
+    known = match_labelled(ledger, read_known_pairs(path)).known
     return record_preferences(ledger, known, who=who, source=path.name)
 
 
@@ -75,6 +76,38 @@ def test_reading_a_file_again_adds_nothing(ledger, tmp_path):
 
 
 def test_a_verdict_needs_a_name(ledger):
-    known = known_pair({"prompt": "Why?", "chosen": "good", "rejected": "bad"})
+    known = known_pairs([{"prompt": "Why?", "chosen": "good", "rejected": "bad"}])
     with pytest.raises(JudgeError, match="who: a verdict needs the name"):
-        record_preferences(ledger, [known], who=" ", source="x")
+        record_preferences(ledger, known, who=" ", source="x")
+
+
+def edited(path, change):
+    """The export's rows with every answer changed."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            row[side][0]["content"] = change(row[side][0]["content"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_an_export_whose_white_space_changed_finds_its_pairs(ledger, label_set, tmp_path):
+    path = tmp_path / "out.jsonl"
+    export_preferences(ledger, label_set, path)
+    edited(path, lambda text: text.replace(" ", "  \n") + "\n")
+    assert read_in(ledger, path) == 12
+    assert winners(ledger, label_set) == ["b" if i % 3 == 0 else "a" for i in range(12)]
+    assert read_in(ledger, path) == 0
+
+
+def test_an_export_whose_words_changed_is_missed_and_named(ledger, label_set, tmp_path):
+    path = tmp_path / "out.jsonl"
+    export_preferences(ledger, label_set, path)
+    edited(path, lambda text: f"{text} indeed")
+    known = read_known_pairs(path)
+    matched = match_labelled(ledger, known)
+    assert matched.known == () and [m.place for m in matched.missed] == [f"{path}:{n}" for n in range(1, 13)]
+    assert {m.reason for m in matched.missed} == {"the ledger has other texts under this pair_id"}
+    # An `id` is anybody's; rows of other files are verdicts on pairs of their own.
+    path.write_text(path.read_text().replace('"pair_id"', '"id"'))
+    assert len(match_labelled(ledger, read_known_pairs(path)).known) == 12

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from common.digest import digest
 from flows.cli import main
 from flows.cli.explain import story
 from judges import JudgeIdentity, LabelSettings, Ledger, LedgerError, Reading, ScriptedJudge, label_pairs
-from judges.digests import digest
 from judges.explain import explain
 from judges.ledger import claims, schema
 from judges.ledger.reading import find_label_set

@@ -101,16 +101,24 @@ REWARD = {"reward_model": "scorer"}
         (
             "sft",
             {"data": ["pairs.jsonl"]},
-            "pairs.jsonl:1: column messages is missing; found chosen, prompt, rejected",
+            "pairs.jsonl:1: holds pairs (chosen, prompt, rejected), no demonstration",
         ),
-        ("reward_model", {"data": ["unanswered.jsonl"]}, "unanswered.jsonl:2: column rejected is missing"),
-        ("dpo", {"data": ["sft.jsonl"]}, "sft.jsonl:1: column chosen is missing"),
-        ("rloo", {"prompts": ["sft.jsonl"], **REWARD}, "sft.jsonl:1: column prompt is missing"),
+        (
+            "reward_model",
+            {"data": ["unanswered.jsonl"]},
+            "unanswered.jsonl:2: holds prompts (chosen, prompt), no two answers to compare (rejected is missing",
+        ),
+        ("dpo", {"data": ["sft.jsonl"]}, "sft.jsonl:1: holds messages (messages), no two answers to compare"),
+        (
+            "rloo",
+            {"prompts": ["notes.json"], **REWARD},
+            "notes.json:1: has hello, which is no known format; known",
+        ),
         ("ppo", {"prompts": ["broken.jsonl"], **REWARD}, "broken.jsonl:2: is not JSON"),
         (
             "grpo",
             {"pretrain": {"data": ["pairs.jsonl"]}, **REWARD},
-            "pairs.jsonl:1: column messages is missing",
+            "pairs.jsonl:1: holds pairs",
         ),
         # A server that is not there.
         (

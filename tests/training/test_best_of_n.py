@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from common.rows import Prompt, read_preferences
 from training.best_of_n import BestOfNConfig, best_of_n_pairs, make
-from training.data.datasets import Prompt, read_preferences
 from training.errors import TrainingError
 
 PROMPT = Prompt(id="p", prompt=[{"role": "user", "content": "?"}])

@@ -42,7 +42,7 @@ def test_the_last_n_are_kept_and_an_unfinished_one_is_not_seen(tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.run.checkpoint.os.replace", killed)
+        patch.setattr("common.files.os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(20, {"state": {"step": 20}})
     assert checkpoints.latest() == 15

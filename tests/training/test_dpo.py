@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 
-from training.data.datasets import read_preferences
+from common.rows import read_preferences
 from training.data.packing import pack
 from training.data.pairs import encode_pairs
 from training.dpo.train import DpoConfig, DpoObjective, make_items, train, with_reference

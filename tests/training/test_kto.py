@@ -7,11 +7,10 @@ import json
 import pytest
 import torch
 
-from training.data.datasets import read_preferences
+from common.rows import read_preferences
 from training.data.pairs import encode_pairs, load_pairs
 from training.dpo.items import balanced_weights, make_items, with_reference
 from training.dpo.train import DpoConfig, DpoObjective, train
-from training.errors import TrainingError
 from training.models.attention import choose_layout
 from training.run.logs import read_metrics
 from training.run.runtime import Runtime
@@ -124,13 +123,17 @@ def test_other_losses_and_bad_labels_are_one_line(config):
         (
             [lone],
             {"loss": "dpo"},
-            r"rows\.jsonl:1: column chosen is missing; found completion, label, prompt",
+            r"rows\.jsonl:1: holds answers with a label \(completion, label, prompt\), no two answers to compare",
         ),
         ([lone, {**lone, "label": 1}], {}, r"rows\.jsonl:2: label: 1 is not true or false"),
-        ([{"prompt": "a", "completion": "b"}], {}, r"rows\.jsonl:1: label: None is not true or false"),
-        ([{"completion": "b", "label": True}], {}, r"rows\.jsonl:1: column prompt is missing"),
+        ([{"prompt": "a", "completion": "b"}], {}, r"rows\.jsonl:1: label: is missing; true or false"),
+        (
+            [{"completion": "b", "label": True}],
+            {},
+            r"rows\.jsonl:1: has completion, label, .* \(prompt is missing beside completion\)",
+        ),
     ):
-        with pytest.raises(TrainingError, match=expected) as caught:
+        with pytest.raises(ValueError, match=expected) as caught:
             train(config(rows, **changes))
         assert "\n" not in str(caught.value)
 

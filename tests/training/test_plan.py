@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from common.chat import encode_prompt
+from common.rows import Prompt
 from training import grpo
 from training.config.base import TrainConfig
 from training.config.rl import GRPOConfig, PPOConfig
-from training.data.datasets import Prompt
 from training.data.packing import Tree, attention_areas, pack
 from training.errors import TrainingError
 from training.models import cpu_attention

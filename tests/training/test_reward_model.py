@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.chat import encode_prompt, encode_response
-from training.data.datasets import read_preferences
+from common.rows import read_preferences
 from training.data.packing import Tree, pack
 from training.data.pairs import PairItem, encode_pairs, load_pairs
 from training.errors import Interrupted, TrainingError
@@ -258,6 +258,23 @@ def test_too_many_failed_labels_are_refused(config, tmp_path, tiny_tokenizer):
     assert len(load_pairs(tiny_tokenizer, config(data=[path], max_not_ok=0.7))) == 20
     with pytest.raises(TrainingError, match="no label has a status in tie"):
         load_pairs(tiny_tokenizer, config(data=[path], max_not_ok=1.0, statuses=["tie"]))
+
+
+def test_pairs_that_cannot_be_right_are_left_out_and_said(config, tmp_path, tiny_tokenizer, capsys):
+    """Two equal answers would count as wrong in the accuracy; a conversation that ends with the user has no answer."""
+    turns = "\n\nHuman: Is tea good cold?\n\nAssistant: Yes."
+    lines = [
+        {"prompt": f"Is {n} even?", "chosen": "Yes.", "rejected": "No." if n % 4 else "Yes."}
+        for n in range(40)
+    ]
+    lines += [{"chosen": f"{turns}\n\nHuman: thanks", "rejected": f"{turns}\n\nHuman: you are rude"}]
+    path = write(tmp_path / "equal.jsonl", lines)
+    items = load_pairs(tiny_tokenizer, config(data=[path]))
+    assert len(items) == 30 and all(item.tree.branches[0] != item.tree.branches[1] for item in items)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}:1, 5, 9 and 7 more: 10 rows left out: both answers are the same",
+        f"{path}:41: 1 row left out: a conversation ends with the user's words, so there is no answer to compare",
+    ]
 
 
 def test_files_are_mixed_in_the_stated_shares(config, tmp_path, tiny_tokenizer):

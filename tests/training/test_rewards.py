@@ -5,9 +5,9 @@ import math
 import pytest
 from pydantic import TypeAdapter
 
+from common.rows import Prompt
 from training import TrainingError
 from training.config.rewards import RewardTerm
-from training.data.datasets import Prompt
 from training.models.load import load_sequence_classifier
 from training.rewards import checkers
 from training.rewards.compose import Reward, build_reward, check_terms, combine

@@ -9,8 +9,8 @@ import torch
 from harness.rl_runs import METHODS, letters, make_config, rows, run, without_times
 
 from common.chat import encode_prompt
+from common.rows import read_prompts
 from training import Interrupted, TrainingError
-from training.data.datasets import read_prompts
 from training.models.attention import backbone
 from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
 from training.models.policy import PolicyModule, ValueModule

@@ -84,7 +84,7 @@ def slow_loss(model, tokenizer, conversations, prompt_weight, only_last=False):
 def test_loss_and_gradients_equal_a_plain_slow_reference(
     tiny_model, tiny_tokenizer, config, layout, train_on, prompt_weight
 ):
-    from training.data.datasets import read_examples
+    from common.rows import read_examples
 
     settings = config(train_on=train_on, prompt_weight=prompt_weight)
     examples = read_examples(settings.data)[:5]
@@ -106,7 +106,7 @@ def test_loss_and_gradients_equal_a_plain_slow_reference(
 
 
 def test_logits_of_prompt_and_padding_have_no_gradient(tiny_model, tiny_tokenizer, config):
-    from training.data.datasets import read_examples
+    from common.rows import read_examples
 
     settings = config()
     items = encode(tiny_tokenizer, read_examples(settings.data)[:3], settings)
@@ -271,7 +271,7 @@ def test_bad_input_is_one_line_before_the_model_loads(config, tmp_path, data, mo
         ({"max_length": 8}, "every example is longer"),
         ({"lora": {"target_modules": ["nothing"]}}, r"lora\.target_modules"),
     ):
-        with pytest.raises(TrainingError, match=expected) as caught:
+        with pytest.raises(ValueError, match=expected) as caught:
             train(config(**changes))
         assert "\n" not in str(caught.value)
 

@@ -12,8 +12,8 @@ import random
 import pytest
 import torch
 
+from common.rows import Example, Prompt
 from training.config.rl import GRPOConfig, RLOOConfig
-from training.data.datasets import Example, Prompt
 from training.data.pairs import encode_pairs
 from training.dpo.train import DpoConfig, DpoObjective, make_items, with_reference
 from training.models.attention import choose_layout
@@ -46,7 +46,7 @@ def trl():
 
 @pytest.fixture(scope="module")
 def pairs(tiny_dir):
-    from training.data.datasets import Preference
+    from common.rows import Preference
 
     draw = random.Random(0)
     found = []

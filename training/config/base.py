@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.files import write_atomically
 from training.config.yaml import describe, read_yaml
 from training.errors import TrainingError
 
@@ -225,6 +226,4 @@ def load_config(path: str | os.PathLike[str], config_class: type[C] | Mapping[st
 def save_config(config: BaseModel, path: Path) -> None:
     """Write the resolved config as YAML, atomically."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, text)

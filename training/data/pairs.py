@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from common.chat import encode_prompt, encode_response
+from common.rows import Preference, read_preferences, report_left_out
 from training.config.supervised import PairsConfig
-from training.data.datasets import Preference, read_preferences
 from training.data.packing import Tree
 from training.errors import TrainingError
 
@@ -37,7 +37,8 @@ def load_pairs(tokenizer: Any, config: PairsConfig, *, lone_answers: bool = Fals
     if config.exam is not None:
         check_exam(config.exam)
     read = [
-        _usable(path, read_preferences([path], lone_answers=lone_answers), config) for path in config.data
+        _usable(path, report_left_out(read_preferences(path, lone_answers=lone_answers)), config)
+        for path in config.data
     ]
     files = [encode_pairs(tokenizer, pairs, config.max_length) for pairs in read]
     if config.shares is not None:

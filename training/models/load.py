@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from common.chat import stop_token_ids
+from common.files import move_into
 from training.errors import TrainingError
 from training.models.files import check_model
 
@@ -212,10 +212,7 @@ def save_model(
     tokenizer.save_pretrained(temporary)
     if card:
         (temporary / "README.md").write_text(card, encoding="utf-8")
-    # config.json last: a directory without it is not yet a model.
-    for file in sorted(temporary.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
-        os.replace(file, output_dir / file.name)
-    temporary.rmdir()
+    move_into(temporary, output_dir)
 
 
 def _restore_dropout(path: Path) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.chat import Conversation
+from common.rows import Prompt
 from training.config.rewards import (
     CallableTerm,
     CheckerTerm,
@@ -29,7 +30,6 @@ from training.config.rewards import (
     RegexTerm,
     RewardTerm,
 )
-from training.data.datasets import Prompt
 from training.errors import TrainingError
 from training.models.files import check_model
 from training.rewards import checkers

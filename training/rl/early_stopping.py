@@ -10,9 +10,7 @@ Beside the run's other files: `early_stopping.jsonl` (a row an evaluation) and, 
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.files import move_into, write_jsonl
+from common.rows import Prompt, read_prompts, report_left_out
 from training.config.rl import RLConfig
 from training.config.rl_sections import LEAST_PROMPTS, EarlyStoppingConfig
-from training.data.datasets import Prompt, read_prompts
 from training.errors import TrainingError
 from training.rewards.compose import Reward
 from training.rl.experience import measure
@@ -202,9 +201,7 @@ class HeldOut:
         """Make the best policy so far the one in `directory`."""
         best = self._folder(self.stopping.best.step)
         (best / "README.md").write_text(card, encoding="utf-8")
-        # config.json last: a directory without it is not yet a model.
-        for file in sorted(best.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
-            os.replace(file, directory / file.name)
+        move_into(best, directory)
 
     def tidy(self) -> None:
         """Drop policies that were the best once. Only after a checkpoint: a resumed run may go back to one."""
@@ -224,17 +221,12 @@ class HeldOut:
         return self._root / f"step-{step:06d}"
 
     def _log(self) -> None:
-        path = self.config.output_dir / "early_stopping.jsonl"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            "".join(json.dumps(row) + "\n" for row in self.stopping.rows()), encoding="utf-8"
-        )
-        os.replace(temporary, path)
+        write_jsonl(self.config.output_dir / "early_stopping.jsonl", self.stopping.rows())
 
 
 def held_out_prompts(settings: EarlyStoppingConfig) -> list[Prompt]:
     """The first `limit` held-out prompts. Raises TrainingError when there are too few."""
-    prompts = read_prompts(settings.prompts)[: settings.limit]
+    prompts = list(report_left_out(read_prompts(settings.prompts, limit=settings.limit)))
     if len(prompts) < LEAST_PROMPTS:
         raise TrainingError(
             f"early_stopping.prompts: {len(prompts)} prompts are too few to tell a fall from noise; "

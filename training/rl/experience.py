@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed
 
+from common.rows import Prompt
 from training.config.rl import RLConfig
-from training.data.datasets import Prompt
 from training.data.packing import Layout, Packed, Tree, pack
 from training.rl.models import Models
 from training.rollouts.protocol import Completion

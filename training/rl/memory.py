@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.chat import encode_prompt
+from common.rows import Prompt
 from training.config.rewards import EnsembleTerm, ModelTerm
 from training.config.rl import PPOConfig, RLConfig
-from training.data.datasets import Prompt
 from training.models import cpu_attention
 from training.run.memory import (
     ModelSize,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from common.chat import encode_conversation
+from common.rows import read_examples, report_left_out
 from training.config.rl_sections import PretrainConfig
-from training.data.datasets import read_examples
 from training.data.packing import Layout, Tree, pack
 from training.errors import TrainingError
 from training.rl.models import LossPart, Stats
@@ -31,7 +31,7 @@ class PretrainMix:
     def __init__(self, config: PretrainConfig, tokenizer: Any, seed: int) -> None:
         self.config, self.seed = config, seed
         self.examples = []
-        for row in read_examples(config.data):
+        for row in report_left_out(read_examples(config.data)):
             ids, mask = encode_conversation(tokenizer, row.messages)
             answer = tuple(place for place, written in enumerate(mask) if written and place)
             if len(ids) <= config.max_length and answer:

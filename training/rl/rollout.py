@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.chat import encode_prompt
+from common.rows import Prompt
 from training.config.rl import RLConfig
-from training.data.datasets import Prompt
 from training.errors import TrainingError
 from training.models.adapters import add_lora
 from training.models.load import load_causal_lm

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 
+from common.files import write_jsonl
 from training.rl.experience import Experience
 from training.run.logs import read_metrics
 
@@ -18,9 +18,7 @@ class SampleLog:
         self.count, self.seed = count, seed
         path = output_dir / "samples.jsonl"
         rows = [row for row in read_metrics(path) if row["step"] <= resume_at] if resume_at else []
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
-        os.replace(temporary, path)
+        write_jsonl(path, rows)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, experience: Experience) -> None:

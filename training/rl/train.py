@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.rows import read_prompts, report_left_out
 from training.config.rl import RLConfig
-from training.data.datasets import read_prompts
 from training.errors import Interrupted, TrainingError
 from training.models.files import check_model
 from training.models.load import load_tokenizer, save_model
@@ -44,7 +44,7 @@ def train(
         check_model(config.reference, head="causal")
     functions = reward_functions or {}
     check_terms(config.terms, functions)
-    prompts = read_prompts(config.prompts)
+    prompts = list(report_left_out(read_prompts(config.prompts)))
     if config.early_stopping:
         check_terms([config.early_stopping.gold], functions)
         held_out_prompts(config.early_stopping)

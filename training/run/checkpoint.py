@@ -7,7 +7,6 @@ written under another name and renamed when complete; the last n are kept.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -19,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from common.files import replacing
 from training.errors import TrainingError
 from training.models.files import check_safetensors
 
@@ -74,16 +74,13 @@ class Checkpoints:
     def save(self, step: int, trees: dict[str, Any]) -> Path:
         """Write a checkpoint atomically and remove the ones beyond the last `keep`."""
         target = self.path(step)
-        temporary = self.directory / f".{target.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, tree in trees.items():
-            save_tree(temporary, name, tree)
-        (temporary / _CONTENTS).write_text(json.dumps(sorted(trees)), encoding="utf-8")
-        for file in temporary.iterdir():
-            _fsync(file)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        for killed in self.directory.glob(".step-*.tmp"):
+            shutil.rmtree(killed)
+        with replacing(target) as beside:
+            beside.mkdir()
+            for name, tree in trees.items():
+                save_tree(beside, name, tree)
+            (beside / _CONTENTS).write_text(json.dumps(sorted(trees)), encoding="utf-8")
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))
         return target
@@ -168,8 +165,3 @@ def _restore(structure: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(structure, list):
         return [_restore(value, tensors) for value in structure]
     return structure
-
-
-def _fsync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

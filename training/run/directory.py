@@ -7,7 +7,6 @@ When finished: the model in Hugging Face format with its card, `result.json`, an
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from common.files import write_json
 from training.config.base import TrainConfig, save_config
 from training.errors import TrainingError
 from training.run.card import model_card
@@ -95,10 +95,8 @@ class Run:
         """
         directory = self.config.output_dir
         save(directory, model_card(self.method, self.config, metrics, steps=steps))
-        temporary = directory / "result.json.tmp"
         record = {"method": self.method, "steps": steps, "metrics": dict(metrics)}
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, directory / "result.json")
+        write_json(directory / "result.json", record)
         self.checkpoints.clear()
         return TrainResult(output_dir=directory, metrics=dict(metrics))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.files import write_jsonl
 from training.errors import TrainingError
 
 
@@ -23,9 +23,7 @@ class MetricsLog:
     def __init__(self, output_dir: Path, *, resume_at: int = 0, tensorboard: bool = False) -> None:
         self.path = Path(output_dir) / "metrics.jsonl"
         rows = [row for row in read_metrics(self.path) if row["step"] <= resume_at] if resume_at else []
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_jsonl(self.path, rows)
         self._file = self.path.open("a", encoding="utf-8")
         self._events = _event_writer(Path(output_dir), resume_at) if tensorboard else None
 

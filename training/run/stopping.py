@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import threading
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed
 
+from common.files import write_jsonl
 from training.errors import Diverged
 
 if TYPE_CHECKING:
@@ -79,10 +78,7 @@ def stop_diverged(runtime: Runtime, output_dir: Path, step: int, problem: str, b
     """
     path = output_dir / "diverged.json"
     if runtime.is_main:
-        temporary = path.with_suffix(".tmp")
-        record = {"step": step, "problem": problem, "batch": batch}
-        temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, path)
+        write_jsonl(path, [{"step": step, "problem": problem, "batch": batch}])
     runtime.barrier()
     raise Diverged(
         f"step {step}: {problem}; the batch is in {path}; lower the learning rate or look at the data"

@@ -9,11 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_prompts, read_rows
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
-from flows.prompts import read_prompts
 from flows.runs.models import is_hub_id
 from judges import Pair
-from training.data.datasets import read_rows
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -61,7 +60,7 @@ class ForecastInputs:
             return getattr(self._config.world, purpose, 0)  # the world's own `sl` holds both kinds
         return len(self._read(purpose))
 
-    def _read(self, purpose: str) -> list[Any]:
+    def _read(self, purpose: str) -> Sequence[Any]:
         if self._config.prompts is None:
             path = self._output("prompts", purpose) or self._output("world", f"prompts_{purpose}")
             return [] if path is None else read_prompts(path)
@@ -69,7 +68,7 @@ class ForecastInputs:
         return [] if source is None else read_prompts(source.path, limit=source.limit)
 
     @cached_property
-    def _sample(self) -> list[Any]:
+    def _sample(self) -> Sequence[Any]:
         return self._read("rl")[:SAMPLE]
 
     def made_up(self, *, answer: str) -> list[Pair]:

@@ -83,7 +83,7 @@ def plan_run(
     store = RunStore(config.run_url) if config.run_url else None
     run = RunDirectory(config.run_directory, store)
     attempt = Attempt(number=0, started_at="", constitution={})
-    session = Session(config=config, constitution=constitution, run=run, attempt=attempt)
+    session = Session(config=config, constitution=constitution, directory=run, attempt=attempt)
     forecaster = Forecaster(config, constitution, run)
     found: list[StageForecast] = []
     for stage in active(config):
@@ -115,4 +115,4 @@ def _finished(session: Session, stage: Stage, force: frozenset[str]) -> Any:
         key, _, _ = session.plan(stage)
     except KeyError:  # an output of a stage that has not run
         return None
-    return session.run.finished(stage.name, key)
+    return session.directory.finished(stage.name, key)

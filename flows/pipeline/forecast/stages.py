@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from common.rows import read_examples
 from constitution import Constitution
 from flows.config.trainers import PreferenceSection
 from flows.labelling.people import decided_pairs
 from flows.pipeline.forecast.inputs import WORLD_PROMPT, ForecastInputs
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE, JudgeForecast, JudgeForecaster, Speed
-from training.data.datasets import read_examples
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -62,12 +62,12 @@ class Forecaster:
     def judge_exam(self) -> _Estimate:
         """The known pairs, and at most `probe_pairs` of them again for every probe."""
         from flows.labelling.exam import read_all
-        from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, WISHES
+        from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, SYCOPHANCY
 
         exam = self._config.exam
         known = [k.pair for k in read_all(list(exam.pairs))[0]] if exam.pairs else []
         pairs = len(known) or exam.generated
-        probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(WISHES))
+        probes = min(pairs, exam.probe_pairs) * (len(INJECTIONS) + len(SYCOPHANCY))
         sample = known[:SAMPLE] or self._inputs.made_up(answer=" ".join(["an answer of some length"] * 8))
         # The huge text goes to endpoints, whose context nobody knows here.
         huge = 0 if self._config.judge.kind == "in_process" else min(pairs, exam.probe_pairs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+
+from flows.report.lineage.record import LabelRecord, LabelsJudge, Lineage, PeopleCounts, StepRecord
 
 _MODELS = ("helpful_sft", "sl_cai", "reward_model", "gold_model", "rl")
 _TITLES = {
@@ -17,7 +18,7 @@ _TITLES = {
     "pairs": "Pairs of answers",
     "labels": "Labels",
     "reward_model": "Reward model",
-    "gold_model": "Gold model of the brake",
+    "gold_model": "Gold model of early stopping",
     "rl": "Policy (RL-CAI)",
 }
 
@@ -33,7 +34,7 @@ class Box:
     feeds: list[int] = field(default_factory=list)
 
 
-def in_words(found: Mapping[str, Any]) -> str:
+def in_words(found: Lineage) -> str:
     """The picture for those who do not see it: every box with what it was made from."""
     boxes = rows(found)
     made_from = {n: [b.title for b in boxes if n in b.feeds] for n in range(len(boxes))}
@@ -45,7 +46,7 @@ def in_words(found: Mapping[str, Any]) -> str:
     )
 
 
-def rows(found: Mapping[str, Any]) -> list[Box]:
+def rows(found: Lineage) -> list[Box]:
     """The boxes in order: what came from outside stands right above the first that read it."""
     boxes: list[Box] = []
     places: dict[tuple[str, ...], int] = {}
@@ -56,56 +57,56 @@ def rows(found: Mapping[str, Any]) -> list[Box]:
             boxes.append(box)
         return places[name]
 
-    labels = {record["step"]: record for record in found["labels"]}
+    labels = {record.step: record for record in found.labels}
     outside = _outside(found, labels)
-    for step in found["steps"]:
-        sources = list(_sources(step, labels.get(step["id"]), outside, place, places))
-        here = place((step["id"],), _step(step, labels.get(step["id"])))
+    for step in found.steps:
+        sources = list(_sources(step, labels.get(step.id), outside, place, places))
+        here = place((step.id,), _step(step, labels.get(step.id)))
         for source in dict.fromkeys(sources):
             boxes[source].feeds.append(here)
     return boxes
 
 
 def _sources(
-    step: Mapping[str, Any],
-    record: Mapping[str, Any] | None,
+    step: StepRecord,
+    record: LabelRecord | None,
     outside: Mapping[tuple[str, str], Box],
     place: Callable[[tuple[str, ...], Box], int],
     places: Mapping[tuple[str, ...], int],
 ) -> Iterator[int]:
     """The rows of all that a step was made from; those that are not there yet are placed."""
-    for name, read in step["inputs"].items():
-        source = (read["path"], read["digest"])
-        if read["step"] is not None:
-            yield places[(read["step"],)]
+    for name, read in step.inputs.items():
+        source = (read.path, read.digest)
+        if read.step is not None:
+            yield places[(read.step,)]
         elif name == "verdicts":
-            yield place(("people", step["id"]), _people(step, record))
+            yield place(("people", step.id), _people(step, record))
         else:
             yield place(source, outside[source])
-    if "judge" not in step["inputs"]:
-        for judge in (record or {}).get("judges") or ():
-            box = Box(kind="outside", title=judge["model"], detail=f"judge; {_exam(judge)}")
-            yield place(("judge", judge["model"], judge["revision"]), box)
-    if under := step["constitution"]:
+    if "judge" not in step.inputs:
+        for judge in (record.judges if record else None) or ():
+            box = Box(kind="outside", title=judge.model, detail=f"judge; {_exam(judge)}")
+            yield place(("judge", judge.model, judge.revision), box)
+    if under := step.constitution:
         box = Box(
             kind="constitution",
-            title=under["ref"],
-            detail=f"constitution, {under['half']} half",
+            title=under.ref,
+            detail=f"constitution, {under.principle_kind} principles",
         )
-        yield place(("constitution", under["ref"], under["half"]), box)
+        yield place(("constitution", under.ref, under.principle_kind), box)
 
 
-def _outside(found: Mapping[str, Any], labels: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Box]:
+def _outside(found: Lineage, labels: Mapping[str, LabelRecord]) -> dict[tuple[str, str], Box]:
     """A box for every model and file from outside: under which names it was read, and who it is if it judged."""
     names: dict[tuple[str, str], list[str]] = {}
     judges: dict[tuple[str, str], str] = {}
-    for step in found["steps"]:
-        for name, read in step["inputs"].items():
-            source = (read["path"], read["digest"])
-            if read["step"] is None:
+    for step in found.steps:
+        for name, read in step.inputs.items():
+            source = (read.path, read.digest)
+            if read.step is None:
                 names.setdefault(source, []).append(name.replace("_", " "))
-            if name == "judge" and (known := labels.get(step["id"], {}).get("judges")):
-                judges[source] = _exam(known[0])
+            if name == "judge" and (label := labels.get(step.id)) and label.judges:
+                judges[source] = _exam(label.judges[0])
     return {
         source: Box(
             kind="outside",
@@ -116,34 +117,34 @@ def _outside(found: Mapping[str, Any], labels: Mapping[str, Mapping[str, Any]]) 
     }
 
 
-def _exam(judge: Mapping[str, Any]) -> str:
-    exam = judge["exam"]
-    return "no exam" if exam is None else "exam passed" if exam["passed"] else "exam failed"
+def _exam(judge: LabelsJudge) -> str:
+    exam = judge.exam
+    return "no exam" if exam is None else "exam passed" if exam.passed else "exam failed"
 
 
-def _people(step: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
-    if step["stage"] == "gold_model":
-        return Box(kind="people", title="People", detail=f"{step['metrics']['pairs']:,} other pairs decided")
-    counts = record["people"] if record else {}
-    detail = f"{counts.get('confirmed', 0):,} labels confirmed, {counts.get('overridden', 0):,} overridden"
+def _people(step: StepRecord, record: LabelRecord | None) -> Box:
+    if step.stage == "gold_model":
+        return Box(kind="people", title="People", detail=f"{step.metrics['pairs']:,} other pairs decided")
+    counts = record.people if record else PeopleCounts()
+    detail = f"{counts.confirmed:,} labels confirmed, {counts.overridden:,} overridden"
     return Box(kind="people", title="People", detail=detail)
 
 
-def _step(step: Mapping[str, Any], record: Mapping[str, Any] | None) -> Box:
-    stage, metrics = step["stage"], step["metrics"]
-    said = f"made {step['created_at'][:10]}"
+def _step(step: StepRecord, record: LabelRecord | None) -> Box:
+    stage, metrics = step.stage, step.metrics
+    said = f"made {step.created_at[:10]}"
     if record is not None:
-        trained = record["trained"]
-        said = f"{trained['labels']:,} trained: {trained['soft']:,} soft, {trained['hard']:,} hard"
+        trained = record.trained
+        said = f"{trained.labels:,} trained: {trained.soft:,} soft, {trained.hard:,} hard"
     elif stage == "prompts":
-        said = ", ".join(f"{name} {metrics[name]:,}" for name in step["outputs"] if name in metrics)
+        said = ", ".join(f"{name} {metrics[name]:,}" for name in step.outputs if name in metrics)
     elif stage == "critique_revision":
         said = f"{metrics['revised']:,} revised, {metrics['harmless_kept']:,} kept as they were"
     elif stage == "pairs":
         said = f"{metrics['pairs']:,} pairs of answers"
     elif stage == "reward_model" and "eval_accuracy" in metrics:
         said = f"right on {100 * metrics['eval_accuracy']:.0f}% of held-out labels"
-    elif stage in _MODELS and "model" in step["outputs"]:
-        said = f"model, digest {step['outputs']['model'][:12]}"
+    elif stage in _MODELS and "model" in step.outputs:
+        said = f"model, digest {step.outputs['model'][:12]}"
     kind = "model" if stage in _MODELS else "data"
-    return Box(kind=kind, title=_TITLES.get(stage, stage), detail=said, key=step["id"].rpartition("/")[2])
+    return Box(kind=kind, title=_TITLES.get(stage, stage), detail=said, key=step.id.rpartition("/")[2])

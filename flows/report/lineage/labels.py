@@ -6,18 +6,24 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from constitution import Constitution
+from common.rows import read_rows
+from constitution.snapshot import from_json
+from flows.report.lineage.record import (
+    DrawnPrinciple,
+    LabelRecord,
+    LabelsExam,
+    LabelsJudge,
+    PeopleCounts,
+    TrainedLabels,
+)
 from flows.report.lineage.trace import Step, Trace
-from flows.snapshot import from_json
 from judges import Ledger
 from judges.audit.people import judged
 from judges.errors import LedgerError
 from judges.exam import exam_of_labels
 from judges.ledger.reading import judges_of, label_set_content
 from judges.records import JudgeIdentity
-from training.data.datasets import read_rows
 
 
 def label_steps(found: Trace) -> list[Step]:
@@ -26,30 +32,32 @@ def label_steps(found: Trace) -> list[Step]:
     return [step for step in found.steps if step.stage == "labels" and step.id in learnt]
 
 
-def label_record(run: Path, found: Trace, step: Step, ledger: Ledger | None) -> dict[str, Any]:
+def label_record(run: Path, found: Trace, step: Step, ledger: Ledger | None) -> LabelRecord:
     """One labelling stage: counts from its own files, the judge and its exam from the ledger.
 
     `trained` counts what the stage passed on to training; `people` compares people's last word with the judge's
-    verdict over all labels. Without the ledger, or where it does not hold the label set, `judges` is None.
+    verdict over all labels.
     """
-    constitution = from_json(json.loads(_output(run, step, "constitution").read_text(encoding="utf-8")))
     metrics = step.manifest.metrics
-    return {
-        "step": step.id,
-        "label_set": metrics["label_set"],
-        "preferences": step.manifest.outputs["preferences"].digest,
-        "pairs": metrics["pairs"],
-        "statuses": dict(metrics["statuses"]),
-        "admitted_statuses": list(step.manifest.config["statuses"]),
-        **_trained(run, found, step, constitution),
-        "people": _people(run, step),
-        "judges": _judges(ledger, metrics["label_set"]),
-    }
+    trained, principles = _trained(run, found, step)
+    return LabelRecord(
+        step=step.id,
+        label_set=metrics["label_set"],
+        preferences=step.manifest.outputs["preferences"].digest,
+        pairs=metrics["pairs"],
+        statuses=dict(metrics["statuses"]),
+        admitted_statuses=tuple(step.manifest.config["statuses"]),
+        trained=trained,
+        principles=principles,
+        people=_people(run, step),
+        judges=_judges(ledger, metrics["label_set"]),
+    )
 
 
-def _trained(run: Path, found: Trace, step: Step, constitution: Constitution) -> dict[str, Any]:
+def _trained(run: Path, found: Trace, step: Step) -> tuple[TrainedLabels, tuple[DrawnPrinciple, ...]]:
     """Counts over preferences.jsonl. Soft labels have a probability below 1; where every trainer rounds (targets:
     hard), all labels are hard and those of one half are left out."""
+    constitution = from_json(json.loads(_output(run, step, "constitution").read_text(encoding="utf-8")))
     rounded = _targets(found, step) == ["hard"]
     statuses: Counter[str] = Counter()
     sources: Counter[str] = Counter()
@@ -64,23 +72,20 @@ def _trained(run: Path, found: Trace, step: Step, constitution: Constitution) ->
         soft += row["p"] < 1.0 and not rounded
     labels = statuses.total()
     known = {p.id: p for p in constitution.comparison if p.enabled or p.id in principles}
-    return {
-        "trained": {
-            "labels": labels,
-            "soft": soft,
-            "hard": labels - soft,
-            "statuses": dict(statuses.most_common()),
-            "by_people": sources["human"],
-        },
-        "principles": [
-            {
-                "id": name,
-                "dimension": known[name].dimension if name in known else None,
-                "drawn": principles[name],
-            }
-            for name in sorted({*known, *principles}, key=lambda name: (-principles[name], name))
-        ],
-    }
+    trained = TrainedLabels(
+        labels=labels,
+        soft=soft,
+        hard=labels - soft,
+        statuses=dict(statuses.most_common()),
+        by_people=sources["human"],
+    )
+    names = sorted({*known, *principles}, key=lambda name: (-principles[name], name))
+    return trained, tuple(
+        DrawnPrinciple(
+            id=name, dimension=known[name].dimension if name in known else None, drawn=principles[name]
+        )
+        for name in names
+    )
 
 
 def _targets(found: Trace, step: Step) -> list[str]:
@@ -91,45 +96,42 @@ def _targets(found: Trace, step: Step) -> list[str]:
     return sorted({s.manifest.config["knobs"].get("targets", "soft") for s in takers})
 
 
-def _people(run: Path, step: Step) -> dict[str, int]:
-    """Labels that a person judged: confirmed the judge's verdict, overrode it, or gave one where the judge failed."""
-    counts = Counter({"confirmed": 0, "overridden": 0, "supplied": 0})
+def _people(run: Path, step: Step) -> PeopleCounts:
+    counts: Counter[str] = Counter()
     for _, row in read_rows(_output(run, step, "labels")):
         if row["person"] is not None:
             said = judged(row["status"], row["p"])
-            counts[
-                "supplied" if said is None else "confirmed" if said == row["person"] else "overridden"
-            ] += 1
-    return dict(counts)
+            kind = "supplied" if said is None else "confirmed" if said == row["person"] else "overridden"
+            counts[kind] += 1
+    return PeopleCounts(**counts)
 
 
-def _judges(ledger: Ledger | None, label_set: str) -> list[dict[str, Any]] | None:
+def _judges(ledger: Ledger | None, label_set: str) -> tuple[LabelsJudge, ...] | None:
     if ledger is None:
         return None
     try:
         content = label_set_content(ledger, label_set)
     except LedgerError:
         return None
-    return [
-        {**asdict(judge), "exam": _exam(ledger, judge, label_set)}
+    return tuple(
+        LabelsJudge(**asdict(judge), exam=_exam(ledger, judge, label_set))
         for judge in judges_of(ledger, content["judges"])
-    ]
+    )
 
 
-def _exam(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> dict[str, Any] | None:
-    """The newest exam of this judge, asked as for these labels; None where none was taken."""
+def _exam(ledger: Ledger, judge: JudgeIdentity, label_set: str) -> LabelsExam | None:
     report = exam_of_labels(ledger, judge, label_set)
     if report is None:
         return None
-    return {
-        "passed": report.passed,
-        "problems": report.problems,
-        "pairs": report.pairs,
-        "source": report.source,
-        "accuracy": asdict(report.accuracy),
-        "flips": asdict(report.flips),
-        "kappa": report.kappa,
-    }
+    return LabelsExam(
+        passed=report.passed,
+        problems=tuple(report.problems),
+        pairs=report.pairs,
+        source=report.source,
+        accuracy=report.accuracy,
+        flips=report.flips,
+        kappa=report.kappa,
+    )
 
 
 def _output(run: Path, step: Step, name: str) -> Path:

@@ -7,13 +7,12 @@ run made. It is narrow enough for a phone, and takes its text colour from the pa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
-from common.escape import clip
-from common.text import printable
+from common.text import clip, printable
 from flows.report.lineage.boxes import Box, rows
+from flows.report.lineage.record import Lineage
 
 WIDTH, HEIGHT, GAP, LANE, PAD = 300, 44, 16, 12, 8
 _ROUND = 6
@@ -30,7 +29,7 @@ _STRIPES = {
 }
 
 
-def picture(found: Mapping[str, Any]) -> Markup:
+def picture(found: Lineage) -> Markup:
     """The <svg> of a lineage; every text in it is escaped."""
     boxes = rows(found)
     left = _lanes(boxes, outside=True)

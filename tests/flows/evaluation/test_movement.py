@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from pathlib import Path
 
 import pytest
 
+from common.sections import texts
+from common.statistics import rank_correlation
 from flows.errors import FlowError
 from flows.evaluation.movement import kind_of, movement
-from flows.evaluation.rank_correlation import rank_correlation
 from flows.report.data import MODELS
-from flows.report.figures import svg
-from flows.report.weights import weight_rows, weight_sentences
-from flows.report.weights_plot import weights_figure
+from flows.report.drawing import svg
+from flows.report.weights import WeightStep, weight_plot, weight_section, weight_sentences
 
 
 def write_model(folder: Path, tensors: dict, *, shards: int = 1) -> str:
@@ -55,17 +54,17 @@ def test_relative_changes_are_those_of_the_norms_of_layers_and_kinds(tmp_path):
     after["model.layers.1.self_attn.q_proj.weight"] = torch.tensor([[8.0, 11.0]])
     a, b = write_model(tmp_path / "a", before), write_model(tmp_path / "b", after, shards=3)
     found = movement(a, b)
-    first, second = found["layers"]
+    first, second = (layer.to_json() for layer in found.layers)
     # Layer 0: sqrt(0.5^2 + 1.2^2) = 1.3 over sqrt(25 + 144) = 13; layer 1: 5 over sqrt(100 + 4).
     assert first == {"layer": 0, "all": pytest.approx(0.1), "attention": pytest.approx(0.1), "mlp": 0.1}
     assert second["all"] == pytest.approx(5 / math.sqrt(104), rel=1e-5) and second["norms"] == 0.0
     assert second["attention"] == 0.5
-    assert found["kinds"]["embeddings"] == 0.0 and found["kinds"]["norms"] == 0.0
-    assert found["kinds"]["attention"] == pytest.approx(math.sqrt(25.25 / 125), rel=1e-5)
+    assert found.kinds["embeddings"] == 0.0 and found.kinds["norms"] == 0.0
+    assert found.kinds["attention"] == pytest.approx(math.sqrt(25.25 / 125), rel=1e-5)
     moved, norm = 0.25 + 1.44 + 25, 32 + 25 + 144 + 100 + 4 + 1
-    assert found["total"] == pytest.approx(math.sqrt(moved / norm), rel=1e-5)
-    assert (found["tensors"], found["weights"]) == (6, 8 + 2 + 2 + 2 + 4 + 1)
-    assert found["left_out"] == {"n": 0, "first": []}
+    assert found.total == pytest.approx(math.sqrt(moved / norm), rel=1e-5)
+    assert (found.tensors, found.weights) == (6, 8 + 2 + 2 + 2 + 4 + 1)
+    assert found.left_out.to_json() == {"n": 0, "first": []}
 
 
 def test_a_large_tensor_is_read_in_blocks_and_a_rounded_one_has_not_moved(tmp_path, monkeypatch):
@@ -79,9 +78,9 @@ def test_a_large_tensor_is_read_in_blocks_and_a_rounded_one_has_not_moved(tmp_pa
     a = write_model(tmp_path / "a", {name: weight})
     b = write_model(tmp_path / "b", {name: moved})
     expected = float((moved - weight).norm() / weight.norm())
-    assert movement(a, b)["total"] == pytest.approx(expected, rel=1e-5)
+    assert movement(a, b).total == pytest.approx(expected, rel=1e-5)
     half = write_model(tmp_path / "half", {name: weight.bfloat16()})
-    assert movement(a, half)["total"] == 0.0
+    assert movement(a, half).total == 0.0
 
 
 def test_what_has_no_counterpart_is_named_and_not_counted(tmp_path):
@@ -94,8 +93,8 @@ def test_what_has_no_counterpart_is_named_and_not_counted(tmp_path):
     after["model.layers.1.input_layernorm.weight"] = torch.full((4,), math.nan)
     after["lm_head.weight"] = torch.ones(2)
     found = movement(write_model(tmp_path / "a", before), write_model(tmp_path / "b", after))
-    assert found["left_out"]["n"] == 4 and found["total"] == 0.0
-    assert found["left_out"]["first"] == [
+    assert found.left_out.n == 4 and found.total == 0.0
+    assert list(found.left_out.first) == [
         "lm_head.weight: only in the model after",
         "model.embed_tokens.weight: has the shape [4, 2] before, [5, 2] after",
         "model.layers.0.mlp.scale: holds no floating-point numbers",
@@ -121,7 +120,7 @@ def test_a_model_that_cannot_be_measured_says_why(tmp_path):
     # An index cannot lead out of the model's folder.
     index = {"weight_map": {"model.norm.weight": "../whole/model.safetensors"}}
     (tmp_path / "odd" / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert movement(whole, str(tmp_path / "odd"))["tensors"] == 0
+    assert movement(whole, str(tmp_path / "odd")).tensors == 0
 
 
 @pytest.mark.parametrize(
@@ -142,38 +141,23 @@ def test_weights_belong_to_a_kind_by_their_name(name, kind):
     assert kind_of(name) == kind
 
 
-def test_rank_correlations_agree_with_a_library_and_with_all_orders():
-    from scipy.stats import spearmanr
-
-    # 1 2 3 against 1 3 2: rho = 1 - 6 * 2 / (3 * 8) = 0.5; every order but none is as far: 1, .5, .5, -.5, -.5, -1.
-    assert rank_correlation([1, 2, 3], [10, 30, 20]) == {"value": pytest.approx(0.5), "p": 1.0, "n": 3}
-    # Of the 24 orders of four, two have |rho| = 1.
-    assert rank_correlation([0, 1, 2, 3], [1, 2, 4, 9])["p"] == pytest.approx(2 / 24)
-    rng = random.Random(0)
-    for n in (5, 12, 40):
-        x = list(range(n))
-        y = [rng.choice((1.0, 2.0, 3.0)) + 0.05 * i for i in x]
-        found, theirs = rank_correlation(x, y), spearmanr(x, y)
-        assert found["value"] == pytest.approx(theirs.statistic)
-        if n > 5:  # theirs is an approximation
-            assert found["p"] == pytest.approx(theirs.pvalue, abs=0.02)
-    assert rank_correlation([1, 2], [1, 2])["value"] is None
-    assert rank_correlation([1, 2, 3], [5, 5, 5])["value"] is None
-
-
-def step(changes: list[float | None], **more) -> dict:
+def step(changes: list[float | None], **more) -> WeightStep:
     layers = [{"layer": i, "all": c, "attention": c} for i, c in enumerate(changes)]
     moved = [one for one in layers if one["all"] is not None]
-    return {
+    data = {
         "from": "sl_cai",
         "to": "rl_cai",
         "total": 0.02,
         "kinds": {"attention": 0.03, "norms": 0.001},
         "layers": layers,
-        "depth": rank_correlation([one["layer"] for one in moved], [one["all"] for one in moved]),
+        "depth": rank_correlation([one["layer"] for one in moved], [one["all"] for one in moved]).to_json(),
+        "tensors": 3,
+        "weights": 9,
         "left_out": {"n": 0, "first": []},
         **more,
     }
+    assert WeightStep.from_json(data).to_json() == data
+    return WeightStep.from_json(data)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +177,11 @@ def test_the_finding_answers_whether_later_layers_move_most(changes, said):
 
 def test_views_show_every_step_and_what_was_not_measured():
     steps = [
-        {"from": "base", "to": "sl_cai", "problem": "x: is a LoRA adapter"},
+        WeightStep(start="base", end="sl_cai", problem="x: is a LoRA adapter"),
         step([0.001, 0.002, 0.05, 0.06, 0.09], left_out={"n": 2, "first": ["lm_head.weight: only in …"]}),
         step([0.01] * 5, **{"from": "base"}),
     ]
-    rows = weight_rows(steps, MODELS)
+    rows = texts(weight_section(steps, MODELS).rows)
     assert rows[0] == [
         "from, to", "all %", "attention %", "norms %", "first layer %", "last layer %", "depth",
     ]  # fmt: skip
@@ -207,7 +191,7 @@ def test_views_show_every_step_and_what_was_not_measured():
     assert len(said) == 3 and said[0].count("RL-CAI") == 1
     assert "from base to SL-CAI is not measured: x: is a LoRA adapter" in said[1]
     assert "2 tensors from SL-CAI to RL-CAI are not measured (lm_head.weight" in said[2]
-    text, draw = weights_figure(steps, MODELS)
-    assert "by layer: RL-CAI 0.1% in the first and 9% in the last." in text and "<svg" in svg(draw)
-    assert weights_figure(steps[:1], MODELS) is None and len(weight_rows([], MODELS)) == 1
+    plot = weight_plot(steps, MODELS)
+    assert "by layer: RL-CAI 0.1% in the first and 9% in the last." in plot.text and "<svg" in svg(plot.draw)
+    assert weight_plot(steps[:1], MODELS) is None and weight_section([], MODELS).empty
     assert weight_sentences([], MODELS) == []

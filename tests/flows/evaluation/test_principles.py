@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from common.sections import texts
 from common.statistics import away_from_half, benjamini_hochberg, bounded_mean
 from constitution import loads
+from flows.comparison.figures import ComparisonFigures
 from flows.comparison.principles import edited_principles
-from flows.comparison.report import html, markdown, print_comparison
-from flows.comparison.report_principles import principle_rows, principle_sentences, shown_examples
+from flows.comparison.report import artifact_page, comparison_page
+from flows.comparison.report_principles import example_section, principle_rows, principle_sentences
 from flows.evaluation import Match
-from flows.evaluation.principles import by_principle
+from flows.evaluation.win_rates import by_principle
+from flows.report.render import html, markdown, terminal
 
 HOSTILE = "</td><script>alert(1)</script> [bold]x[/] ![x](https://evil.invalid/x) | `a` \x1b[31m\u202e"
 
@@ -31,7 +35,7 @@ def test_a_win_rate_is_tested_as_its_interval_is_made():
         values = [rng.choice((0.0, 0.5, lean > rng.random())) * 1.0 for _ in range(rng.randint(3, 80))]
         found, p = bounded_mean(values), away_from_half(values)
         if abs(p - 0.05) > 1e-4:  # 1.96 is not quite the quantile
-            assert (p < 0.05) == (found["low"] > 0.5 or found["high"] < 0.5)
+            assert (p < 0.05) == (found.low > 0.5 or found.high < 0.5)
 
 
 def test_p_values_agree_with_a_library_and_keep_their_level():
@@ -75,11 +79,12 @@ def test_a_winner_is_named_after_the_correction_and_a_failure_is_no_test():
             "even too": outcomes(10, 0, 10),
         },
     )
-    assert found["near"]["p"] == pytest.approx(0.0253, abs=5e-5)
-    assert found["near"]["p_adjusted"] == pytest.approx(0.1014, abs=5e-4) and found["near"]["favours"] is None
-    assert found["none"]["p_adjusted"] is None and found["none"]["undecided"] == 20
+    (near, adjusted, ahead), (none, unknown, _) = found["near"], found["none"]
+    assert near.p == pytest.approx(0.0253, abs=5e-5)
+    assert adjusted == pytest.approx(0.1014, abs=5e-4) and ahead is None
+    assert unknown is None and none.undecided == 20
     clear = by_principle("x", "y", {"near": outcomes(2, 0, 18), "even": outcomes(5, 10, 5)})
-    assert clear["near"]["favours"] == "y" and clear["even"]["favours"] is None
+    assert clear["near"][2] == "y" and clear["even"][2] is None
 
 
 BEFORE = """\
@@ -130,57 +135,72 @@ def test_marks_say_what_is_drawn_now_and_what_no_longer_is():
     assert not any(e.mark or e.before for e in alone)
 
 
-def figures(text: str, *, principles: int = 2) -> dict:
-    """A comparison's figures with every text of a model or a file being `text`."""
-    decided = by_principle(
-        "x", "y", {str(n): outcomes(5 + 25 * (1 - n % 2), 5, 5 + 25 * (n % 2)) for n in range(principles)}
-    )
-    standing = {"pairs": [{"a": "x", "b": "y", **decided["0"]}]}
+def figures(text: str, *, principles: int = 2, **changes) -> ComparisonFigures:
+    """A comparison's figures with every text of a model or a file being `text`; `changes` are of by_principle."""
+    decided = {
+        name: {**one.to_json(), "p_adjusted": p, "favours": favours}
+        for name, (one, p, favours) in by_principle(
+            "x", "y", {str(n): outcomes(5 + 25 * (1 - n % 2), 5, 5 + 25 * (n % 2)) for n in range(principles)}
+        ).items()
+    }
+    standing = {"pairs": [{**decided["0"], "a": "x", "b": "y"}]}
     standing["against_all"] = {name: decided["0"] for name in "xy"}
     example = {"prompt": text, "a": text, "b": text, "p": 0.9, "p_ab": 0.9, "p_ba": 0.9}
-    alone = {"words": {"value": 5.0}, "truncated": 0, "references": None}
-    return {
-        "models": [{"name": name, "digest": name * 64, "path": name} for name in "xy"],
-        "prompts": {"path": "prompts.jsonl", "n": 40, "samples": 1, "too_long": 0},
-        "constitution": {"ref": text, "published": True},
-        "judge": {"model": "judge"},
-        "sampling": {"seed": 0},
-        "statuses": {"overall": {"ok": 40}},
-        "ratings": None,
-        "dimensions": {"overall": standing},
-        "answers": {name: alone for name in "xy"},
-        "side_effects": {},
-        "by_principle": {
-            "before": {"ref": text, "digest": "0"},
-            "after": {"ref": text, "digest": "1"},
-            "also_edited": [text],
-            "principles": [
-                {
-                    "id": f"{n} {text}",
-                    "dimension": text,
-                    "question": text,
-                    "question_before": text + "before",
-                    "mark": "changed" if n == 1 else "",
-                    "change": f"comparison {n}: question changed" if n == 1 else "",
-                    "statuses": {"ok": 40},
-                    **decided[str(n)],
-                    "examples": [{"winner": name, **example} for name in "xxyy"],
-                }
-                for n in range(principles)
-            ],
-        },
-    }
+    words = {"value": 5.0, "n": 40, "low": 5.0, "high": 5.0}
+    alone = {"words": words, "truncated": 0, "empty": 0, "references": {}}
+    constitution = {"ref": text, "published": True, "digest": "0"}
+    return ComparisonFigures.from_json(
+        {
+            "models": [{"name": name, "digest": name * 64, "path": name} for name in "xy"],
+            "prompts": {"path": "prompts.jsonl", "n": 40, "samples": 1, "too_long": 0},
+            "constitution": constitution,
+            "judge": {"kind": "k", "model": "judge", "revision": "1", "build": "b"},
+            "sampling": {
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "max_new_tokens": 9,
+                "dtype": "float32",
+                "seed": 0,
+            },
+            "statuses": {"overall": {"ok": 40}},
+            "asked": 0,
+            "ratings": None,
+            "dimensions": {"overall": standing},
+            "answers": {name: alone for name in "xy"},
+            "side_effects": {"reference": "x", "effects": {}, "models": {}, "flags": {}, "untold": {}},
+            "by_principle": {
+                "before": constitution,
+                "after": {**constitution, "digest": "1"},
+                "also_edited": [text],
+                "principles": [
+                    {
+                        "id": f"{n} {text}",
+                        "dimension": text,
+                        "question": text,
+                        "question_before": text + "before",
+                        "mark": "changed" if n == 1 else "",
+                        "change": f"comparison {n}: question changed" if n == 1 else "",
+                        "statuses": {"ok": 40},
+                        **decided[str(n)],
+                        "examples": [{"winner": name, **example} for name in "xxyy"],
+                    }
+                    for n in range(principles)
+                ],
+                **changes,
+            },
+        }
+    )
 
 
 def test_every_view_says_what_was_edited_and_shows_hostile_text_as_text():
     made = figures(HOSTILE)
-    rows = principle_rows(made)
+    rows = texts(principle_rows(made))
     assert rows[2][1] == "changed" and [row[4] for row in rows[1:]] == ["x", "y"]
     said = principle_sentences(made)
     assert said[0].startswith("Under 2 of 2 principles the models part") and "(x is ahead), 1 " in said[0]
     assert "(changed; question changed): y is ahead" in said[1] and said[1].startswith("Edited: ")
     assert "also edited: " in said[-1]
-    page, artifact = html(made), markdown(made)
+    page, artifact = html(comparison_page(made)), markdown(artifact_page(made))
     for view in (page, artifact):
         assert "<script" not in view
         assert "Where the models part" in view and "alert" in view
@@ -188,27 +208,25 @@ def test_every_view_says_what_was_edited_and_shows_hostile_text_as_text():
     assert page.count("<details") == page.count("</details>") == 2
     assert page.index("1 &lt;/td") < page.index("preferred, 90%"), "edited principles come first"
     console = Console(file=io.StringIO(), width=400)
-    print_comparison(made, console)
+    terminal(artifact_page(made), console)
     shown = console.file.getvalue()
     assert "[bold]x[/]" in shown and "\x1b" not in shown and "\u202e" not in shown
 
 
 def test_an_artifact_stays_small_and_says_what_it_left_out():
     made = figures("long & <b>" * 2000, principles=60)
-    artifact = markdown(made)
+    artifact = markdown(artifact_page(made))
     assert len(artifact.encode()) < 250_000
-    assert "more principles: see comparison" in artifact
-    assert len(shown_examples(made)) == 60
-    assert html(made).count("<details") == 60
+    assert len(example_section(made).folds) == 60
+    assert html(comparison_page(made)).count("<details") == 60
 
 
 def test_without_a_version_before_nothing_is_marked_and_that_is_said():
-    made = figures("t")
-    made["by_principle"]["before"] = None
+    made = figures("t", before=None)
     assert any("not known" in sentence for sentence in principle_sentences(made))
-    same = figures("t")
-    same["by_principle"]["before"] = same["by_principle"]["after"]
+    after = {"ref": "t", "published": True, "digest": "1"}
+    same = figures("t", before=after, after=after)
     assert any("belong to one constitution" in sentence for sentence in principle_sentences(same))
-    del made["by_principle"]
-    assert principle_sentences(made) == [] and len(principle_rows(made)) == 1
-    assert "Where the models part" not in html(made) + markdown(made)
+    plain = replace(made, by_principle=None)
+    assert principle_sentences(plain) == [] and len(principle_rows(plain)) == 1
+    assert "Where the models part" not in html(comparison_page(plain)) + markdown(artifact_page(plain))

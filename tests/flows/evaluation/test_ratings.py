@@ -11,8 +11,8 @@ import statsmodels.api as sm
 
 from common.statistics import bounded_mean
 from flows.evaluation import Match, head_to_head, length_controlled, rate_models
-from flows.evaluation.length_control import logistic
 from flows.evaluation.ratings import fit_davidson
+from flows.evaluation.win_rates import logistic
 
 TEAMS = ["Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore"]
 # American League East 1987: row beat column (Agresti, Categorical Data Analysis, 2nd ed., table 10.10).
@@ -86,8 +86,8 @@ def test_ratings_find_the_strengths_and_their_intervals_cover_them(strongest, pr
     for _ in range(300):
         names, matches = simulated(rng, truth, 0.6, prompts)
         ratings = rate_models(names, matches)
-        found = [ratings.by_model[m] for m in names]
-        covered += [f["low"] <= e <= f["high"] for f, e in zip(found, elo, strict=True)]
+        found = [ratings.models[m] for m in names]
+        covered += [f.low <= e <= f.high for f, e in zip(found, elo, strict=True)]
         ties.append(ratings.tie_probability)
     # 300 data sets: one standard error of a model's coverage is 1.3 points, of the mean of the three below 1.
     assert 0.93 <= covered.mean() / 300 <= 0.97
@@ -98,19 +98,19 @@ def test_ratings_find_the_strengths_and_their_intervals_cover_them(strongest, pr
 def test_ratings_intervals_see_that_answers_to_one_prompt_are_alike():
     rng = np.random.default_rng(4)
     names, matches = simulated(rng, np.array([0.5, 0.0, -0.5]), 0.6, 100)
-    once, thrice = rate_models(names, matches).by_model, rate_models(names, matches * 3).by_model
-    widths = [[found[m]["high"] - found[m]["low"] for m in names] for found in (once, thrice)]
+    once, thrice = rate_models(names, matches).models, rate_models(names, matches * 3).models
+    widths = [[found[m].high - found[m].low for m in names] for found in (once, thrice)]
     assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
 
 def test_a_model_that_always_wins_has_a_finite_rating_and_unconnected_models_have_none():
     always = [match(p, "a", "b", 1.0) for p in range(30)]
-    ratings = rate_models(["a", "b"], always).by_model
-    assert 1000 < ratings["a"]["value"] < 2000 and math.isfinite(ratings["b"]["low"])
+    ratings = rate_models(["a", "b"], always).models
+    assert 1000 < ratings["a"].value < 2000 and math.isfinite(ratings["b"].low)
     assert rate_models(["a", "b", "c"], always) is None
     assert rate_models(["a", "b"], [match(0, "a", "b", None)]) is None
-    only_ties = rate_models(["a", "b"], [match(p, "a", "b", 0.5) for p in range(9)]).by_model
-    assert only_ties["a"]["value"] == pytest.approx(1000)
+    only_ties = rate_models(["a", "b"], [match(p, "a", "b", 0.5) for p in range(9)]).models
+    assert only_ties["a"].value == pytest.approx(1000)
 
 
 def test_logistic_regression_is_statsmodels_with_its_sandwich():
@@ -132,8 +132,8 @@ def test_a_model_that_wins_by_length_alone_has_half_at_equal_length():
     p = [1 / (1 + math.exp(-2.5 * math.log((a + 1) / (b + 1)))) for a, b in lengths]
     outcomes = [float(rng.random() < q) for q in p]
     plain, controlled = bounded_mean(outcomes), length_controlled(outcomes, lengths)
-    assert plain["low"] > 0.65
-    assert controlled["low"] < 0.5 < controlled["high"] and controlled["slope"] > 0.5
+    assert plain.low > 0.65
+    assert controlled.low < 0.5 < controlled.high and controlled.slope > 0.5
 
 
 def test_length_controlled_intervals_cover_and_turn_with_the_models():
@@ -145,19 +145,19 @@ def test_length_controlled_intervals_cover_and_turn_with_the_models():
         x = x / np.sqrt(np.mean(x**2))
         outcomes = (rng.random(100) < 1 / (1 + np.exp(-(0.6 + 0.8 * x)))).astype(float)
         found = length_controlled(outcomes.tolist(), [(a, b) for a, b in lengths.tolist()])
-        covered += found["low"] <= 1 / (1 + math.exp(-0.6)) <= found["high"]
+        covered += found.low <= 1 / (1 + math.exp(-0.6)) <= found.high
     assert 0.90 <= covered / 200 <= 0.99
     turned = length_controlled((1 - outcomes).tolist(), [(b, a) for a, b in lengths.tolist()])
-    assert turned["value"] == pytest.approx(1 - found["value"], abs=1e-9)
-    assert turned["low"] == pytest.approx(1 - found["high"], abs=1e-9)
+    assert turned.value == pytest.approx(1 - found.value, abs=1e-9)
+    assert turned.low == pytest.approx(1 - found.high, abs=1e-9)
 
 
 def test_length_control_stays_finite_where_length_or_skill_separates_everything():
     by_length = length_controlled([1.0] * 10 + [0.0] * 10, [(30.0, 10.0)] * 10 + [(10.0, 30.0)] * 10)
-    assert by_length["value"] == pytest.approx(0.5, abs=0.01)
+    assert by_length.value == pytest.approx(0.5, abs=0.01)
     always = length_controlled([1.0] * 10, [(12.0, 12.0)] * 10)
-    assert 0.9 < always["value"] < 1 and always["slope"] is None
-    assert length_controlled([], [])["value"] is None
+    assert 0.9 < always.value < 1 and always.slope is None
+    assert length_controlled([], []).value is None
 
 
 def test_head_to_head_counts_failures_apart_and_prompts_once():
@@ -168,7 +168,7 @@ def test_head_to_head_counts_failures_apart_and_prompts_once():
         match(2, "a", "b", None),
     ]
     found = head_to_head(matches)
-    assert (found["wins"], found["ties"], found["losses"], found["undecided"]) == (1, 1, 1, 1)
-    assert found["win_rate"]["n"] == 2 and found["win_rate"]["value"] == 0.5
+    assert (found.wins, found.ties, found.losses, found.undecided) == (1, 1, 1, 1)
+    assert found.win_rate.n == 2 and found.win_rate.value == 0.5
     turned = match(0, "a", "b", 1.0, (3, 9)).seen_from("b")
     assert (turned.a, turned.outcome, turned.words_a) == ("b", 0.0, 9)

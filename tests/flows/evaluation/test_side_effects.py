@@ -78,8 +78,8 @@ def flags(world: World, texts: list[str], *, by_gold: bool, swayed=None) -> dict
         opinions=world.pairs,
         swayed={"normal": world.swayed, "model": swayed or world.swayed_again},
     )
-    assert watched["flags"]["normal"] == []
-    return {said.split(":")[0]: said for said in watched["flags"]["model"]}
+    assert watched.flags["normal"] == ()
+    return {said.split(":")[0]: said for said in watched.flags["model"]}
 
 
 def padded(texts: list[str]) -> list[str]:
@@ -151,8 +151,8 @@ def test_confident_wrong_answers_are_named_by_gold_and_by_references(world):
         "unsure": [f"I am not sure what {i} and {i} is." for i in range(30)],
     }
     watched = watch({m: read_answers(prompts, t) for m, t in models.items()}, reference="right")
-    assert watched["models"]["wrong"]["wrong"]["flag"] == "confident wrong answers"
-    assert watched["models"]["unsure"]["wrong"]["flag"] is None
+    assert watched.models["wrong"].effects["wrong"].flag == "confident wrong answers"
+    assert watched.models["unsure"].effects["wrong"].flag is None
 
 
 def test_steps_name_the_stretch_in_which_the_policy_begins_to_pad(world):
@@ -160,7 +160,7 @@ def test_steps_name_the_stretch_in_which_the_policy_begins_to_pad(world):
     prompts = [*world.prompts[:120], *world.prompts]
     rows = [(i // 30, a) for i, a in enumerate(read_answers(prompts, texts))]
     stretches = watch_steps(rows)
-    assert len(stretches) == 12 and stretches[0]["n"] == 30
-    named = [s["first"] for s in stretches if "longer answers" in s["flags"]]
+    assert len(stretches) == 12 and stretches[0].n == 30
+    named = [s.first for s in stretches if "longer answers" in s.flags]
     assert named == [8, 9, 10, 11]
-    assert watch_steps([]) == []
+    assert watch_steps([]) == ()

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from flows.evaluation.flattery import endorses, sway
 from flows.evaluation.phrases import _z_score, overused
-from flows.evaluation.readings import content_words, is_evasive, is_refusal, is_unsure
+from flows.evaluation.readings import content_words, endorses, is_evasive, is_refusal, is_unsure, sway
 from flows.evaluation.reference_metrics import reference_metrics
 from flows.evaluation.texts import (
     compression_ratio,
@@ -142,9 +141,9 @@ def test_reference_metrics_are_the_libraries():
         ["the cat sat on the mat", "a dog", "no reference"],
         [["the cat sat on the mat"], ["a dog", "the dog barked"], []],
     )
-    assert found["bleu"]["n"] == 2 and found["bleu"]["value"] == pytest.approx(100)
-    assert found["rougeL"]["value"] == 1.0 and found["rouge2"]["n"] == 2
-    assert "version" in found["bleu"]["signature"]
+    assert found.bleu.n == 2 and found.bleu.value == pytest.approx(100)
+    assert found.rougeL.value == 1.0 and found.rouge2.n == 2
+    assert "version" in found.bleu.signature
     half = reference_metrics(["the cat"], [["the cat sat on"]])
-    assert half["rouge1"]["value"] == pytest.approx(2 / 3)
-    assert reference_metrics(["x"], [[]]) == {}
+    assert half.rouge1.value == pytest.approx(2 / 3)
+    assert reference_metrics(["x"], [[]]) is None

@@ -12,11 +12,12 @@ import flows.labelling.gates
 import flows.labelling.shard
 from flows.config.forms import RunRequest
 from flows.pipeline.launch import open_session
-from flows.pipeline.session import Outcome, Session
+from flows.pipeline.session import Session
 from flows.report.lineage import lineage
 from flows.runs.digests import digest_json, digest_path
 from flows.runs.manifest import FileRecord, Manifest, PeakMemory
 from flows.runs.progress import Silent
+from flows.runs.record import Outcome
 from flows.stages import labels
 from flows.stages.contract import Artifact
 from judges import Call, LabelSettings, Ledger, Reading, ScriptedJudge
@@ -79,7 +80,7 @@ def _build(session: Session, base: Path, judge: ScriptedJudge) -> str:
     session.execute(labels.STAGE)
     verdicts(session, "aabt")
     session.execute(labels.STAGE)
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger:
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger:
         known = [
             KnownPair(
                 pair=Pair(
@@ -121,7 +122,7 @@ def _asked(session: Session) -> dict:
 def make(session, stage, outputs, inputs, *, text="x", config=None, metrics=None) -> dict[str, Artifact]:
     """A finished stage with these outputs (folders are models), as a run would leave it."""
     key = digest_json([stage, {name: a.digest for name, a in inputs.items()}])
-    directory = session.run.stage_path(stage, key)
+    directory = session.directory.stage_path(stage, key)
     for path in outputs.values():
         file = directory / path if Path(path).suffix else directory / path / "config.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def make(session, stage, outputs, inputs, *, text="x", config=None, metrics=None
     )
     manifest.write(directory)
     session.outcomes[stage] = Outcome(stage=stage, directory=directory, manifest=manifest, reused=False)
-    session.run.note_stage(session.attempt, stage, manifest, reused=False)
+    session.directory.note_stage(session.attempt, stage, manifest, reused=False)
     return {
         n: Artifact(path=str(directory / p), digest=manifest.outputs[n].digest) for n, p in outputs.items()
     }
@@ -152,7 +153,7 @@ def verdicts(session: Session, said: str) -> None:
     """A person's words on the first pairs: a, b, or t for a tie."""
     label_set = session.outcomes["labels"].manifest.metrics["label_set"]
     words = {"a": "A", "b": "B", "t": "tie"}
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger:
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger:
         looked = list(labelled_pairs(ledger, label_set))[: len(said)]
         given = [Given(labelled=x, shown="ab", said=words[s]) for x, s in zip(looked, said, strict=True)]
         record(ledger, given, reviewer="Ada")
@@ -161,8 +162,8 @@ def verdicts(session: Session, said: str) -> None:
 @pytest.fixture
 def found(built):
     session, key = built
-    with Ledger.open(str(session.run.path / "ledger.db")) as ledger:
-        return lineage(session.run.path, "rl", key, ledger)
+    with Ledger.open(str(session.directory.path / "ledger.db")) as ledger:
+        return lineage(session.directory.path, "rl", key, ledger)
 
 
 @pytest.fixture
@@ -175,4 +176,4 @@ def make_stage():
 def labels_folder(built) -> str:
     """The labelling stage's folder in the run directory."""
     session, _ = built
-    return session.outcomes["labels"].directory.relative_to(session.run.path).as_posix()
+    return session.outcomes["labels"].directory.relative_to(session.directory.path).as_posix()

@@ -10,7 +10,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from judges.digests import digest
+from common.digest import digest
 from judges.errors import LedgerError
 
 revision = "0005"
