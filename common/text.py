@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
@@ -12,18 +13,35 @@ _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&#39;"}
 
 
+# Markdown renderers make links of bare addresses, and some look for them when what was escaped is plain again. A
+# comment in the middle parts an address for them; a person neither sees nor copies it.
+_IN_ADDRESSES = re.compile(r"(?<=@)|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
+_APART = "<!-- -->"
+
+
 def escape_markdown(text: str, *, limit: int = 2000) -> str:
     """Text that a Markdown renderer shows letter by letter, on one line, clipped to `limit` characters.
 
-    Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax; characters that control,
-    hide or turn text round are written out. Inside an HTML element use `escape_html`.
+    Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax, and no address becomes a
+    link; characters that control, hide or turn text round are written out. Inside an HTML element use `escape_html`.
     """
-    return _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), printable(clip(text, limit)))
+    return without_links(
+        printable(clip(text, limit)),
+        lambda part: _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), part),
+    )
 
 
 def escape_html(text: str, *, limit: int = 2000) -> str:
     """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
-    return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", printable(clip(text, limit)))
+    return without_links(
+        printable(clip(text, limit)),
+        lambda part: _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", part),
+    )
+
+
+def without_links(text: str, escape: Callable[[str], str]) -> str:
+    """Escaped text in which no web or mail address is whole."""
+    return _APART.join(map(escape, _IN_ADDRESSES.split(text)))
 
 
 def clip(text: str, limit: int = 60) -> str:

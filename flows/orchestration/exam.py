@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.text import clip
+from common.text import clip, escape_markdown
 from flows.config.forms_judging import ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, take
@@ -51,4 +51,6 @@ def judge_exam(request: ExamRequest) -> str:
 def publish_exam(report: ExamReport) -> None:
     """The `judge-exam` artifact: figures, checks and plots."""
     title = f"{report.judge.model} under {report.constitution}"
-    create_markdown_artifact(key="judge-exam", markdown=markdown(exam_page(report)), description=clip(title))
+    create_markdown_artifact(
+        key="judge-exam", markdown=markdown(exam_page(report)), description=escape_markdown(title, limit=200)
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from common.text import escape_markdown
 from flows.config.forms import RunRequest, SweepRange
 from flows.orchestration.rlaif import run_name, run_step, working
 from flows.orchestration.states import fails_in_one_line
@@ -44,7 +45,9 @@ def beta_sweep(request: RunRequest = _REQUEST, leashes: SweepRange = _RANGE) -> 
             ),
         )
         create_markdown_artifact(
-            key="beta-sweep", markdown=markdown(found), description=f"the leash of {session.config.name}"
+            key="beta-sweep",
+            markdown=markdown(found),
+            description=escape_markdown(f"the leash of {session.config.name}"),
         )
         return str(session.directory.path)
 
