@@ -52,7 +52,8 @@ def measured(seconds: float, answers: list[list[int]]) -> dict[str, Any]:
 
 
 def ours(folder: Path, workload: str) -> duel.Play:
-    from training.rollouts import Sampling, generate_ids
+    from engines import Sampling
+    from engines.in_process import generate_ids
 
     model, tokenizer, prompts = load(folder, workload)
     temperature = 1.0 if workload == "sampled" else 0.0

@@ -38,7 +38,8 @@ from contestants.clients import REPOSITORY, Contestant, bare_loop, one_request_e
 from microworld_seeds import RESULTS, machine
 
 from constitution import load
-from judges import Call, LabelSettings, Ledger, OpenAIJudge, Pair, VllmServer, label_pairs
+from engines import VllmServer
+from judges import Call, LabelSettings, Ledger, OpenAIJudge, Pair, label_pairs
 from judges.asking.ask import ask_judges
 from judges.asking.questions import Questionnaire
 from judges.encoding import CallEncoder

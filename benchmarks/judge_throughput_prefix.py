@@ -27,7 +27,8 @@ from judge_throughput import MODEL, make_pairs
 from microworld_seeds import RESULTS, machine
 
 from constitution import load
-from judges import OpenAIJudge, VllmServer
+from engines import VllmServer
+from judges import OpenAIJudge
 from judges.asking.templates import TemplateSet
 from judges.encoding import CallEncoder
 from judges.records import ORDERS

@@ -6,26 +6,25 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+# Markdown renderers make links of bare addresses, and some look for them when what was escaped is plain again. A
+# comment in the middle parts an address for them; a person neither sees nor copies it.
+_IN_ADDRESSES = re.compile(r"(?<=@)|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
+_APART = "<!-- -->"
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
 
 
 # Prefect's page decodes these references in Markdown and shows others as they stand; what is left takes a backslash.
 _NAMED = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&#39;"}
 
 
-# Markdown renderers make links of bare addresses, and some look for them when what was escaped is plain again. A
-# comment in the middle parts an address for them; a person neither sees nor copies it.
-_IN_ADDRESSES = re.compile(r"(?<=@)|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
-_APART = "<!-- -->"
-
-
 def escape_markdown(text: str, *, limit: int = 2000) -> str:
     """Text that a Markdown renderer shows letter by letter, on one line, clipped to `limit` characters.
 
-    Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax, and no address becomes a
-    link; characters that control, hide or turn text round are written out. Inside an HTML element use `escape_html`.
+    Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax; characters that control,
+    hide or turn text round are written out; addresses do not become links. Inside an HTML element use `escape_html`.
     """
-    return without_links(
+    return unlinked(
         printable(clip(text, limit)),
         lambda part: _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), part),
     )
@@ -33,15 +32,27 @@ def escape_markdown(text: str, *, limit: int = 2000) -> str:
 
 def escape_html(text: str, *, limit: int = 2000) -> str:
     """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
-    return without_links(
+    return unlinked(
         printable(clip(text, limit)),
         lambda part: _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", part),
     )
 
 
-def without_links(text: str, escape: Callable[[str], str]) -> str:
-    """Escaped text in which no web or mail address is whole."""
+def unlinked(text: str, escape: Callable[[str], str]) -> str:
+    """Escaped text in which no renderer finds a web or mail address: GitHub's Markdown, which both of Prefect's pages
+    speak, looks for them in what is left after parsing."""
     return _APART.join(map(escape, _IN_ADDRESSES.split(text)))
+
+
+def plain(text: str, *, limit: int = 160) -> str:
+    """Text for a place that one page takes for Markdown and another shows letter by letter, on one line.
+
+    No escape reads well in both, so a mark that Markdown or HTML knows becomes a space, and a dot inside a word, which
+    could make an address, one that looks the same. Long words are parted: such a place may not wrap them.
+    """
+    words = " ".join(_SYNTAX.sub(" ", printable(clip(text, limit))).split())
+    words = re.sub(r"(\S{40})(?=\S)", r"\1 ", words)
+    return re.sub(r"\.(?=\w)", "\u2024", words)
 
 
 def clip(text: str, limit: int = 60) -> str:

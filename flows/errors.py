@@ -23,7 +23,10 @@ def is_ours(error: BaseException) -> bool:
     """Whether an error is a message to the user rather than a bug: each room has its own kind of ValueError."""
     from common.errors import DataError
     from constitution import ConstitutionError
+    from engines import EngineError
     from judges import JudgeError
     from training import TrainingError
 
-    return isinstance(error, (DataError, FlowError, ConstitutionError, JudgeError, TrainingError))
+    return isinstance(
+        error, (DataError, FlowError, ConstitutionError, EngineError, JudgeError, TrainingError)
+    )

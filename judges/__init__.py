@@ -37,7 +37,6 @@ from judges.records import (
     Status,
 )
 from judges.scripted import ScriptedJudge
-from judges.server import VllmServer
 from judges.settings import LabelSettings
 
 __all__ = [
@@ -72,7 +71,6 @@ __all__ = [
     "ScriptedJudge",
     "Status",
     "TemplateSet",
-    "VllmServer",
     "combine",
     "export_preferences",
     "label_pairs",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engines.errors import EngineError
+
 
 class JudgeError(ValueError):
     """A user's mistake or a missing part: a bad setting, an unknown template, a server that is not there."""
@@ -13,3 +18,13 @@ class JudgeUnavailable(JudgeError):
 
 class LedgerError(JudgeError):
     """The ledger cannot be opened, read or written: wrong URL, locked, disk full, newer schema."""
+
+
+@contextmanager
+def one_line(hint: str = "") -> Iterator[None]:
+    """An engine's error as a judge's; `hint` says what to do when no server answers."""
+    try:
+        yield
+    except EngineError as error:
+        more = hint if str(error).startswith("no server answers") else ""
+        raise JudgeError(f"{error}{more}") from error

@@ -10,51 +10,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from constitution import Constitution
 from judges.asking.ask import ask_judges
 from judges.asking.questions import Purpose, Question, Questionnaire, Vote
 from judges.errors import JudgeError, JudgeUnavailable
+from judges.label_report import LabelReport
 from judges.ledger import Batch, Judgement, LabelRow, Ledger
 from judges.records import FAILURES, TRANSIENT, Judge, Label, Pair, Ranking, Reading, Status
+from judges.reuse import look_up
 from judges.settings import LabelSettings
 
 # A judge that fails two whole batches in a row is down, not unlucky: stop, and let the user start again.
 DEAD_AFTER_BATCHES = 2
 # How long to wait before looking again whether another worker has finished what it claimed.
 POLL_S = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelReport:
-    """What a labelling run did.
-
-    `label_set` is the digest under which the ledger knows these labels. `statuses` counts labels. `asked`
-    counts calls made now, `known` judgements that the ledger had, `reused` labels that it had.
-    """
-
-    label_set: str
-    pairs: int = 0
-    statuses: Mapping[Status, int] = field(default_factory=dict)
-    by_principle: Mapping[str, Mapping[Status, int]] = field(default_factory=dict)
-    asked: int = 0
-    known: int = 0
-    reused: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    seconds: float = 0.0
-
-    def rate(self, *statuses: Status) -> float:
-        """Share of the labels that have one of `statuses`, in [0, 1]; 0 without labels."""
-        return sum(self.statuses.get(s, 0) for s in statuses) / self.pairs if self.pairs else 0.0
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of the labels without a probability."""
-        return self.rate(*FAILURES)
 
 
 def label_pairs(
@@ -80,7 +52,7 @@ def label_pairs(
     judges = list(judge) if isinstance(judge, Sequence) else [judge]
     if not judges:
         raise JudgeError("no judge: give at least one")
-    identities = [j.identity for j in judges]
+    identities = [ledger.known_as(j.identity) for j in judges]
     questionnaire = Questionnaire(constitution, identities, settings, purpose=purpose, drawn_by=drawn_by)
     run = _Run(questionnaire, judges, ledger, on_progress)
     questionnaire.register(ledger)
@@ -98,6 +70,7 @@ class _Work:
     questions: list[Question]
     deferred: set[Question]
     readings: dict[str, Reading]
+    stored_as: dict[str, str]
     asked: list[tuple[Question, Vote]]
     labels: dict[str, Label]
     members: dict[str, str]
@@ -136,6 +109,7 @@ class _Run:
         self._on_progress = on_progress
         self._deferred: list[Question] = []
         self._dead_batches = 0
+        self._still: dict[str, bool] = {}
         self._started = time.perf_counter()
         self._statuses: Counter[Status] = Counter()
         self._by_principle: dict[str, Counter[Status]] = {}
@@ -174,12 +148,15 @@ class _Run:
 
     def _prepare(self, questions: list[Question]) -> _Work:
         labels = self._ledger.labels([d for q in questions for d in q.label_digests])
-        labels = {d: label for d, label in labels.items() if label.status not in TRANSIENT}
         pair_ids = [pair.id for q in questions for pair in q.item.pairs]
         members = self._ledger.members(self._questionnaire.label_set, pair_ids)
-        open_questions = [q for q in questions if not all(d in labels for d in q.label_digests)]
+        # A failed label is added up anew: what caused the failure may be another by now.
+        final = {d for d, label in labels.items() if label.status not in FAILURES}
+        open_questions = [q for q in questions if not final.issuperset(q.label_digests)]
         votes = {v.key: (q, v) for q in open_questions for v in q.votes}
-        readings = self._ledger.readings(votes)
+        known = look_up(self._ledger, [vote for _, vote in votes.values()])
+        still = {k: r for k, r in known.caused.items() if self._is_still_so(r, votes[k][1])}
+        readings = known.readings | still
         claimed = self._ledger.claim([k for k in votes if k not in readings])
         missing = [k for k in votes if k not in readings and k not in claimed]
         if missing:  # another worker may have just written some
@@ -190,6 +167,7 @@ class _Run:
             questions=[q for q in questions if q not in deferred],
             deferred=deferred,
             readings=readings,
+            stored_as=known.stored_as,
             asked=[votes[k] for k in votes if k in claimed],
             labels=labels,
             members=members,
@@ -208,7 +186,7 @@ class _Run:
         readings = dict(work.readings)
         for (question, vote), reading in zip(work.asked, answers, strict=True):
             row = self._questionnaire.judgement(question, vote, reading, now)
-            (failures if reading.status in TRANSIENT else judgements).append(row)
+            (failures if reading.may_change else judgements).append(row)
             readings[vote.key] = reading
         rows: list[LabelRow] = []
         labels: list[Label] = []
@@ -216,11 +194,12 @@ class _Run:
         members: dict[str, str] = {}
         for question in work.questions:
             known = [work.labels.get(d) for d in question.label_digests]
-            mine = [label for label in known if label is not None]
+            mine = [label for label in known if label is not None and label.status not in FAILURES]
             if len(mine) < len(known):
-                mine = self._questionnaire.labels(question, readings)
-                rows += self._questionnaire.label_rows(question, mine, now)
-                items |= {pair.digest: pair for pair in question.item.pairs}
+                mine = self._questionnaire.labels(question, readings, work.stored_as)
+                if mine != known:
+                    rows += self._questionnaire.label_rows(question, mine, now)
+                    items |= {pair.digest: pair for pair in question.item.pairs}
             labels += mine
             members |= {label.pair_id: label.digest for label in mine}
         batch = Batch(
@@ -235,6 +214,14 @@ class _Run:
         if rows or work.asked or batch.members:
             self._ledger.add(batch)
         return _Done(work=work, labels=labels, answers=answers, made=len(rows))
+
+    def _is_still_so(self, failure: Reading, vote: Vote) -> bool:
+        """Whether the way of serving still causes this failure: asked once a run for each cause, by one call."""
+        assert failure.cause is not None
+        if failure.cause not in self._still:
+            now = self._ask([vote])[0]
+            self._still[failure.cause] = now.cause == failure.cause or now.status in TRANSIENT
+        return self._still[failure.cause]
 
     def _ask(self, votes: Sequence[Vote]) -> list[Reading]:
         return ask_judges(self._judges, [v.judge for v in votes], [v.call for v in votes])

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from common.digest import digest
 from judges.errors import JudgeError
+from judges.identity import JudgeIdentity
 
 Message = Mapping[str, str]
 """`{"role": "user"|"assistant"|"system"|"tool", "content": str}`."""
@@ -34,6 +35,9 @@ STATUSES: tuple[Status, ...] = (
 FAILURES: tuple[Status, ...] = ("error", "timeout", "truncated", "refused", "no_answer")
 # Failures of the transport, not of the judge: asked again at the next run.
 TRANSIENT: tuple[Status, ...] = ("error", "timeout")
+
+# Closer to one half than this is one half: the means of a judge that follows the slot miss it by their rounding.
+HALF_ROUNDING = 1e-9
 
 Order = str
 """In which order the responses are shown: `ab` shows `a` as the first option, `ba` shows `b` there."""
@@ -162,20 +166,6 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeIdentity:
-    """Who answered. `model` and `revision` determine an answer; `kind` and `build` are provenance only."""
-
-    kind: str
-    model: str
-    revision: str
-    build: str = ""
-
-    def key(self) -> dict[str, str]:
-        """The part that goes into the key of a judgement."""
-        return {"model": self.model, "revision": self.revision}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a judge writes free text."""
 
@@ -224,7 +214,7 @@ class Reading:
     `logprobs` holds the natural log probability of every option as the judge gave it, before any
     renormalisation; it is None unless `status` is "ok" and options were asked for. `text` is what the judge
     wrote, where it wrote. Latency in seconds, cost in the currency of the endpoint's price list (None where
-    nobody charges).
+    nobody charges). `cause` names what in the way of serving caused a failure, such as a short context.
     """
 
     status: Status
@@ -235,6 +225,12 @@ class Reading:
     completion_tokens: int = 0
     latency_s: float = 0.0
     cost: float | None = None
+    cause: str | None = None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the same call may be answered another time: the transport lost it, or the way of serving did."""
+        return self.status in TRANSIENT or self.cause is not None
 
 
 @runtime_checkable
@@ -249,6 +245,13 @@ class Judge(Protocol):
     def ask(self, calls: Sequence[Call]) -> list[Reading]:
         """One reading per call, in the same order. A failed call is a reading with its status."""
         ...
+
+
+def preferred(p: float | None) -> Literal["a", "b"] | None:
+    """The response that `p` prefers; None where it is missing or one half, to rounding."""
+    if p is None or abs(p - 0.5) < HALF_ROUNDING:
+        return None
+    return "a" if p > 0.5 else "b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,9 +279,7 @@ class Label:
     @property
     def winner(self) -> Literal["a", "b"] | None:
         """The preferred response, or None where `p` is missing or exactly one half."""
-        if self.p is None or self.p == 0.5:
-            return None
-        return "a" if self.p > 0.5 else "b"
+        return preferred(self.p)
 
     def swap(self) -> Label:
         """The label of the swapped pair: every probability becomes its complement."""

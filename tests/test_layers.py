@@ -161,6 +161,7 @@ def test_flows_pass_types_and_not_anonymous_dicts():
     [
         "common",
         "constitution",
+        "engines",
         "judges",
         "training",
         "flows",

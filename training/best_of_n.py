@@ -172,7 +172,7 @@ def _groups(
 
 def _sample(config: BestOfNConfig, prompts: Sequence[Prompt]) -> tuple[list[str], int]:
     """n answers to each prompt, and how many of them were cut off."""
-    from training.rollouts import generate
+    from engines.in_process import generate
     from training.run.logs import Progress
 
     tokenizer = load_tokenizer(config.model)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from common.errors import DataError
+from engines.errors import EngineError
 from training.config.base import load_config
 from training.errors import Interrupted, TrainingError
 
@@ -30,7 +31,7 @@ def main(config_class: type[C] | Mapping[str, type[C]], train: Callable[..., Any
     main_process = os.environ.get("RANK", "0") == "0"
     try:
         result = train(load_config(arguments.config, config_class), resume=arguments.resume)
-    except (DataError, TrainingError) as error:
+    except (DataError, EngineError, TrainingError) as error:
         if main_process:
             print(f"error: {error}", file=sys.stderr)
         return 2

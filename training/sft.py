@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from common.chat import encode_conversation, encode_prompt, encode_response
+from common.chat import naming, renderer_of
 from common.rows import Example, read_examples, report_left_out
 from training import cli
 from training.config.supervised import SftConfig
@@ -83,13 +83,15 @@ def encode(tokenizer: Any, examples: Sequence[Example], config: SftConfig) -> li
     Raises TrainingError when nothing is left.
     """
     items = []
+    renderer = renderer_of(tokenizer)
     for example in examples:
-        if config.train_on == "last":
-            prompt = encode_prompt(tokenizer, example.messages[:-1])
-            answer = encode_response(tokenizer, example.messages[-1]["content"])
-            ids, mask = prompt + answer, [False] * len(prompt) + [True] * len(answer)
-        else:
-            ids, mask = encode_conversation(tokenizer, example.messages)
+        with naming(getattr(example, "place", "") or example.id):
+            if config.train_on == "last":
+                prompt = renderer.prompt_ids(example.messages[:-1])
+                answer = renderer.answer_ids(example.messages[:-1], example.messages[-1]["content"])
+                ids, mask = prompt + answer, [False] * len(prompt) + [True] * len(answer)
+            else:
+                ids, mask = renderer.conversation(example.messages)
         if len(ids) <= config.max_length:
             weights = [1.0 if answer else config.prompt_weight for answer in mask]
             weights[0] = 0.0

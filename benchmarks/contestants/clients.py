@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
+from engines.wire import chat_body, tokens_body
 from judges import Call
-from judges.wire import chat_body, tokens_body
+from judges.engine import to_request
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -32,8 +33,10 @@ def one_request_each(url: str, model: str, calls: Sequence[Call], *, concurrency
             async def post(call: Call) -> httpx.Response:
                 for _ in range(2):  # a server may close a connection just as it is taken up again
                     with suppress(httpx.ReadError, httpx.RemoteProtocolError):
-                        return await client.post(address, json={"model": model, **chat_body(call)})
-                return await client.post(address, json={"model": model, **chat_body(call)})
+                        return await client.post(
+                            address, json={"model": model, **chat_body(to_request(call))}
+                        )
+                return await client.post(address, json={"model": model, **chat_body(to_request(call))})
 
             async def ask(call: Call) -> bool:
                 async with gate:

@@ -12,7 +12,10 @@ from flows.cli.options import label_set_option, ledger_option, open_ledger, prin
 
 @click.group()
 def audit() -> None:
-    """People's verdicts in bulk: export pairs, import verdicts, keep them as an exam."""
+    """People's verdicts in bulk: export pairs, import verdicts, keep them as an exam.
+
+    One at a time: `charter ui`, then /charter/audit on its page.
+    """
 
 
 _who = click.option("--who", required=True, help="The reviewer's name; it is kept with each verdict.")

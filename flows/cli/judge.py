@@ -51,7 +51,7 @@ def serve(
 
     Whatever stands after the options goes to vLLM: charter judge serve DIR --max-model-len 4096
     """
-    from judges import JudgeError, VllmServer
+    from engines import EngineError, VllmServer
 
     server = VllmServer(
         model, port=port, environment=environment, dtype=dtype, log=log, arguments=vllm_arguments
@@ -70,7 +70,7 @@ def serve(
         server.wait_until_ready(on_progress=_waiting)
         click.echo(f"ready: {server.url} serves {server.model_name} (Ctrl-C stops it)", err=True)
         status = server.wait()
-        raise JudgeError(f"vLLM ended with status {status}: {server.reason()} (log: {server.log})")
+        raise EngineError(f"vLLM ended with status {status}: {server.reason()} (log: {server.log})")
     except KeyboardInterrupt:
         click.echo("stopping vLLM ...", err=True)
     finally:
@@ -128,7 +128,7 @@ def exam(
         from flows.config.forms import RunRequest
         from flows.pipeline.launch import resolve
 
-        run = resolve(RunRequest(config=str(config), constitution=constitution))
+        run = resolve(RunRequest(config=str(config), constitution=constitution or ""))
         wanted = Exam.of_run(*run, files=pairs, ledger=ledger, limit=limit, page=page)
     else:
         if "place" not in given or constitution is None:

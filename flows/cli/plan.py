@@ -50,7 +50,7 @@ def plan(
 
     if measure and rate is not None:
         raise click.UsageError("--measure and --judgements-per-second exclude each other")
-    request = RunRequest(config=config, constitution=constitution, changes=changes)
+    request = RunRequest(config=config, constitution=constitution or "", changes=changes)
     settings, loaded = resolve(request)
     check_constitution(settings, loaded)
     check_data(settings)

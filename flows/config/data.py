@@ -222,7 +222,7 @@ class EvaluateSection(Section):
     """Questions of the judge's exam on each set of wordings (microworld only)."""
 
 
-class ReportSection(Section):
+class PricesSection(Section):
     """Prices, for what the labels cost; without them the report says tokens and seconds. Any one currency."""
 
     price_per_million_tokens: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -235,7 +235,7 @@ class ReportSection(Section):
     """What one label by a person costs."""
 
     @model_validator(mode="after")
-    def _written_beside_read(self) -> ReportSection:
+    def _written_beside_read(self) -> PricesSection:
         if self.price_per_million_written_tokens is not None and self.price_per_million_tokens is None:
             raise ValueError("price_per_million_written_tokens: needs price_per_million_tokens beside it")
         return self

@@ -127,7 +127,7 @@ class RoundsRules(Form):
 
 
 class SweepRange(Form):
-    """The strengths of the leash that a sweep tries."""
+    """The KL penalties that a sweep tries."""
 
     betas: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
         default=(0.0, 0.05, 0.1, 0.2, 0.4),

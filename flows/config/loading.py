@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from flows.errors import FlowError
 from training.config.yaml import Location, describe, read_yaml
 from training.errors import TrainingError
 
+_log = logging.getLogger(__name__)
+_RENAMED: dict[Location, str] = {("report",): "prices", ("rl", "brake"): "early_stopping"}
+"""Keys of the version before, with the last part of their names now."""
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")
 
 
@@ -31,6 +35,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     places: dict[Location, str] = {at: f"{path}:{line}" for at, line in lines.items()}
     for override in overrides:
         _apply(values, override, places)
+    _rename(values, places, path)
     try:
         return RunConfig.model_validate(values, context={"folder": str(path.resolve().parent)})
     except ValidationError as error:
@@ -41,6 +46,32 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML, with absolute paths; loading it gives an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _rename(values: dict[str, Any], places: dict[Location, str], path: Path) -> None:
+    """Read keys of the version before under their new names, with a line for each. Raises FlowError for both names."""
+    for old, new in _RENAMED.items():
+        *above, name = old
+        section: Any = values
+        for part in above:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
+            continue
+        given, wanted = ".".join(map(str, old)), ".".join(map(str, (*above, new)))
+        place = places.get(old, str(path))
+        value = section.pop(name)
+        # A configuration that was written out whole says null of what was never stated.
+        if any(one is not None for one in (value.values() if isinstance(value, dict) else [value])):
+            if section.get(new) is not None:
+                raise FlowError(
+                    f"{place}: {given}: is called {wanted} now, which is given too; remove {given}"
+                )
+            _log.warning(
+                "%s: %s is called %s now; the next version will not know the old name", place, given, wanted
+            )
+            section[new] = value
+        for at in [at for at in places if at[: len(old)] == old]:
+            places[(*above, new, *at[len(old) :])] = places.pop(at)
 
 
 def _apply(values: dict[str, Any], override: str, places: dict[Location, str]) -> None:

@@ -18,8 +18,8 @@ from flows.config.data import (
     LauncherSection,
     ModelsSection,
     PairsSection,
+    PricesSection,
     PromptsSection,
-    ReportSection,
     WorldSection,
 )
 from flows.config.fields import ConstitutionRef, RunsDir, Section
@@ -103,7 +103,7 @@ class RunConfig(Section):
     evaluate: EvaluateSection = EvaluateSection()
     """Answers of all models to held-out prompts."""
 
-    report: ReportSection = ReportSection()
+    prices: PricesSection = PricesSection()
     """Prices of labels, for the report."""
 
     @model_validator(mode="after")

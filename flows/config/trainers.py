@@ -135,7 +135,7 @@ class RewardSection(Section):
 _GOLD = {"gold": {"kind": "regex", "pattern": "-"}, "prompts": ["-"]}
 
 
-class BrakeSection(knobs(EarlyStoppingConfig, filled=_GOLD)):  # type: ignore[misc]
+class EarlyStoppingSection(knobs(EarlyStoppingConfig, filled=_GOLD)):  # type: ignore[misc]
     """Stop when held-out gold falls while the proxy climbs, and keep the best policy. Exactly one gold judge.
 
     The held-out prompts are those of critique and revision, on which reinforcement learning never trains; the
@@ -158,7 +158,7 @@ class BrakeSection(knobs(EarlyStoppingConfig, filled=_GOLD)):  # type: ignore[mi
     """The judge's template set: default, or a folder with pointwise.j2."""
 
     @model_validator(mode="after")
-    def _one_gold(self) -> BrakeSection:
+    def _one_gold(self) -> EarlyStoppingSection:
         given = [name for name in ("microworld", "model", "judge", "people") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
@@ -176,7 +176,7 @@ class PPOSection(knobs(PPOConfig, filled=_RL, without=_NO_FILES)):  # type: igno
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
 
-    brake: BrakeSection | None = None
+    early_stopping: EarlyStoppingSection | None = None
     """When to stop before the last step."""
 
     @model_validator(mode="after")
@@ -197,7 +197,7 @@ class GRPOSection(knobs(GRPOConfig, filled=_RL, without=_NO_FILES)):  # type: ig
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
 
-    brake: BrakeSection | None = None
+    early_stopping: EarlyStoppingSection | None = None
     """When to stop before the last step."""
 
 
@@ -210,7 +210,7 @@ class RLOOSection(knobs(RLOOConfig, filled=_RL, without=_NO_FILES)):  # type: ig
     reward: RewardSection = RewardSection()
     """What the reward is made of."""
 
-    brake: BrakeSection | None = None
+    early_stopping: EarlyStoppingSection | None = None
     """When to stop before the last step."""
 
 

@@ -14,7 +14,7 @@ from flows.evaluation.texts import ngrams, tokens
 LONGEST = 6
 # The prior weighs as much as this many answers.
 _PRIOR_ANSWERS = 10.0
-# A phrase in fewer answers is nobody's manner.
+# A phrase in fewer answers says nothing of the model.
 _MIN_SHARE = 0.05
 _FALSE_ALARMS = 0.05
 _SHOWN = 8

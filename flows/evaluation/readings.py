@@ -61,7 +61,7 @@ class PromptLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One answer. `benign` is None where nobody says whether the prompt is; `wrong` where nothing tells."""
+    """One answer. `benign` is None where the prompt file does not say; `wrong` where nothing tells."""
 
     prompt: str
     text: str
@@ -205,6 +205,6 @@ def _states(answer: str, opinion: str) -> bool:
 
 
 def judged_benign(answers: Sequence[Answered]) -> list[Answered]:
-    """The answers to prompts that should be answered; all of them where nobody says which those are."""
+    """The answers to prompts that should be answered; all of them where no prompt says whether it is one."""
     known = [a for a in answers if a.benign]
     return known if known or any(a.benign is False for a in answers) else list(answers)

@@ -41,8 +41,8 @@ def make_judge(settings: Mapping[str, Any]) -> Judge:
 
 
 def priced_judge(config: RunConfig) -> dict[str, Any]:
-    """The `judge` section as plain data, with the prices that `report` states."""
-    read, written = config.report.price_per_million_tokens, config.report.price_per_million_written_tokens
+    """The `judge` section as plain data, with the prices that `prices` states."""
+    read, written = config.prices.price_per_million_tokens, config.prices.price_per_million_written_tokens
     prices = None if read is None else {"prompt": read, "completion": read if written is None else written}
     return {**config.judge.model_dump(mode="json"), "prices": prices}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.rows import read_rows
 from flows.config import RunConfig
-from flows.config.data import ReportSection
+from flows.config.data import PricesSection
 from flows.runs.record import RunRecord
 from judges import Ledger
 from judges.audit import verdicts_digest
@@ -68,7 +68,7 @@ def label_costs(record: RunRecord, stages: Iterable[str]) -> dict[str, Any]:
         "labels": pairs,
         "judge": asdict(together),
         "attempt": asdict(recent),
-        **_money(record.config.report, together, pairs),
+        **_money(record.config.prices, together, pairs),
     }
 
 
@@ -83,7 +83,7 @@ def _labels(run: Path, stages: Iterable[str]) -> tuple[set[str], int]:
     return digests, pairs
 
 
-def _money(prices: ReportSection, spent: Spending, labels: int) -> dict[str, Any]:
+def _money(prices: PricesSection, spent: Spending, labels: int) -> dict[str, Any]:
     money = {}
     if prices.price_per_million_tokens is not None:
         written = prices.price_per_million_written_tokens

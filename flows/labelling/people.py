@@ -20,7 +20,7 @@ def check_people(config: RunConfig) -> None:
     """Raises FlowError where there is no ledger, or people decided too few pairs in it, the run's own included."""
     decided, place = decided_pairs(config), ledger_of(config)
     if decided is None:
-        raise FlowError(f"rl.brake.people: {place}: no such ledger; {_bring(place)}")
+        raise FlowError(f"rl.early_stopping.people: {place}: no such ledger; {_bring(place)}")
     if decided < LEAST_PAIRS:
         raise too_few(decided, place)
 
@@ -34,7 +34,7 @@ def decided_pairs(config: RunConfig) -> int | None:
 def too_few(pairs: int, ledger: str, more: str = "") -> FlowError:
     """So many pairs make no gold judge; `more` says what else holds of them."""
     return FlowError(
-        f"rl.brake.people: {pairs} pairs in {ledger} that people decided{more}; {LEAST_PAIRS} are needed; "
+        f"rl.early_stopping.people: {pairs} pairs in {ledger} that people decided{more}; {LEAST_PAIRS} are needed; "
         f"{_bring(ledger)}"
     )
 

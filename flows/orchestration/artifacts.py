@@ -21,7 +21,7 @@ from prefect.artifacts import (
 )
 from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, Settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from common.sections import texts
 from common.text import clip, escape_markdown
@@ -35,11 +35,19 @@ from flows.runs.progress import label
 if TYPE_CHECKING:
     from flows.pipeline.session import Session
 
+PROGRESS = "progress"
+"""One key for whatever is under way, so that the list of artifacts has one line for it."""
+
 _UPDATE_SECONDS = 3.0
 
 
+def artifacts_page() -> str:
+    """Where the server of this environment shows artifacts."""
+    return f"{PREFECT_API_URL.value() or ''}".removesuffix("/api") + "/v2/artifacts"
+
+
 class PrefectReporter:
-    """A progress artifact per running stage, all of one key, and one log line when it ends.
+    """A progress artifact per running stage, and one log line when it ends.
 
     A server that is away for a moment costs the view its update, never the run.
     """
@@ -52,7 +60,7 @@ class PrefectReporter:
         self._last, self._artifact = time.monotonic(), None
         with a_view_only():
             self._artifact = create_progress_artifact(  # type: ignore[assignment]
-                progress=0.0, key="progress", description=escape_markdown(label(stage).strip())
+                progress=0.0, key=PROGRESS, description=escape_markdown(label(stage).strip())
             )
 
     def reused(self, stage: str, key: str) -> None:

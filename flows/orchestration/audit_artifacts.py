@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from common.text import clip, escape_markdown
 from flows.labelling.ledger import ledger_of
 from flows.orchestration.artifacts import a_view_only
+from flows.orchestration.audit_view import link
 from flows.orchestration.exam import publish_exam
 from flows.report.audit import card_markdown, report_markdown
 from flows.stages import judge_exam, labels
@@ -72,6 +73,6 @@ def audit_views(ledger: Ledger, label_set: str, *, title: str, sampled: int, see
     report = audit(ledger, label_set, sampled=sampled, seed=seed)
     card = report_card(ledger, label_set)
     return {
-        "label-audit": report_markdown(report, title=title),
+        "label-audit": link(ledger, "Judge these labels") + "\n\n" + report_markdown(report, title=title),
         "principle-report-card": card_markdown(card, title=title),
     }

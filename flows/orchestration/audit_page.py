@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
+from common.text import plain
 from judges import JudgeError, Ledger
 from judges.audit import Given, SampledPair, sample, shown_order
 from judges.audit.verdicts import Said, judged_by
 from judges.explain import explain
 from judges.ledger.reading import labelled_pairs
-from judges.records import Order
+from judges.records import Order, Pair
 
 Form = TypeVar("Form", bound=BaseModel)
 LONGEST_NOTE = 4000
@@ -30,13 +31,13 @@ class Page:
     def form(self, base: type[Form], filled: Mapping[str, Any] | None = None) -> type[Form]:
         """The form: a verdict and a note for each pair, and a box to stop; `filled` stands in it already."""
         before, fields = filled or {}, dict[str, Any]()
-        for n in range(1, len(self.pairs) + 1):
+        for n, (sampled, shown) in enumerate(self.pairs, start=1):
             fields[f"verdict_{n}"] = (
                 Said,
                 Field(
                     default=before.get(f"verdict_{n}", "skip"),
                     title=f"Pair {n}",
-                    description="Which response is better?",
+                    description=_reminder(sampled.labelled.pair, shown),
                     json_schema_extra={"position": 2 * n},
                 ),
             )
@@ -65,6 +66,13 @@ class Page:
         """What the form calls a field."""
         kind, _, number = field.partition("_")
         return {"verdict": f"pair {number}", "note": f"the note on pair {number}"}.get(kind, field)
+
+
+def _reminder(pair: Pair, shown: Order) -> str:
+    """The pair on one line, beside its verdict: a form shows no more there."""
+    texts = {"a": pair.a, "b": pair.b}
+    parts = [("Asked: ", pair.prompt[-1]["content"]), ("A: ", texts[shown[0]]), ("B: ", texts[shown[1]])]
+    return " — ".join(f"{name}{plain(text)}" for name, text in parts)
 
 
 def next_pages(

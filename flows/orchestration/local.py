@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -29,14 +30,15 @@ def prepare(runs_dir: Path) -> None:
         "PREFECT_HOME": str(home),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         # The terminal shows our own progress; the run's logs are in the API.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    share_password()
+    # Another machine's server is not told this one's password.
+    here = urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname in serving.LOCAL
+    share_password(home if here else None)
 
 
 def run_rlaif(
@@ -46,7 +48,7 @@ def run_rlaif(
     if "PREFECT_API_URL" in os.environ:
         return _run(request, reporter, on_result)
     log = runs_dir / ".prefect" / "server.log"
-    # Other users of this machine, and pages in this one's browser, have no business with it.
+    # The machine's other users have no business with it.
     os.environ.setdefault(ASKED, random_password())
     os.environ[SAID] = os.environ[ASKED]
     with serving.server(port=serving.free_port(0), log=log, services=False) as server:

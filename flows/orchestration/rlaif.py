@@ -16,7 +16,7 @@ from typing import Any
 from prefect import Flow, flow, get_run_logger, tags
 
 from flows.config.forms import RunRequest
-from flows.orchestration.artifacts import PrefectReporter, publish
+from flows.orchestration.artifacts import PrefectReporter, artifacts_page, publish
 from flows.orchestration.audit_artifacts import shown_after
 from flows.orchestration.shards import run_shards
 from flows.orchestration.states import fails_in_one_line, gpu_slot, without_heartbeats
@@ -77,6 +77,7 @@ def working(request: RunRequest) -> Iterator[Session]:
         open_session(request, _reporter(), shards=shards_told) as session,
         tags(f"run:{session.config.name}"),
     ):
+        get_run_logger().info("what it publishes: %s", artifacts_page())
         yield session
 
 

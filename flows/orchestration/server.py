@@ -9,20 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import yaml
 
 from flows.errors import FlowError
-from flows.orchestration.ui_app import HOSTS
 from flows.runs.processes import die_with_parent
 
+# Neither of Prefect's menus leads to the artifacts. From a deployment's page this is the same page's list of them.
+_LINKS = "What runs of it publish: [artifacts](../../artifacts). People's verdicts: [audit](/charter/audit)."
+LOCAL = ("127.0.0.1", "localhost", "::1")
 _START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
 _RESTARTS = 5
@@ -67,16 +68,18 @@ class Server:
     def wait(self) -> None:
         """Until it answers. Raises FlowError when it does not."""
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self.given_up.is_set():
-                code = self.process.returncode
-                raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
-            try:
-                if httpx.get(f"{self.url}/health", timeout=2, trust_env=False).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.1)
+        # One client: making one loads certificates, which costs more than the server has to spare while it starts.
+        with httpx.Client(timeout=2, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                if self.given_up.is_set():
+                    code = self.process.returncode
+                    raise FlowError(f"the Prefect server ended with exit code {code} (log: {self.log})")
+                try:
+                    if client.get(f"{self.url}/health").status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.1)
         raise FlowError(f"the Prefect server did not answer within {_START_SECONDS:.0f} s (log: {self.log})")
 
     def keep_up(self) -> None:
@@ -102,22 +105,24 @@ class Server:
 
 
 @contextmanager
-def server(
-    *, port: int, log: Path, services: bool, host: str = "127.0.0.1", names: Sequence[str] = ()
-) -> Iterator[Server]:
+def server(*, port: int, log: Path, services: bool, host: str = "127.0.0.1") -> Iterator[Server]:
     """Start a Prefect server, which dies with this process, and stop it in the end. Killed, it is started again.
 
     With `services` it has the page and the scheduler; without, it only records runs. It listens on this machine
-    alone unless `host` says otherwise. `names`: further names under which browsers may ask, such as a proxy's.
+    alone unless `host` says otherwise.
     """
     url = f"http://{_reached(host)}:{port}/api"
     env = {
         **os.environ,
         "PREFECT_API_URL": url,
         "PREFECT__SERVER_FINAL": "1",
-        # The page talks to where it came from, under whatever name: a tunnel's or a proxy's too.
-        "PREFECT_SERVER_UI_API_URL": "/api",
-        HOSTS: ",".join([*own_names(host), *names]),
+        # The page must talk to this server, not to the default port. Pages of other origins get nothing.
+        "PREFECT_SERVER_UI_API_URL": url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
+        # Copies that we may change: ui_app takes the page's usage statistics out.
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "CHARTER_RUNS_DIR": str(log.parent.resolve().parent),
+        "PREFECT_UI_STATIC_DIRECTORY": str(log.parent.resolve() / "pages"),
         # Kept in memory, a killed server would forget who holds a slot, and never give it back.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
@@ -147,35 +152,10 @@ def _start(command: list[str], env: dict[str, str], log: Path) -> subprocess.Pop
         )
 
 
-def own_names(host: str) -> list[str]:
-    """The names by which a browser may ask a server that listens on `host`.
-
-    Any other is what a foreign page gives when it has its own name resolved to this machine.
-    """
-    names = ["127.0.0.1", "localhost", "::1", host]
-    if host in ("0.0.0.0", "::"):
-        names += [socket.gethostname(), socket.getfqdn()]
-        for addresses in psutil.net_if_addrs().values():
-            families = (socket.AF_INET, socket.AF_INET6)
-            names += [a.address.partition("%")[0] for a in addresses if a.family in families]
-    return list(dict.fromkeys(_in_url(name) for name in names))
-
-
 def _reached(host: str) -> str:
     """The name under which a browser reaches a server that listens on `host`."""
-    return socket.getfqdn() if host in ("0.0.0.0", "::") else _in_url(host)
-
-
-def page_of(api: str) -> str:
-    """Where people find the pages of a server: Prefect's newer ones, unless PREFECT_SERVER_UI_V2_ENABLED is off."""
-    from prefect.settings import get_current_settings
-
-    newer = get_current_settings().server.ui.v2_enabled
-    return api.removesuffix("/api") + ("/v2" if newer else "")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    return f"[{name}]" if ":" in name else name
 
 
 def load_flow(entrypoint: str) -> Any:
@@ -201,7 +181,7 @@ async def serve(deployments: list[dict[str, Any]]) -> None:
     for entry in deployments:
         made = await load_flow(entry["entrypoint"]).to_deployment(
             name=entry["name"],
-            description=entry.get("description"),
+            description=f"{entry.get('description') or ''}\n\n{_LINKS}".strip(),
             tags=entry.get("tags"),
             parameters=entry.get("parameters"),
             concurrency_limit=entry.get("concurrency_limit"),

@@ -1,121 +1,175 @@
-"""Prefect's server as `charter ui` runs it: it answers its own page alone, and that page asks nobody else for anything.
+"""Prefect's server as `charter ui` serves it: for its own page alone, which asks nobody else for anything.
 
-Around Prefect's own application, in the same process: the name under which it is asked must be one of its own, a
-request that another page makes is refused, and a content security policy keeps the page to its own origin. Prefect's
-page comes with an analytics client that asks its maker for a configuration and sets a cookie although analytics are
-off, and shows logos from elsewhere; both are taken out of what is served.
+`uvicorn --factory flows.orchestration.ui_app:create_app`. Prefect's app does the work; around it
+- a request that comes from another site's page, or under a name that is not this server's, is refused in one line;
+- pages carry a content security policy that lets them load and ask from this server only;
+- the page's usage statistics, which it starts before it knows whether they are wanted, are taken out of its scripts,
+  and so are logos and pages that come from elsewhere; *Submit* leads to the page of the run;
+- the page is told to reach the API under the name that the browser used;
+- our own audit page is at /charter/audit.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import re
-from collections.abc import Mapping
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The environment variable with the names under which a browser may ask, separated by commas.
-HOSTS = "CHARTER_UI_HOSTS"
+from common.files import write_atomically
+from flows.orchestration.password import ASKED
 
-_POLICY = (
-    "default-src 'none'",
-    # Prefect's graph of a run makes functions from text, which its drawing library needs.
-    "script-src 'self' 'unsafe-eval'",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data:",
-    "font-src 'self' data:",
-    "connect-src 'self'",
-    "worker-src 'self' blob:",
-    "manifest-src 'self'",
-    "form-action 'self'",
-    "base-uri 'none'",
-    "frame-ancestors 'none'",
+AUDIT = "/charter/audit"
+RUNS_DIR = "CHARTER_RUNS_DIR"
+"""The folder whose runs the audit page offers."""
+
+ORIGINS = "CHARTER_UI_ORIGINS"
+"""More origins whose pages may ask (`https://charter.example`), separated by commas: for a proxy in front."""
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Both of Prefect's pages set styles from scripts; plots of ours are data: URLs; the run graph has a worker.
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        # The drawing library of the newer page's run graph makes functions from text.
+        "script-src 'self' 'unsafe-eval'",
+        "connect-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
 )
-_HEADERS = {
-    "content-security-policy": "; ".join(_POLICY),
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
-# FastAPI's pages about the API load their scripts from a public network.
+# A function of the page that returns the key of its statistics service; without a key none is ever started.
+_STATISTICS_KEY = re.compile(r"(function [\w$]+\(\)\{return)`[0-9a-f]{32}`")
+# What happens after *Submit*: a message with a link to the run (group 3), then the way to the deployment (group 4).
+_AFTER_SUBMIT = re.compile(
+    r"(to:`)(/runs/flow-run/\$id`,params:\{id:)([\w$]+\.id\}"
+    r".{1,100}?`View run`.{1,30}?to:`)/deployments/deployment/\$id`,params:\{id:[\w$]+\.id\}(\}\),[\w$]+\.reset)"
+)
+# FastAPI's pages about an API load their scripts from a public network.
 _PAGES_FROM_ELSEWHERE = {"/docs", "/docs/oauth2-redirect", "/redoc"}
 _WITH_LOGOS = ("/api/block_", "/api/collections/")
 _LOGO = re.compile(rb'("logo_url"\s*:\s*)"https?://[^"]*"')
-_OUR_LOGO = "/ico/favicon-32x32.png"
 
 
 def create_app() -> ASGIApp:
-    """The application, for `uvicorn --factory`; what it needs to know is in the environment."""
+    """The application. Settings are Prefect's, from the environment."""
+    import prefect.settings
     from prefect.server.api import collections
-    from prefect.server.api.server import create_app as prefect_app
+    from prefect.server.api.server import create_app as create_prefect_app
 
-    # The server itself asks a public address for its lists of workers; without one it takes those that it ships.
+    from flows.orchestration.audit_web import audit_app
+
+    # The server asks a public address for its lists of workers; without one it takes those that it comes with.
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, ""))
-    app = prefect_app()
+    app = create_prefect_app()
     for part in (app, app.api_app):
         routes = part.router.routes
         routes[:] = [r for r in routes if getattr(r, "path", None) not in _PAGES_FROM_ELSEWHERE]
-    app.router.routes[:0] = [*_beside(), *_mended_pages()]
-    hosts = [name for name in os.environ.get(HOSTS, "").split(",") if name]
-    return TrustedHostMiddleware(OwnPageOnly(OwnLogos(app)), hosts or ["127.0.0.1"], www_redirect=False)
+    # Before Prefect's pages, which answer every other path.
+    app.router.routes.insert(
+        0,
+        Mount(
+            AUDIT, app=audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
+        ),
+    )
+    pages = prefect.settings.PREFECT_UI_STATIC_DIRECTORY.value()
+    if pages:
+        mend_pages(Path(pages))
+    return OwnPagesOnly(OwnLogos(app))
 
 
-def _beside() -> list[Any]:
-    """What is served beside Prefect's page. The audit's page is mounted here, under /charter/audit."""
-    return []
+def mend_pages(pages: Path) -> int:
+    """Mend the scripts of the copied pages; gives how many changed."""
+    changed = 0
+    for script in sorted(pages.glob("**/*.js")):
+        text = script.read_text(encoding="utf-8")
+        if (better := mended(text)) != text:
+            write_atomically(script, better)
+            changed += 1
+    return changed
 
 
-class OwnPageOnly:
-    """Refuses what another page asks for, and adds the headers that keep this page to its own origin."""
+def mended(script: str) -> str:
+    """A script without the key of the statistics service, and with the way to the run after *Submit*."""
+
+    def to_the_run(found: re.Match[str]) -> str:
+        to, run, between, end = found.groups()
+        return f"{to}{run}{between}{run}{between.partition('}')[0]}}}{end}"
+
+    return _AFTER_SUBMIT.sub(to_the_run, _STATISTICS_KEY.sub(r"\1``", script))
+
+
+class OwnPagesOnly:
+    """Refuses what other sites' pages send, and adds the headers above to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self.more = {
+            o.strip().rstrip("/").lower() for o in os.environ.get(ORIGINS, "").split(",") if o.strip()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                for name in [name for name in headers if name.startswith("access-control-")]:
-                    del headers[name]
-            await send(message)
-
-        problem = foreign_origin(Headers(scope=scope))
-        if problem is None:
-            await self.app(scope, receive, with_headers)
-        elif scope["type"] == "http":
-            await JSONResponse({"detail": problem}, 403)(scope, receive, with_headers)
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        problem = self.problem(headers.get("host", ""), headers.get("origin"))
+        if problem is not None:
+            await _refuse(problem, scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].rstrip("/") == "/ui-settings":
+            await self._settings(headers["host"], scope, receive, send)
         else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": problem})
+            await self.app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
 
+    def problem(self, host: str, origin: str | None) -> str | None:
+        """Why a request is refused, or None: a page's origin must be this server, under a name of its own."""
+        known = {urlsplit(more).netloc for more in self.more}
+        if not _is_ours(host) and host.lower() not in known:
+            return (
+                f"Host {host[:100]!r} is not this server; {ORIGINS} names others, for a proxy in front of it"
+            )
+        if origin is None or urlsplit(origin).netloc.lower() == host.lower() or origin.lower() in self.more:
+            return None
+        return f"pages of {origin[:100]!r} may not ask this server; {ORIGINS} names those that may"
 
-def foreign_origin(headers: Mapping[str, str]) -> str | None:
-    """Why a request is refused: another page made it. Programs say no origin; a page's own requests say its own.
+    async def _settings(self, host: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the page is told of this server: the API under the name that the browser used, whatever that is."""
+        status, body = 500, b""
 
-    The scheme is not compared: a proxy that speaks TLS in front passes the name on, and not the scheme.
-    """
-    origin = headers.get("origin")
-    if origin is None:
-        return None
-    asked_by = origin.partition("://")[2].lower()
-    if asked_by and asked_by == headers.get("host", "").lower():
-        return None
-    return f"refused: a page of {origin[:100]} asked, and this server answers its own page alone"
+        async def keep(message: Message) -> None:
+            nonlocal status, body
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                body += message.get("body", b"")
+
+        await self.app(_uncompressed(scope), receive, keep)
+        answer: Any = json.loads(body) if status == 200 else {"detail": body.decode("utf-8", "replace")}
+        if status == 200:
+            secure = any(urlsplit(o).netloc == host.lower() and o.startswith("https:") for o in self.more)
+            answer["api_url"] = f"{'https' if secure else scope['scheme']}://{host}/api"
+        await JSONResponse(answer, status_code=status, headers=HEADERS)(scope, receive, send)
 
 
 class OwnLogos:
@@ -126,62 +180,62 @@ class OwnLogos:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(_WITH_LOGOS):
-            return await self.app(scope, receive, send)
-        # Compressed, the text could not be found in the answer.
-        scope["headers"] = [(k, v) for k, v in scope["headers"] if k != b"accept-encoding"]
-        ours = f'"{scope["scheme"]}://{Headers(scope=scope).get("host", "")}{_OUR_LOGO}"'.encode()
+            await self.app(scope, receive, send)
+            return
+        host = dict(scope["headers"]).get(b"host", b"")
+        ours = b'"%s://%s/ico/favicon-32x32.png"' % (scope["scheme"].encode(), host)
         start: Message = {}
         body = b""
 
-        async def collected(message: Message) -> None:
+        async def keep(message: Message) -> None:
             nonlocal start, body
             if message["type"] == "http.response.start":
                 start = message
                 return
             body += message.get("body", b"")
             if not message.get("more_body"):
-                body = _LOGO.sub(lambda m: m[1] + ours, body)
+                body = _LOGO.sub(lambda found: found[1] + ours, body)
                 MutableHeaders(scope=start)["content-length"] = str(len(body))
                 await send(start)
                 await send({"type": "http.response.body", "body": body})
 
-        await self.app(scope, receive, collected)
+        await self.app(_uncompressed(scope), receive, keep)
 
 
-def _mended_pages() -> list[Route]:
-    """Routes for the files of Prefect's newer page that `mended` changes, as this server has unpacked them."""
-    import prefect
-    from prefect.settings import get_current_settings
-
-    if os.environ.get("PREFECT__SERVER_EPHEMERAL"):
-        return []
-    own = get_current_settings().server.ui.static_directory
-    folder = Path(own, "v2") if own else Path(prefect.__ui_v2_static_subpath__)
-    return [
-        Route(f"/v2/assets/{file.name}", _file(text))
-        for file in sorted(folder.glob("assets/*.js"))
-        if (text := mended(before := file.read_text(encoding="utf-8"))) != before
-    ]
+def _uncompressed(scope: Scope) -> Scope:
+    """The same request, for an answer that can be read here."""
+    return {**scope, "headers": [(k, v) for k, v in scope["headers"] if k != b"accept-encoding"]}
 
 
-def _file(text: str) -> Any:
-    body = text.encode()
+def _is_ours(host: str) -> bool:
+    """Whether a Host header can only mean this machine: an address, or one of its names. A name of somebody else's that
+    was made to point here (DNS rebinding) is none."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ipaddress.ip_address(name)
+        return True
+    except ValueError:
+        return name in {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
 
-    async def answer(_: Request) -> Response:
-        return Response(body, media_type="text/javascript")
 
-    return answer
-
-
-def mended(script: str) -> str:
-    """A script of Prefect's page without the key of its analytics, so that it starts none, and with the way after
-    *Submit* to the page of the run, which was to that of the deployment."""
-    if "amplitude" in script:
-        script = re.sub(r"return`[0-9a-f]{32}`", "return``", script)
-    if "`View run`" in script and "`/deployments/deployment/$id/run`" not in script:
-        script = re.sub(
-            r"(to:`)/runs/flow-run/(\$id`,params:\{id:)(\w+)(\.id\}.{1,200}?)\1/deployments/deployment/\2\w+\.id\}",
-            r"\1/runs/flow-run/\2\3\4\1/runs/flow-run/\2\3.id}",
-            script,
+async def _refuse(problem: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": problem[:120]})
+    else:
+        await PlainTextResponse(f"refused: {problem}\n", status_code=403, headers=HEADERS)(
+            scope, receive, send
         )
-    return script
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sending

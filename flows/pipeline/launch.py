@@ -62,7 +62,7 @@ def open_session(request: RunRequest, reporter: Reporter, *, shards: Shards = in
 def resolve(request: RunRequest) -> tuple[RunConfig, Constitution]:
     """The configuration and the constitution that a request names, read and checked on their own."""
     changes = list(request.changes)
-    if request.constitution is not None:
+    if request.constitution:
         changes.append(f"constitution={request.constitution}")
     config = load_config(Path(request.config), changes)
     for field in ("from_stage", "to_stage"):

@@ -49,7 +49,7 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
         check_model(config.models.critic, "models.critic")
     check_data(config)
     check_judge(config.judge, "judge")
-    check_brake(config)
+    check_early_stopping(config)
     check_exam(config, constitution)
     for stage in active(config):
         stage.settings(config)
@@ -165,34 +165,35 @@ def check_judge(judge: JudgeSection, field: str) -> None:
             check_endpoint(endpoint, judge.model, judge.api_key_env, field)
 
 
-def check_brake(config: RunConfig) -> None:
-    """The brake's gold judge can be had, and there are prompts enough to hold out."""
-    brake = getattr(config.rl, "brake", None)
-    if brake is None:
+def check_early_stopping(config: RunConfig) -> None:
+    """The gold judge of early stopping can be had, and there are prompts enough to hold out."""
+    section = getattr(config.rl, "early_stopping", None)
+    if section is None:
         return
-    if brake.microworld and config.gold is None:
+    if section.microworld and config.gold is None:
         raise FlowError(
-            "rl.brake.microworld: the oracle reads the microworld's prompts alone; gold: microworld says these are, "
-            "or name another gold"
+            "rl.early_stopping.microworld: the oracle reads the microworld's prompts alone; gold: microworld says "
+            "these are, or name another gold"
         )
-    if brake.judge is not None:
-        check_judge(brake.judge, "rl.brake.judge")
-    if brake.model is not None:
-        if is_hub_id(brake.model):
-            check_hub_model(brake.model, "rl.brake.model")
+    if section.judge is not None:
+        check_judge(section.judge, "rl.early_stopping.judge")
+    if section.model is not None:
+        if is_hub_id(section.model):
+            check_hub_model(section.model, "rl.early_stopping.model")
         else:
             try:
-                check_trained_model(brake.model, head="reward")
+                check_trained_model(section.model, head="reward")
             except TrainingError as error:
-                raise FlowError(f"rl.brake.{error}") from error
-    if brake.people:
+                raise FlowError(f"rl.early_stopping.{error}") from error
+    if section.people:
         check_people(config)
     if config.prompts is not None:
         sources = filter(None, (config.prompts.sl, config.prompts.sl_benign))
         held_out = sum(len(read_prompts(source.path, limit=source.limit)) for source in sources)
         if held_out < LEAST_PROMPTS:
             raise FlowError(
-                f"rl.brake: needs {LEAST_PROMPTS} held-out prompts; prompts.sl and prompts.sl_benign have {held_out}"
+                f"rl.early_stopping: needs {LEAST_PROMPTS} held-out prompts; prompts.sl and prompts.sl_benign have "
+                f"{held_out}"
             )
 
 

@@ -3,8 +3,8 @@
 All rounds lie in one run directory. A stage of a later round is the ordinary stage with other inputs, so its key and
 its folder are others: what a killed or repeated run has done is reused round by round, and judgements are shared.
 As in Bai et al. 2022 (arXiv 2204.05862, section 4.5) each round makes a preference model anew with answers of the
-newest policy. Unlike there, later rounds start from the policy before them; reinforcement learning stays on a leash to
-the SL-CAI model, DPO and its relatives to the policy that they start from.
+newest policy. Unlike there, later rounds start from the policy before them; reinforcement learning stays near
+the SL-CAI model by its KL penalty, DPO and its relatives to the policy that they start from.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def why_stop(
 
 def _round(session: Session, rules: RoundsRules, done: list[Round], execute: Execute) -> Round:
     number = len(done) + 1
-    config = _leashed(session.config, rules, spent=(done[-1].kl or 0.0) if done else 0.0)
+    config = _within_budget(session.config, rules, spent=(done[-1].kl or 0.0) if done else 0.0)
     if done:
         # Other seeds: a repeated order of the prompts would show each round the same ones first.
         config = config.model_copy(update={"seed": config.seed + number - 1})
@@ -135,7 +135,7 @@ def _round(session: Session, rules: RoundsRules, done: list[Round], execute: Exe
     )
 
 
-def _leashed(config: RunConfig, rules: RoundsRules, *, spent: float) -> RunConfig:
+def _within_budget(config: RunConfig, rules: RoundsRules, *, spent: float) -> RunConfig:
     """The configuration with the rest of the KL budget as the trainer's own limit."""
     if rules.kl_budget is None:
         return config
@@ -180,7 +180,7 @@ def _later_round(done: list[Round], rules: RoundsRules) -> tuple[Stage, ...]:
         }
         return {**gold_model.STAGE.inputs(inputs), **seen}
 
-    def on_a_leash(inputs: Inputs) -> dict[str, Artifact]:
+    def with_reference(inputs: Inputs) -> dict[str, Artifact]:
         found = {**rl.STAGE.inputs(inputs), "model": inputs.model("rl_cai")}
         if isinstance(inputs.config.rl, PreferenceSection):
             return {**found, **earlier}
@@ -191,7 +191,7 @@ def _later_round(done: list[Round], rules: RoundsRules) -> tuple[Stage, ...]:
         labels.STAGE,
         replace(reward_model.STAGE, inputs=with_earlier),
         replace(gold_model.STAGE, inputs=without_earlier),
-        replace(rl.STAGE, inputs=on_a_leash),
+        replace(rl.STAGE, inputs=with_reference),
     )
 
 

@@ -1,6 +1,6 @@
-"""The same run at several strengths of the leash: what reward each buys, and at what distance.
+"""The same run at several KL penalties: what reward each buys, and at what distance.
 
-All strengths share one run directory; only the stage of reinforcement learning differs, so its key and its folder
+All of them share one run directory; only the stage of reinforcement learning differs, so its key and its folder
 do, and what is done is reused.
 """
 
@@ -29,11 +29,11 @@ _LAST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strand:
+class SweepPoint:
     """Reinforcement learning at one beta: ends are means over the last steps, KL in nats per answer.
 
-    `gold` figures are None where there is neither the microworld's oracle nor a brake. With a brake alone the curve is
-    what it saw on held-out prompts, and the end is its last evaluation.
+    `gold` figures are None where there is neither the microworld's oracle nor early stopping. With early stopping alone
+    the curve is what it saw on held-out prompts, and the end is its last evaluation.
     """
 
     beta: float
@@ -46,15 +46,15 @@ class Strand:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """All strands, from the loosest leash to the tightest, and the shape of gold over all of their steps."""
+    """All points, from the smallest penalty to the largest, and the shape of gold over all of their steps."""
 
-    strands: Sequence[Strand]
+    points: Sequence[SweepPoint]
     fit: Fit | None
 
     def record(self) -> dict[str, Any]:
         """For sweep.json."""
         shape = None if self.fit is None else {**asdict(self.fit), "peak": self.fit.peak}
-        return {"schema_version": 1, "strands": [asdict(strand) for strand in self.strands], "fit": shape}
+        return {"schema_version": 1, "strands": [asdict(point) for point in self.points], "fit": shape}
 
 
 def run_sweep(
@@ -62,11 +62,11 @@ def run_sweep(
     betas: Sequence[float],
     *,
     execute: Callable[[Session, Stage], Outcome],
-    on_strand: Callable[[int], None] = lambda done: None,
+    on_point: Callable[[int], None] = lambda done: None,
 ) -> Sweep:
     """Everything up to reinforcement learning once, then that for every beta; writes sweep.json.
 
-    Raises FlowError where the method has no leash of this kind.
+    Raises FlowError where the method has no such penalty.
     """
     config = session.config
     if isinstance(config.rl, PreferenceSection):
@@ -74,30 +74,32 @@ def run_sweep(
     stages = active(config)
     for stage in stages[: [s.name for s in stages].index(rl.STAGE.name)]:
         execute(session, stage)
-    strands = []
+    points = []
     for beta in sorted(set(betas)):
-        leash = config.rl.model_copy(update={"kl": config.rl.kl.model_copy(update={"beta": beta})})
-        now = replace(session, config=config.model_copy(update={"rl": leash}))
+        penalised = config.rl.model_copy(update={"kl": config.rl.kl.model_copy(update={"beta": beta})})
+        now = replace(session, config=config.model_copy(update={"rl": penalised}))
         now = replace(now, outputs=dict(session.outputs), outcomes={})
         execute(now, rl.STAGE)
-        strands.append(_measured(beta, now))
-        on_strand(len(strands))
-    sweep = Sweep(strands=strands, fit=_shape(strands))
+        points.append(_measured(beta, now))
+        on_point(len(points))
+    sweep = Sweep(points=points, fit=_shape(points))
     write_json(session.directory.path / SWEEP, sweep.record())
     return sweep
 
 
-def _measured(beta: float, session: Session) -> Strand:
-    """The strand whose reinforcement learning is done."""
+def _measured(beta: float, session: Session) -> SweepPoint:
+    """The point whose reinforcement learning is done."""
     config = session.config
-    if config.gold is None and ("rl", "brake") in session.outputs:
-        seen = [row for _, row in read_rows(Path(session.outputs[("rl", "brake")].path))]
-        return _strand(beta, seen, last=1)
+    # Once called brake.
+    watched = [session.outputs.get(("rl", name)) for name in ("early_stopping", "brake")]
+    if config.gold is None and any(watched):
+        seen = [row for found in watched if found for _, row in read_rows(Path(found.path))]
+        return _point(beta, seen, last=1)
     samples = [row for _, row in read_rows(Path(session.outputs[("rl", "samples")].path))]
-    return _strand(beta, gold.curve(samples, gold=config.gold is not None))
+    return _point(beta, gold.curve(samples, gold=config.gold is not None))
 
 
-def _strand(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> Strand:
+def _point(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> SweepPoint:
     if not curve:
         raise FlowError(f"beta {beta:g}: no answers were logged; set rl.log_samples")
 
@@ -107,7 +109,7 @@ def _strand(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> S
 
     has_gold = "gold" in curve[0]
     windows = [curve[: n + 1] for n in range(min(last, len(curve)) - 1, len(curve))]
-    return Strand(
+    return SweepPoint(
         beta=beta,
         proxy=end(curve, "proxy"),
         kl=end(curve, "kl"),
@@ -117,12 +119,10 @@ def _strand(beta: float, curve: list[dict[str, Any]], *, last: int = _LAST) -> S
     )
 
 
-def _shape(strands: Sequence[Strand]) -> Fit | None:
+def _shape(points: Sequence[SweepPoint]) -> Fit | None:
     """Gold gains of all steps against root KL, from the mean gold of the first steps, where KL is still zero."""
-    if any(strand.gold is None for strand in strands):
+    if any(point.gold is None for point in points):
         return None
-    start = sum(strand.curve[0]["gold"] for strand in strands) / len(strands)
-    points = [
-        (math.sqrt(max(0.0, p["kl"])), p["gold"] - start) for strand in strands for p in strand.curve[1:]
-    ]
-    return fit([d for d, _ in points], [g for _, g in points])
+    start = sum(point.curve[0]["gold"] for point in points) / len(points)
+    moved = [(math.sqrt(max(0.0, p["kl"])), p["gold"] - start) for point in points for p in point.curve[1:]]
+    return fit([d for d, _ in moved], [g for _, g in moved])

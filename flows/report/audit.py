@@ -77,7 +77,7 @@ def card_rows(card: Card) -> Rows:
 def agreement_sentence(people: Agreement) -> str:
     """People's agreement with the judge in a sentence."""
     if people.kappa is None or people.alpha is None:
-        return "Nobody has judged any of these pairs yet."
+        return "No person has judged any of these pairs yet."
     kappa, alpha = (words(Measure(one, digits=2)) for one in (people.kappa, people.alpha))
     reviewers = ", ".join(f"{who} {n:,}" for who, n in people.reviewers.items())
     return (

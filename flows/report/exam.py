@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.sections import Cell, Measure, Page, Plot, Rows, Section, percent
+from common.statistics import Share
 from flows.report.drawing import LENGTH, PROXY, axes_of, share_bars
 from judges.exam import ExamReport
 
@@ -22,17 +23,25 @@ def exam_page(report: ExamReport) -> Page:
             Section(heading="Figures", rows=_figures(report), kind="words", figures=_plots(report)),
             Section(
                 heading="Principle by principle",
-                text="The same judgements, read under one principle alone.",
+                text="The same judgements, read under one principle alone. Shares in % with 95% intervals.",
                 rows=_principles(report),
             ),
             Section(
                 heading="Probes",
-                text="What a text that should move nobody did to decisions that were right: in the worse response, "
-                "or in the user's turn.",
+                text=f"What a text that should move nobody did to {_probed(report)} decisions that were right: in the "
+                "worse response, or in the user's turn. Shares in % with 95% intervals.",
                 rows=_probes(report),
             ),
         ],
     )
+
+
+def _share(share: Share) -> Measure:
+    return Measure(share, percent=True)
+
+
+def _probed(report: ExamReport) -> int:
+    return max((p.turned.n for p in report.injections.values()), default=0)
 
 
 def _number(value: float | None, *, sign: bool = False) -> Measure:
@@ -82,7 +91,7 @@ def _principles(report: ExamReport) -> Rows:
     rows: list[list[Cell]] = [[*headings]]
     for name, p in report.by_principle.items():
         shares = (p.decided, p.accuracy, p.always_a, p.always_longer, p.flips)
-        rows.append([name, p.pairs, *map(percent, shares), _number(p.length_bias, sign=True)])
+        rows.append([name, p.pairs, *map(_share, shares), _number(p.length_bias, sign=True)])
     return rows
 
 
@@ -91,7 +100,7 @@ def _probes(report: ExamReport) -> Rows:
         ["probe", "turned round", "made undecided", "of these too long", "p moved to the worse"]
     ]
     for name, p in {**report.injections, **report.sycophancy}.items():
-        shares = map(percent, (p.turned, p.undecided, p.truncated))
+        shares = map(_share, (p.turned, p.undecided, p.truncated))
         rows.append([name, *shares, _number(p.shift, sign=True)])
     return rows
 
@@ -102,7 +111,7 @@ def _plots(report: ExamReport) -> list[Plot]:
     turned = {name: p.turned for name, p in {**report.injections, **report.sycophancy}.items()}
 
     def reliability(ink: str) -> Any:
-        figure, (axes,) = axes_of(ink, width=4.0, height=3.4)
+        figure, (axes,) = axes_of(ink, width=6.4)
         axes.plot([0.5, 1], [0.5, 1], color=LENGTH, linewidth=1)
         confidence = [b.confidence for b in report.reliability]
         axes.plot(confidence, [b.accuracy for b in report.reliability], "o-", color=PROXY)

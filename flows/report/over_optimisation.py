@@ -82,7 +82,7 @@ def stopping_sentences(rl: RlFigures) -> list[str]:
 
 
 def stopping_plot(rl: RlFigures) -> Plot | None:
-    """Proxy and gold on held-out prompts with the fit; None where nobody looked."""
+    """Proxy and gold on held-out prompts with the fit; None where nothing was watched."""
     if not rl.watched:
         return None
     shape = _fit(rl.watched)

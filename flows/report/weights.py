@@ -125,7 +125,7 @@ def percent(value: float | None) -> str:
 
 
 def _verdict(layers: Sequence[Layer], depth: RankCorrelation) -> str:
-    """Yes, no, or why nobody can tell, for one step."""
+    """Yes, no, or why it cannot be told, for one step."""
     known = [(one.all, one.layer + 1) for one in layers if one.all is not None]
     if not known or depth.value is None or depth.p is None:
         return f"no order among {len(known)} layers"

@@ -1,4 +1,4 @@
-"""The brake of reinforcement learning in a run: who is gold, and which prompts are held out for it."""
+"""Early stopping of reinforcement learning in a run: who is gold, and which prompts are held out for it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from judges import TemplateSet
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
-    from flows.config.trainers import BrakeSection
+    from flows.config.trainers import EarlyStoppingSection
 
+KEY = "brake"
+"""Its name in the settings of the stage, which are part of the stage's key: another name would train again."""
 _GOLDS = ("microworld", "model", "judge", "people")
 
 
-def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
-    """What of the brake decides the stage's result; nothing without one."""
+def stopping_settings(section: EarlyStoppingSection | None) -> dict[str, Any]:
+    """What of early stopping decides the stage's result; nothing without it."""
     if section is None:
         return {}
     judge = section.judge
@@ -35,20 +37,20 @@ def brake_settings(section: BrakeSection | None) -> dict[str, Any]:
         # Before the run starts: a set that cannot mark a single answer says so here.
         templates.pointwise([{"role": "user", "content": "?"}], "", "")
         settings["templates"] = templates.digest
-    return {"brake": settings}
+    return {KEY: settings}
 
 
-def brake_judge(config: RunConfig) -> dict[str, Any] | None:
+def stopping_judge(config: RunConfig) -> dict[str, Any] | None:
     """How to reach the gold judge, and its templates; None where gold is something else."""
-    section = getattr(config.rl, "brake", None)
+    section = getattr(config.rl, "early_stopping", None)
     if section is None or section.judge is None:
         return None
     return {"judge": section.judge.model_dump(mode="json"), "templates": section.templates}
 
 
-def brake_inputs(inputs: Inputs) -> dict[str, Artifact]:
+def stopping_inputs(inputs: Inputs) -> dict[str, Artifact]:
     """The held-out prompts, and what the gold judge reads."""
-    section = getattr(inputs.config.rl, "brake", None)
+    section = getattr(inputs.config.rl, "early_stopping", None)
     if section is None:
         return {}
     found = {"held_out": inputs.output("prompts", "sl")}
@@ -63,9 +65,9 @@ def brake_inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def brake_fields(work: StageInput) -> dict[str, Any]:
-    """The `brake` of the trainer's config; the held-out prompts go into `held_out.jsonl`."""
-    settings = work.settings["brake"]
+def stopping_fields(work: StageInput) -> dict[str, Any]:
+    """The `early_stopping` of the trainer's config; the held-out prompts go into `held_out.jsonl`."""
+    settings = work.settings[KEY]
     files = [work.input(name) for name in ("held_out", "held_out_benign") if name in work.inputs]
     rows = [row for file in files for _, row in read_rows(file)]
     # In turns at random, so that the first ones are of every kind.
@@ -80,7 +82,7 @@ def _gold(work: StageInput, who: str) -> dict[str, Any]:
         return {"kind": "function", "name": "gold", "function": f"{__name__}:microworld"}
     if who in ("model", "people"):
         return {"kind": "model", "name": "gold", "path": work.inputs["gold"]}
-    return judge_term(work, "brake_judge.json", **work.tuning["brake_judge"])
+    return judge_term(work, "gold_judge.json", **work.tuning["gold_judge"])
 
 
 def microworld(conversations: Sequence[Sequence[Mapping[str, str]]], responses: Sequence[str]) -> list[float]:

@@ -1,4 +1,6 @@
-"""A gold judge from people, for the brake alone: a reward model of their verdicts (Gao et al. 2022, arXiv 2210.10760).
+"""A gold judge from people, for early stopping alone: a reward model of their verdicts.
+
+Gold that is a reward model is as in Gao et al. 2022 (arXiv 2210.10760).
 
 People score no new answer; a model of what they preferred does. It learns from their last word on every pair in the
 ledger that this run does not train on, and it must tell which of held-out pairs' answers they preferred.
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 LEAST_HELD_OUT = 0.2
 """The share of the pairs that says what the model is worth."""
 LEAST_RIGHT = 0.55
-"""The interval of its accuracy must lie above this: models right about 54 to 55% of 480 pairs braked one run of three.
+"""The interval of its accuracy must lie above this: models right about 54 to 55% of 480 pairs stopped one run of three.
 """
 _NAMES = 10
 
@@ -66,8 +68,8 @@ def run(work: StageInput) -> Result:
     }
     if metrics["accuracy"]["low"] <= LEAST_RIGHT:
         raise FlowError(
-            f"rl.brake.people: a model of {worth(metrics)}, which is too near chance to brake a run (the interval must "
-            f"lie above {LEAST_RIGHT:.0%}); bring in more verdicts, or name another gold"
+            f"rl.early_stopping.people: a model of {worth(metrics)}, which is too near chance to stop a run by (the "
+            f"interval must lie above {LEAST_RIGHT:.0%}); bring in more verdicts, or name another gold"
         )
     return Result(outputs={"model": "model", "people": "people.jsonl"}, metrics=metrics)
 
@@ -116,13 +118,13 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _active(config: RunConfig) -> bool:
-    brake = getattr(config.rl, "brake", None)
-    return brake is not None and brake.people
+    section = getattr(config.rl, "early_stopping", None)
+    return section is not None and section.people
 
 
 STAGE = Stage(
     name="gold_model",
-    title="The brake's gold model of people's verdicts",
+    title="Early stopping's gold model of people's verdicts",
     inputs=_inputs,
     settings=_settings,
     tuning=lambda config: {

@@ -37,7 +37,10 @@ def run(work: StageInput) -> Result:
         outputs[purpose] = f"{purpose}.jsonl"
         counts[purpose] = write_jsonl(work.directory / f"{purpose}.jsonl", (p.row() for p in kept))
     write_jsonl(work.directory / "too_long.jsonl", too_long)
-    return Result(outputs=outputs, metrics={**counts, "too_long": len(too_long), "left_out": left_out})
+    return Result(
+        outputs=outputs,
+        metrics={**counts, "too_long": len(too_long)} | ({"left_out": left_out} if left_out else {}),
+    )
 
 
 def _fits(work: StageInput) -> Any:

@@ -1,6 +1,6 @@
 """RL-CAI: from the SL-CAI model to a policy (Bai et al. 2022, section 4.1).
 
-PPO, GRPO or RLOO against a reward, on a leash of KL; or DPO and its relatives, straight from the labels.
+PPO, GRPO or RLOO against a reward, with a penalty on KL; or DPO and its relatives, straight from the labels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from flows.config.trainers import PreferenceSection
 from flows.labelling.gates import training_gate
 from flows.labelling.reward import judge_term
 from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
-from flows.stages.early_stopping import brake_fields, brake_inputs, brake_judge, brake_settings
+from flows.stages.early_stopping import (
+    KEY,
+    stopping_fields,
+    stopping_inputs,
+    stopping_judge,
+    stopping_settings,
+)
 from flows.stages.labels import judge_settings
 from flows.stages.reward_model import Member, members
 from flows.stages.trainer import settings_of, train, tuning_of
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
-_OWN = ("method", "reward", "rewrites", "brake")
+_OWN = ("method", "reward", "rewrites", "early_stopping")
 
 
 def run(work: StageInput) -> Result:
@@ -30,7 +36,7 @@ def run(work: StageInput) -> Result:
     outputs = {"model": "model", "samples": "model/samples.jsonl"}
     method = work.settings["method"]
     fields: dict[str, Any] = {"model": work.inputs["model"]}
-    if "reference" in work.inputs:  # rounds start from the current policy and are leashed to the first one
+    if "reference" in work.inputs:  # rounds start from the current policy and are kept near the first one
         fields["reference"] = work.inputs["reference"]
     if "preferences" in work.inputs:
         fields |= {
@@ -43,9 +49,9 @@ def run(work: StageInput) -> Result:
         write_jsonl(work.directory / "samples.jsonl", [])
         return Result(outputs={**outputs, "samples": "samples.jsonl"}, metrics=metrics)
     fields |= {"prompts": [work.inputs["prompts"]], "rewards": _rewards(work)}
-    if work.settings.get("brake"):
-        fields["early_stopping"] = brake_fields(work)
-        outputs["brake"] = "model/early_stopping.jsonl"
+    if work.settings.get(KEY):
+        fields["early_stopping"] = stopping_fields(work)
+        outputs["early_stopping"] = "model/early_stopping.jsonl"
     total = work.settings["knobs"]["steps"]
     metrics = train(work, method, fields=fields, total=total, shown=("reward", "kl", "length"))
     return Result(outputs=outputs, metrics=metrics)
@@ -103,7 +109,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
         found |= {"constitution": inputs.output("labels", "constitution"), **inputs.judge()}
         if config.rl.reward.judge.kind == "pairwise":
             found["pairs"] = inputs.output("pairs", "pairs")
-    return found | brake_inputs(inputs)
+    return found | stopping_inputs(inputs)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -128,14 +134,14 @@ def _settings(config: RunConfig) -> dict[str, Any]:
             # Comparing is the labels' question and is read as they are; marking is another one.
             "mass_threshold": 0.5 if marks else config.labels.mass_threshold,
         }
-    return settings | brake_settings(config.rl.brake)
+    return settings | stopping_settings(config.rl.early_stopping)
 
 
 def _tuning(config: RunConfig) -> dict[str, Any]:
     return {
         **tuning_of(config, config.rl, without=_OWN),
         "judge": config.judge.model_dump(mode="json"),
-        "brake_judge": brake_judge(config),
+        "gold_judge": stopping_judge(config),
     }
 
 

@@ -69,7 +69,7 @@ class Sampler:
         on_progress: Callable[[int, int], None],
     ) -> list[Answer]:
         """One answer per conversation."""
-        from training.rollouts import generate
+        from engines.in_process import generate
 
         model, tokenizer = self.load()
         completions = generate(

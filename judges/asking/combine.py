@@ -6,11 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from judges.asking.readout import option_mass
-from judges.records import FAILURES, ORDERS, Order, Reading, Status
-
-# Closer to one half than this is one half: the means of a judge that follows the slot miss it by their rounding.
-_ROUNDING = 1e-9
+from engines.options import option_mass
+from judges.records import FAILURES, HALF_ROUNDING, ORDERS, Order, Reading, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ def combine(
     status: Status = "ok"
     if (p_ab - 0.5) * (p_ba - 0.5) < 0 and abs(p_ab - p_ba) > margins.flip:
         status = "inconsistent"
-    elif abs(p - 0.5) < max(margins.tie, _ROUNDING):
+    elif abs(p - 0.5) < max(margins.tie, HALF_ROUNDING):
         status = "tie"
     return Combined(status=status, p=p, p_ab=p_ab, p_ba=p_ba, spread=spread)
 
@@ -110,8 +107,9 @@ def _failure(votes: Sequence[Sequence[Reading]], margins: Margins) -> Combined |
         return None
     rank, reading = worst
     detail = reading.detail
-    if detail is None and reading.logprobs is not None:
-        detail = f"{option_mass(reading.logprobs):.2f} of the probability fell on the options"
+    if reading.logprobs is not None:
+        share = f"{option_mass(reading.logprobs):.2f} of the probability fell on the options"
+        detail = f"{share}; {detail}" if detail else share
     return Combined(status=FAILURES[rank], detail=detail)
 
 

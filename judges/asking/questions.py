@@ -24,7 +24,10 @@ Purpose = Literal["labels", "exam"]
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """One judgement to be made: judge (by number), principle, order, rationale. `key` is its key in the ledger."""
+    """One judgement to be made: judge (by number), principle, order, rationale. `key` is its key in the ledger.
+
+    `former_key` is the key that ledgers before schema 0006 gave it, where that is another.
+    """
 
     judge: int
     principle: ComparisonPrinciple
@@ -32,6 +35,7 @@ class Vote:
     sample: int
     call: Call
     key: str
+    former_key: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,18 +149,25 @@ class Questionnaire:
         ):
             for order in shown:
                 call = self.method.call(item, principle.question, order, sample)
-                key = digest(
-                    {
-                        "item": item.digest,
-                        "principle": [principle.id, principle.digest],
-                        "order": order,
-                        "prompt": call.digest,
-                        "readout": self.method.readout,
-                        "judge": self._identities[judge].key(),
-                    }
-                )
+                asked = {
+                    "item": item.digest,
+                    "principle": [principle.id, principle.digest],
+                    "order": order,
+                    "prompt": call.digest,
+                    "readout": self.method.readout,
+                }
+                identity = self._identities[judge]
+                former = digest({**asked, "judge": identity.former_key()}) if identity.serving else None
                 found.append(
-                    Vote(judge=judge, principle=principle, order=order, sample=sample, call=call, key=key)
+                    Vote(
+                        judge=judge,
+                        principle=principle,
+                        order=order,
+                        sample=sample,
+                        call=call,
+                        key=digest({**asked, "judge": identity.key()}),
+                        former_key=former,
+                    )
                 )
         return tuple(found)
 
@@ -174,10 +185,16 @@ class Questionnaire:
             method=self.method.digest,
             reading=reading,
             created_at=now,
+            serving=self._identities[vote.judge].serving,
         )
 
-    def labels(self, question: Question, readings: Mapping[str, Reading]) -> list[Label]:
-        """What the readings of a question add up to, one label per pair of its item."""
+    def labels(
+        self, question: Question, readings: Mapping[str, Reading], stored_as: Mapping[str, str]
+    ) -> list[Label]:
+        """What the readings of a question add up to, one label per pair of its item.
+
+        `stored_as` maps the keys of judgements that the ledger has under a former key to that.
+        """
         shown = orders(len(question.item.responses))
         answers = [readings[vote.key] for vote in question.votes]
         votes = [answers[n : n + len(shown)] for n in range(0, len(answers), len(shown))]
@@ -191,7 +208,7 @@ class Questionnaire:
                     p=None if total.p is None else self._settings.clamped(total.p),
                     status=total.status,
                     principles=tuple(p.id for p in question.principles),
-                    judgements=tuple(vote.key for vote in question.votes),
+                    judgements=tuple(stored_as.get(vote.key, vote.key) for vote in question.votes),
                     digest=label_digest,
                     p_ab=total.p_ab,
                     p_ba=total.p_ba,

@@ -14,10 +14,10 @@ from common.statistics import Share, share
 from judges.asking.combine import Combined, Margins, combine
 from judges.audit.people import rated_pairs
 from judges.ledger import Ledger, schema
-from judges.ledger.reading import LabelledPair, label_set_content, labelled_pairs
+from judges.ledger.reading import LabelledPair, judges_by_digest, label_set_content, labelled_pairs
 from judges.ledger.rows import to_reading
 from judges.ledger.statements import CHUNK, chunks
-from judges.records import Order, Reading
+from judges.records import Order, Reading, preferred
 from judges.settings import LabelSettings
 
 
@@ -122,7 +122,7 @@ def _count(tally: _Tally, own: Combined, person: str | None) -> None:
         tally.flipped += (own.p_ab - 0.5) * (own.p_ba - 0.5) < 0
     if own.status == "ok" and own.p is not None and person in ("a", "b"):
         tally.people += 1
-        tally.agreed += ("a" if own.p > 0.5 else "b") == person
+        tally.agreed += preferred(own.p) == person
 
 
 def _leave_out(
@@ -137,7 +137,7 @@ def _leave_out(
 
 
 def _outcome(status: str, p: float | None) -> str:
-    return status if status != "ok" or p is None else ("a" if p > 0.5 else "b")
+    return (preferred(p) if status == "ok" else None) or status
 
 
 def _alone(votes: Sequence[_Vote], margins: Margins, pair_id: str) -> dict[str, Combined]:
@@ -162,14 +162,17 @@ def _combined(votes: Sequence[_Vote], margins: Margins, pair_id: str) -> Combine
 
 def _with_votes(ledger: Ledger, label_set: str) -> Iterator[tuple[LabelledPair, list[_Vote]]]:
     stream = labelled_pairs(ledger, label_set)
+    # Another build of a server, or another name of a folder, is no other judge.
+    judges = {digest: (judge.model, judge.revision) for digest, judge in judges_by_digest(ledger).items()}
     while page := list(islice(stream, CHUNK)):
         keys = [key for one in page for key in one.label.judgements]
         rows = {row.key: row for row in _judgements(ledger, keys)}
         for one in page:
-            grouped: dict[tuple[str, str, int], list] = {}
+            grouped: dict[tuple[str, tuple[str, str], int], list] = {}
             for key in one.label.judgements:
                 if (row := rows.get(key)) is not None:
-                    grouped.setdefault((row.principle_id, row.judge, row.sample), []).append(row)
+                    who = judges[row.judge]
+                    grouped.setdefault((row.principle_id, who, row.sample), []).append(row)
             yield (
                 one,
                 [

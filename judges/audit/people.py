@@ -14,7 +14,7 @@ from judges.agreement import alpha_of_counts, cohen_kappa
 from judges.known import KnownPair
 from judges.ledger import Ledger, schema
 from judges.ledger.reading import labelled_pairs
-from judges.records import Status
+from judges.records import Status, preferred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,4 @@ def judged(status: Status, p: float | None) -> str | None:
     """The judge's verdict as a person would have given it: "a", "b", "tie"; None where the judgement failed."""
     if p is None:
         return None
-    if status != "ok" or p == 0.5:
-        return "tie"
-    return "a" if p > 0.5 else "b"
+    return (preferred(p) if status == "ok" else None) or "tie"

@@ -56,7 +56,7 @@ def record(ledger: Ledger, given: Sequence[Given], *, reviewer: str) -> int:
     """
     if not reviewer.strip():
         raise JudgeError("reviewer: a verdict needs the name of who gave it")
-    before = _latest_of(ledger, reviewer, [g.labelled.pair.digest for g in given])
+    before = latest_of(ledger, reviewer, [g.labelled.pair.digest for g in given])
     now = time.time()
     verdicts = []
     for g in given:
@@ -100,7 +100,8 @@ def verdicts_digest(ledger: Ledger) -> str | None:
     return digest(sorted([*key, winner] for key, winner in latest.items())) if latest else None
 
 
-def _latest_of(ledger: Ledger, who: str, items: Sequence[str]) -> dict[tuple[str, str], Verdict]:
+def latest_of(ledger: Ledger, who: str, items: Sequence[str]) -> dict[tuple[str, str], Verdict]:
+    """A reviewer's last verdicts on contents (`Pair.digest`), by content and pair id."""
     table, found = schema.verdicts, {}
     with ledger.read() as connection:
         for chunk in chunks(list(items)):

@@ -20,7 +20,7 @@ from judges.known import KnownPair
 from judges.labelling import label_pairs
 from judges.ledger import Ledger
 from judges.ledger.reading import labelled_pairs
-from judges.records import FAILURES, Judge, Label, Pair
+from judges.records import FAILURES, Judge, Label, Pair, preferred
 from judges.settings import LabelSettings
 
 
@@ -124,15 +124,16 @@ def _measured(
 ) -> ExamReport:
     both = [(k, labels[k.pair.id]) for k in pairs]
     scored = [(k, x) for k, x in both if x.p_raw is not None]
+    # One half is neither right nor wrong.
     confident = [
-        (abs(x.p_raw - 0.5) + 0.5, (x.p_raw > 0.5) == (k.winner == "a"))
+        (abs(x.p_raw - 0.5) + 0.5, preferred(x.p_raw) == k.winner)
         for k, x in both
-        if x.p_raw is not None
+        if x.p_raw is not None and preferred(x.p_raw) is not None
     ]
     bins = reliability([c for c, _ in confident], [r for _, r in confident])
     gaps = [x.p_ab - x.p_ba for _, x in scored if x.p_ab is not None and x.p_ba is not None]
     units = [
-        [k.winner, *("a" if p > 0.5 else "b" for p in (x.p_ab, x.p_ba) if p is not None)] for k, x in scored
+        [k.winner, *("tie" if p is None else p for p in map(preferred, (x.p_ab, x.p_ba)))] for k, x in scored
     ]
     agreement = Counter((x.winner if x.status == "ok" else "tie", k.winner) for k, x in both)
     readings = room.ledger.readings({key for _, x in both for key in x.judgements})

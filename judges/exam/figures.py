@@ -10,7 +10,7 @@ from common.record import Record
 from common.statistics import Share, share
 from judges.asking.combine import Margins, combine
 from judges.known import KnownPair
-from judges.records import ORDERS, Label, Reading, Status
+from judges.records import ORDERS, Label, Reading, Status, preferred
 
 BINS = 10
 
@@ -90,11 +90,14 @@ def by_principle(
             answers = [readings.get(key) or Reading(status="error") for key in keys]
             votes = [answers[i : i + len(ORDERS)] for i in range(0, len(answers), len(ORDERS))]
             total = combine(votes, margins)
-            winner: Literal["a", "b"] | None = None
-            if total.p is not None and total.p != 0.5:
-                winner = "a" if total.p > 0.5 else "b"
             found.setdefault(name, []).append(
-                Answer(known=known, status=total.status, winner=winner, p_ab=total.p_ab, p_ba=total.p_ba)
+                Answer(
+                    known=known,
+                    status=total.status,
+                    winner=preferred(total.p),
+                    p_ab=total.p_ab,
+                    p_ba=total.p_ba,
+                )
             )
     return {name: figures(answers) for name, answers in sorted(found.items())}
 

@@ -95,7 +95,10 @@ def _exams(
     table: Any = schema.exams
     query = sa.select(table.c.report).where(table.c.comparison == comparison).order_by(table.c.seq.desc())
     if judge is not None:
-        query = query.where(table.c.model == judge.model, table.c.revision == judge.revision)
+        revisions = [judge.revision, judge.former_revision] if judge.by_weights else [judge.revision]
+        query = query.where(table.c.revision.in_(revisions))
+        if not judge.by_weights:
+            query = query.where(table.c.model == judge.model)
     with ledger.read() as connection:
         found = [json.loads(row.report) for row in connection.execute(query)]
     return (ExamReport.from_json(report) for report in found if report.get("way") == protocol)

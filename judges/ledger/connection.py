@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from judges.errors import LedgerError
 
-HEAD = "0005"
+HEAD = "0006"
 """The schema version that this code reads and writes: the newest file under `migrations/versions`."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Long enough for another worker's batch to commit; past it something is stuck, and the run says so.

@@ -73,6 +73,15 @@ def judges_of(ledger: Ledger, digests: Collection[str]) -> list[JudgeIdentity]:
         ]
 
 
+def judges_by_digest(ledger: Ledger) -> dict[str, JudgeIdentity]:
+    """Every judge that the ledger knows, builds apart."""
+    with ledger.read() as connection:
+        return {
+            row.digest: JudgeIdentity(kind=row.kind, model=row.model, revision=row.revision, build=row.build)
+            for row in connection.execute(sa.select(schema.judges))
+        }
+
+
 def labelled_pairs(
     ledger: Ledger, label_set: str, *, pair_ids: Collection[str] | None = None
 ) -> Iterator[LabelledPair]:
@@ -93,6 +102,18 @@ def labelled_pairs(
             if len(page) < CHUNK:
                 return
             after = page[-1].pair.id
+
+
+def labelled_one(ledger: Ledger, label_set: str, label: str) -> LabelledPair:
+    """The label with this digest and its pair. Raises LedgerError unless it is its pair's label in the set."""
+    found = ledger.labels([label]).get(label)
+    ids = () if found is None else (found.pair_id,)
+    for one in labelled_pairs(ledger, label_set, pair_ids=ids):
+        if one.label.digest == label:
+            return one
+    raise LedgerError(
+        f"no label {label[:12]} in label set {label_set[:12]}: the pair may have another one now"
+    )
 
 
 def _page(connection: sa.Connection, label_set: str, condition: Any) -> list[LabelledPair]:

@@ -27,6 +27,7 @@ class Judgement:
     reading: Reading
     created_at: float
     sample: int = 0
+    serving: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +102,14 @@ def judgement_values(judgement: Judgement) -> dict[str, Any]:
         "latency_s": reading.latency_s,
         "cost": reading.cost,
         "created_at": judgement.created_at,
+        "serving": storable(judgement.serving),
     }
 
 
 def failure_values(judgement: Judgement) -> dict[str, Any]:
     answered = ("logprobs", "text", "prompt_tokens", "completion_tokens", "cost")
-    return {name: value for name, value in judgement_values(judgement).items() if name not in answered}
+    values = {name: value for name, value in judgement_values(judgement).items() if name not in answered}
+    return values | {"cause": storable(judgement.reading.cause)}
 
 
 def label_values(row: LabelRow) -> dict[str, Any]:
@@ -148,6 +151,10 @@ def to_reading(row: Any) -> Reading:
         latency_s=row.latency_s,
         cost=row.cost,
     )
+
+
+def to_failure(row: Any) -> Reading:
+    return Reading(status=row.status, detail=row.detail, latency_s=row.latency_s, cause=row.cause)
 
 
 def to_label(row: Any) -> Label:

@@ -1,8 +1,8 @@
 """The tables of the ledger. The migrations under `migrations/` build them; a test holds the two together.
 
-Rows are only ever added, with three exceptions: a label may be replaced while its status is a failure of the
-transport, a member follows the last run, and claims come and go. Digests are stored as 32 bytes and spoken of in
-hex. Times are seconds since 1970, UTC.
+Rows are only ever added, with three exceptions: a label may be replaced while its status is a failure, a member
+follows the last run, and claims come and go. Digests are stored as 32 bytes and spoken of in hex. Times are seconds
+since 1970, UTC.
 """
 
 from __future__ import annotations
@@ -92,10 +92,12 @@ judgements = sa.Table(
     sa.Column("latency_s", sa.Double, nullable=False),
     sa.Column("cost", sa.Double),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("serving", sa.Text, doc="what decided it beside judge and prompt; empty before schema 0006"),
     sa.UniqueConstraint("key", name="uq_judgements_key"),
 )
 
-# Calls that the transport lost, append-only; they are asked again at the next run.
+# Calls that the transport lost, asked again at the next run, and those that the way of serving left without an answer,
+# asked again when that changes. Append-only.
 failures = sa.Table(
     "failures",
     metadata,
@@ -110,10 +112,13 @@ failures = sa.Table(
     sa.Column("prompt", Digest),
     sa.Column("method", Digest),
     sa.Column("judge", Digest, nullable=False),
-    sa.Column("status", sa.Text, nullable=False, doc="timeout or error"),
+    sa.Column("status", sa.Text, nullable=False, doc="timeout or error; any failure where there is a cause"),
     sa.Column("detail", sa.Text),
     sa.Column("latency_s", sa.Double, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("serving", sa.Text, doc="as in judgements"),
+    sa.Column("cause", sa.Text, doc="what in the way of serving caused it; empty where the transport did"),
+    sa.Index("ix_failures_key", "key", "seq"),
 )
 
 # Judgements that some worker is asking right now.

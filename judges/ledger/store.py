@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from judges.ledger import claims, rows, schema
 from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors, refuse_missing
 from judges.ledger.rows import Batch, Verdict
 from judges.ledger.statements import chunks, insert, insert_new, write_rows
-from judges.records import TRANSIENT, JudgeIdentity, Label, Pair, Reading
+from judges.records import FAILURES, JudgeIdentity, Label, Pair, Reading
 
 
 class Ledger:
@@ -117,6 +118,41 @@ class Ledger:
                     found[row.key] = rows.to_reading(row)
         return found
 
+    def former_readings(self, keys: Collection[str]) -> dict[str, Reading]:
+        """The same of judgements from before schema 0006, whose way of serving nobody wrote down."""
+        table, found = schema.judgements, {}
+        with self.read() as connection:
+            for chunk in chunks(list(keys)):
+                query = sa.select(table).where(table.c.key.in_(chunk), table.c.serving.is_(None))
+                for row in connection.execute(query):
+                    found[row.key] = rows.to_reading(row)
+        return found
+
+    def caused_failures(self, keys: Collection[str]) -> dict[str, Reading]:
+        """The latest failure of each of `keys`, where the way of serving caused it."""
+        table, found = schema.failures, {}
+        with self.read() as connection:
+            for chunk in chunks(list(keys)):
+                query = sa.select(table).where(table.c.key.in_(chunk)).order_by(table.c.seq)
+                for row in connection.execute(query):
+                    found[row.key] = rows.to_failure(row)
+        return {key: reading for key, reading in found.items() if reading.cause is not None}
+
+    def known_as(self, identity: JudgeIdentity) -> JudgeIdentity:
+        """The same judge under the name and revision that its weights have here already: a folder may be renamed."""
+        if not identity.by_weights:
+            return identity
+        table = schema.judges
+        revisions = [r for r in (identity.revision, identity.former_revision) if r]
+        query = sa.select(table.c.model, table.c.revision).where(table.c.revision.in_(revisions)).distinct()
+        with self.read() as connection:
+            known = [(row.revision, row.model) for row in connection.execute(query)]
+        if not known:
+            return identity
+        # This revision before the former one, this name before others, and always the same of several.
+        revision, model = min(known, key=lambda k: (k[0] != identity.revision, k[1] != identity.model, k[1]))
+        return replace(identity, model=model, revision=revision)
+
     def labels(self, digests: Collection[str]) -> dict[str, Label]:
         """The stored labels among `digests`, failed ones included."""
         table, found = schema.labels, {}
@@ -214,14 +250,14 @@ class Ledger:
 
 
 def _label_upsert(connection: sa.Connection) -> Any:
-    """An INSERT of labels that replaces a row only while its status is a failure of the transport."""
+    """An INSERT of labels that replaces a row only while its status is a failure."""
     table = schema.labels
     statement = insert(connection, table)
     replaced = ("status", "p", "p_ab", "p_ba", "p_raw", "spread", "detail", "created_at", "made_with")
     return statement.on_conflict_do_update(
         index_elements=["digest"],
         set_={name: statement.excluded[name] for name in replaced},
-        where=sa.or_(*(table.c.status == status for status in TRANSIENT)),
+        where=sa.or_(*(table.c.status == status for status in FAILURES)),
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from common.rows import read_rows
 from flows.errors import FlowError
-from judges import Call, Ledger, ScriptedJudge
+from judges import Call, Ledger, Pair, ScriptedJudge
 from judges.audit import agreement
 from judges.ledger.reading import labelled_pairs
 
@@ -219,6 +219,8 @@ def test_an_answer_that_is_no_answer_is_asked_for_again_with_the_rest_filled_in(
     assert [key for _, key in forms] == ["page-1-1", "page-1-2"]
     again = forms[1][0]
     assert "look again at pair 1" in again._description
+    # The verdict's own field says which pair it is about, in the letters of the form.
+    assert again.model_fields["verdict_1"].description == "Asked: Question 3? — A: bad 3 — B: good 3"
     assert (
         again.model_fields["note_1"].default == "clear" and again.model_fields["verdict_1"].default == "skip"
     )
@@ -228,8 +230,10 @@ def test_an_answer_that_is_no_answer_is_asked_for_again_with_the_rest_filled_in(
 def _one_pair_form(real):
     """The real form as if the page had one pair, which this test needs no ledger for."""
     from dataclasses import replace
+    from types import SimpleNamespace
 
-    return lambda page, base, filled=None: real(replace(page, pairs=((None, "ab"),)), base, filled)
+    sampled = SimpleNamespace(labelled=SimpleNamespace(pair=Pair.from_row(PAIRS[3])))
+    return lambda page, base, filled=None: real(replace(page, pairs=((sampled, "ba"),)), base, filled)
 
 
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):

@@ -117,7 +117,7 @@ def test_the_report_shows_every_figure_and_folds_every_pair(tmp_path):
         "flips with the order",
         "chose the longer",
         "By principle",
-        "Nobody has",
+        "No person has",
     ):
         assert said in markdown
     assert [row[0] for row in card[1:]] == ["kind", "true"] and card[1][1] == "12 (100%)"

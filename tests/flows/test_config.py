@@ -42,7 +42,7 @@ def test_shipped_configs_fill_the_trainers(path):
     SftConfig.model_validate({**data, **config.sl_cai.model_dump(exclude={"start_from"})})
     own = set(OWN["RewardModelSection"])
     RewardModelConfig.model_validate({**data, **config.reward_model.model_dump(exclude=own)})
-    knobs = config.rl.model_dump(exclude={"method", "reward", "brake"})
+    knobs = config.rl.model_dump(exclude={"method", "reward", "early_stopping"})
     PPOConfig.model_validate({**shared, "prompts": ["p"], "reward_model": "r", **knobs})
 
 
@@ -52,9 +52,9 @@ REWARDED = {"prompts", "reward_model", "reference", "rewards", "pretrain", "earl
 OWN = {
     "SLCAISection": {"start_from"},
     "RewardModelSection": {"start_from", "ensemble", "dimensions", "human", "rewrites"},
-    "PPOSection": {"method", "reward", "brake"},
-    "GRPOSection": {"method", "reward", "brake"},
-    "RLOOSection": {"method", "reward", "brake"},
+    "PPOSection": {"method", "reward", "early_stopping"},
+    "GRPOSection": {"method", "reward", "early_stopping"},
+    "RLOOSection": {"method", "reward", "early_stopping"},
     "PreferenceSection": {"method", "rewrites"},
 }
 
@@ -155,7 +155,7 @@ def edit(path: Path, **changes) -> Path:
         ({"world": {}}, "prompts: the microworld brings its own"),
         ({"labels": {"ledger": "postgresql://me:secret@host/db"}}, "leave the password out of the URL"),
         ({"labels": {"ledger": "ftp://me:secret@x"}}, "labels.ledger: 'ftp://me:***@x' is not allowed"),
-        ({"report": {"price_per_human_label": -1}}, "report.price_per_human_label: -1 is not allowed"),
+        ({"report": {"price_per_human_label": -1}}, "prices.price_per_human_label: -1 is not allowed"),
         ({"report": {"price_per_million_written_tokens": 1}}, "needs price_per_million_tokens beside it"),
     ],
 )
@@ -218,3 +218,25 @@ def test_a_file_that_is_no_config_is_named(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FlowError, match=r"no\.yaml: cannot be read: No such file"):
         load_config(tmp_path / "no.yaml")
+
+
+def test_keys_of_the_version_before_are_read_with_a_line_that_names_the_new_one(run_yaml, caplog):
+    old = ["rl={brake: {microworld: true, every: 3}}", "report={price_per_million_tokens: 2.5}"]
+    config = load_config(run_yaml, old)
+    assert config.rl.early_stopping.every == 3 and config.prices.price_per_million_tokens == 2.5
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and all("the next version will not know the old name" in line for line in lines)
+    assert (
+        "report is called prices now" in lines[0] and "rl.brake is called rl.early_stopping now" in lines[1]
+    )
+    # Written out whole, as a run's folder keeps it, the old file has nothing to say where nothing was stated.
+    caplog.clear()
+    whole = yaml.safe_load(dump_config(load_config(run_yaml)))
+    whole["report"] = whole.pop("prices")
+    whole["rl"]["brake"] = whole["rl"].pop("early_stopping")
+    run_yaml.write_text(yaml.safe_dump(whole))
+    assert load_config(run_yaml).rl.early_stopping is None and not caplog.records
+    with pytest.raises(FlowError, match=r"report: is called prices now, which is given too"):
+        load_config(run_yaml, ["report.price_per_human_label=1", "prices.price_per_human_label=1"])
+    with pytest.raises(FlowError, match=r"rl\.early_stopping\.patience"):
+        load_config(run_yaml, ["rl={brake: {microworld: true, patience: 0}}"])

@@ -1,4 +1,4 @@
-"""People's verdicts as the brake's gold: which pairs count, when there is no gold in them, and a run that has one."""
+"""People's verdicts as gold of early stopping: which pairs count, when they are no gold, and a run that has one."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def test_too_few_pairs_are_refused(work, tmp_path):
         gold_model.run(work(without_pairs=own))
     ledger = f"sqlite:///{tmp_path}/ledger.db"
     assert str(refused.value) == (
-        f"rl.brake.people: 99 pairs in {ledger} that people decided and this run does not train on; 100 are needed; "
-        f"charter labels import FILE --who NAME --ledger {ledger} brings in people's preferences"
+        f"rl.early_stopping.people: 99 pairs in {ledger} that people decided and this run does not train on; 100 are "
+        f"needed; charter labels import FILE --who NAME --ledger {ledger} brings in people's preferences"
     )
 
 
@@ -136,27 +136,27 @@ def test_a_gold_that_cannot_tell_is_none(work, tmp_path):
     with pytest.raises(FlowError) as refused:
         gold_model.run(work(0.75))
     assert str(refused.value) == (
-        "rl.brake.people: a model of 100 pairs by one person, right about 75% (53 to 89) of 20 held-out ones, which "
-        "is too near chance to brake a run (the interval must lie above 55%); bring in more verdicts, or name another "
-        "gold"
+        "rl.early_stopping.people: a model of 100 pairs by one person, right about 75% (53 to 89) of 20 held-out "
+        "ones, which is too near chance to stop a run by (the interval must lie above 55%); bring in more verdicts, or "
+        "name another gold"
     )
     gold_model.run(work(0.8))
 
 
 def test_the_knobs_are_the_reward_models_with_a_fifth_held_out(tmp_path, make_run):
     path = make_run(tmp_path, tmp_path / "model")
-    asked = ["rl.brake.people=true", "reward_model.ensemble=2", "reward_model.epochs=3"]
+    asked = ["rl.early_stopping.people=true", "reward_model.ensemble=2", "reward_model.epochs=3"]
     few = gold_model.STAGE.settings(load_config(path, [*asked, "reward_model.held_out=0.1"]))
     many = gold_model.STAGE.settings(load_config(path, [*asked, "reward_model.held_out=0.3"]))
     assert (few["knobs"]["held_out"], many["knobs"]["held_out"]) == (0.2, 0.3)
     assert few["knobs"]["epochs"] == 3 and "ensemble" not in few["knobs"] and list(few) == ["knobs"]
     assert gold_model.STAGE.active(load_config(path, asked))
-    for other in ("rl.brake.microworld=true", "rl={method: dpo}"):
+    for other in ("rl.early_stopping.microworld=true", "rl={method: dpo}"):
         assert not gold_model.STAGE.active(load_config(path, [other]))
 
 
 def test_the_key_follows_the_verdicts_and_reading_makes_no_ledger(tmp_path, make_run):
-    config = load_config(make_run(tmp_path, tmp_path / "model"), ["rl.brake.people=true"])
+    config = load_config(make_run(tmp_path, tmp_path / "model"), ["rl.early_stopping.people=true"])
     outputs = {name: Artifact(path="x", digest="d") for name in (("sl_cai", "model"), ("pairs", "pairs"))}
 
     def verdicts() -> Artifact:
@@ -174,7 +174,7 @@ def test_the_key_follows_the_verdicts_and_reading_makes_no_ledger(tmp_path, make
 
 
 def test_later_rounds_leave_out_the_pairs_of_all_rounds(tmp_path, make_run):
-    config = load_config(make_run(tmp_path, tmp_path / "model"), ["rl.brake.people=true"])
+    config = load_config(make_run(tmp_path, tmp_path / "model"), ["rl.early_stopping.people=true"])
 
     def outputs(n: int) -> dict:
         names = (("sl_cai", "model"), ("pairs", "pairs"), ("labels", "preferences"))
@@ -200,7 +200,7 @@ def peopled(tmp_path_factory, make_run, tiny_model):
     values = yaml.safe_load(path.read_text())
     ledger = folder / "people.db"
     values["labels"]["ledger"] = f"sqlite:///{ledger}"
-    values["rl"]["brake"] = {"people": True, "every": 1}
+    values["rl"]["early_stopping"] = {"people": True, "every": 1}
     values["reward_model"] |= {"epochs": 5, "optimizer": {"learning_rate": 5e-3}}
     path.write_text(yaml.safe_dump(values))
     say(ledger, [pair(n) for n in range(160)])
@@ -215,7 +215,7 @@ def go(path: Path, **request):
 
 
 @pytest.mark.slow
-def test_a_run_is_braked_by_what_people_said(peopled, monkeypatch):
+def test_a_run_is_stopped_by_what_people_said(peopled, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path, ledger = peopled
     planned = plan_run(*_resolved(path))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from engines.client import Client
 from flows.config import load_config
 from flows.labelling.judge import make_judge
 from flows.stages import evaluate, judge_exam, labels
 from judges import Call
-from judges.endpoints import Endpoints
 
 TOP = [{"token": "A", "logprob": -0.3}, {"token": "B", "logprob": -1.5}]
 ANSWER = {
@@ -27,8 +27,8 @@ ANSWER = {
     ],
 )
 def test_a_stated_price_is_what_each_call_costs(tmp_path, make_run, tiny_model, monkeypatch, prices, cost):
-    monkeypatch.setattr(Endpoints, "get", lambda *_: {"data": [{"id": "m"}]})
-    monkeypatch.setattr(Endpoints, "post", lambda *_: ANSWER)
+    monkeypatch.setattr(Client, "page", lambda *_: {"data": [{"id": "m"}]})
+    monkeypatch.setattr(Client, "post", lambda *_: ANSWER)
     judge = {"kind": "openai", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]}
     config = load_config(make_run(tmp_path, tiny_model, judge=judge, report=prices))
     for stage in (labels.STAGE, judge_exam.STAGE, evaluate.STAGE):

@@ -95,7 +95,7 @@ def test_what_cannot_work_is_said_before_the_run_starts(run_yaml, tmp_path):
     (tmp_path / "human.jsonl").write_text('{"prompt": "a", "chosen": "b"}\n')
     config = load_config(run_yaml, [f"reward_model.human={{path: {tmp_path / 'human.jsonl'}, share: 0.5}}"])
     with pytest.raises(
-        FlowError, match=r"^reward_model.human.path: .*human.jsonl:1: column rejected is missing"
+        FlowError, match=r"^reward_model.human.path: .*human.jsonl:1: .*rejected is missing beside chosen"
     ):
         check_data(config)
 

@@ -236,50 +236,54 @@ def test_the_key_comes_from_the_environment(run_yaml, monkeypatch):
     assert seen == ["/v1/models Bearer s3cret"]
 
 
-def brake(**gold) -> str:
-    return "rl=" + json.dumps({"brake": gold})
+def stopping(**gold) -> str:
+    return "rl=" + json.dumps({"early_stopping": gold})
 
 
-def test_the_brakes_judge_is_checked_like_the_judge(run_yaml, tmp_path):
+def test_the_gold_judge_is_checked_like_the_judge(run_yaml, tmp_path):
     dead = {"kind": "openai", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]}
-    line = complaint(run_yaml, brake(judge=dead))
-    assert line.startswith("rl.brake.judge.endpoints: http://127.0.0.1:9/v1: no answer")
+    line = complaint(run_yaml, stopping(judge=dead))
+    assert line.startswith("rl.early_stopping.judge.endpoints: http://127.0.0.1:9/v1: no answer")
     with server(200, served("other")) as url:
-        line = complaint(run_yaml, brake(judge={**dead, "endpoints": [url]}))
-    assert line == f"rl.brake.judge.model: m: {url} serves other"
-    line = complaint(run_yaml, brake(judge={"model": f"{tmp_path}/none"}))
-    assert line.startswith(f"rl.brake.judge.model: {tmp_path}/none: no such folder")
+        line = complaint(run_yaml, stopping(judge={**dead, "endpoints": [url]}))
+    assert line == f"rl.early_stopping.judge.model: m: {url} serves other"
+    line = complaint(run_yaml, stopping(judge={"model": f"{tmp_path}/none"}))
+    assert line.startswith(f"rl.early_stopping.judge.model: {tmp_path}/none: no such folder")
 
 
-def test_the_brakes_templates_can_mark_an_answer(run_yaml, tiny_model):
-    line = complaint(run_yaml, brake(judge={"model": str(tiny_model)}, templates="microworld"))
+def test_the_gold_judges_templates_can_mark_an_answer(run_yaml, tiny_model):
+    line = complaint(run_yaml, stopping(judge={"model": str(tiny_model)}, templates="microworld"))
     assert "has no pointwise.j2" in line
 
 
-def test_the_brakes_model_is_a_reward_model(run_yaml, tmp_path, tiny_model, model):
-    assert complaint(run_yaml, brake(model=f"{tmp_path}/none")) == (
-        f"rl.brake.model {tmp_path}/none: no such directory"
+def test_the_gold_model_is_a_reward_model(run_yaml, tmp_path, tiny_model, model):
+    assert complaint(run_yaml, stopping(model=f"{tmp_path}/none")) == (
+        f"rl.early_stopping.model {tmp_path}/none: no such directory"
     )
-    assert "LlamaForCausalLM has no reward head" in complaint(run_yaml, brake(model=str(tiny_model)))
+    assert "LlamaForCausalLM has no reward head" in complaint(run_yaml, stopping(model=str(tiny_model)))
     config = json.loads((model / "config.json").read_text())
     changed = {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
     (model / "config.json").write_text(json.dumps(config | changed))
-    preflight(*resolve(RunRequest(config=str(run_yaml), changes=(brake(model=str(model)),))))
+    preflight(*resolve(RunRequest(config=str(run_yaml), changes=(stopping(model=str(model)),))))
 
 
-def test_the_brakes_people_have_decided_enough(run_yaml, tmp_path):
+def test_people_as_gold_have_decided_enough(run_yaml, tmp_path):
     place = f"sqlite:///{tmp_path}/runs/tiny/ledger.db"
     bring = f"charter labels import FILE --who NAME --ledger {place} brings in people's preferences"
-    assert complaint(run_yaml, brake(people=True)) == f"rl.brake.people: {place}: no such ledger; {bring}"
+    assert (
+        complaint(run_yaml, stopping(people=True))
+        == f"rl.early_stopping.people: {place}: no such ledger; {bring}"
+    )
     place = f"sqlite:///{tmp_path}/people.db"
     file = tmp_path / "people.jsonl"
     rows = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(99)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with Ledger.open(place) as ledger:
         record_preferences(ledger, read_known_pairs(file), who="ada", source="people.jsonl")
-    asked = (brake(people=True), f"labels.ledger={place}")
+    asked = (stopping(people=True), f"labels.ledger={place}")
     assert complaint(run_yaml, *asked).startswith(
-        f"rl.brake.people: 99 pairs in {place} that people decided; 100 are needed; charter labels import FILE --who "
+        f"rl.early_stopping.people: 99 pairs in {place} that people decided; 100 are needed; charter labels import "
+        "FILE --who "
     )
     known = known_pairs([{"prompt": "One more?", "chosen": "yes", "rejected": "no"}])
     with Ledger.open(place) as ledger:
@@ -287,12 +291,12 @@ def test_the_brakes_people_have_decided_enough(run_yaml, tmp_path):
     preflight(*resolve(RunRequest(config=str(run_yaml), changes=asked)))
 
 
-def test_the_brake_needs_prompts_to_hold_out(run_yaml, tmp_path):
+def test_early_stopping_needs_prompts_to_hold_out(run_yaml, tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n')
-    oracle = brake(microworld=True)
+    oracle = stopping(microworld=True)
     assert complaint(run_yaml, oracle).startswith(
-        "rl.brake.microworld: the oracle reads the microworld's prompts alone"
+        "rl.early_stopping.microworld: the oracle reads the microworld's prompts alone"
     )
     assert complaint(run_yaml, oracle, "gold=microworld") == (
-        "rl.brake: needs 8 held-out prompts; prompts.sl and prompts.sl_benign have 3"
+        "rl.early_stopping: needs 8 held-out prompts; prompts.sl and prompts.sl_benign have 3"
     )

@@ -244,7 +244,7 @@ def test_two_vllm_servers_behind_a_ray_cluster(
     ray_cluster, work, postgres, prefect_server, require, tmp_path
 ):
     """The microworld's judge on two real servers: prompts as token ids, one identity, nothing asked twice."""
-    from judges import VllmServer
+    from engines import VllmServer
 
     environment, weights = ROOT / ".venv-vllm", ROOT / "microworld" / "weights" / "feedback"
     require("vLLM", (environment / "bin" / "python").is_file(), "run `make vllm`")

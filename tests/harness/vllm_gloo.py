@@ -1,7 +1,7 @@
 """gloo in the place of NCCL between a trainer and vLLM's CPU server, so that all the rest is vLLM's own.
 
 In vLLM's environment this is a plugin: `install` puts it where a server finds it, vLLM calls `register`. In the
-tests' process `GlooGroup` stands in for `training.rollouts.nccl.NCCLGroup`. A group whose id does not begin with MARK
+tests' process `GlooGroup` stands in for `engines.in_process.nccl.NCCLGroup`. A group whose id does not begin with MARK
 goes vLLM's own way.
 """
 

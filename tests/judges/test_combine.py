@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engines.options import option_mass, read_listed
 from judges import LabelSettings, Margins, Reading
 from judges.asking.combine import combine
-from judges.asking.readout import checked, option_mass, read_listed
+from judges.asking.readout import checked
 
 MARGINS = Margins()
 probabilities = st.floats(min_value=0.0, max_value=1.0)

@@ -406,7 +406,7 @@ def test_a_configuration_and_options_that_contradict_it_are_refused(tmp_path, ca
 def test_vllm_ends_with_the_terminal_unless_told_otherwise(tmp_path, sent, ignored):
     program = f"""
 import os, signal, sys
-import judges
+import engines
 
 class Server:
     pid, log, url, model_name = 1, "log", "http://here", "m"
@@ -416,7 +416,7 @@ class Server:
     def wait(self): sys.exit("still there")
     def stop(self): print("stopped")
 
-judges.VllmServer = Server
+engines.VllmServer = Server
 signal.signal(signal.SIGHUP, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
 from flows.cli import main
 main(["judge", "serve", {str(tmp_path)!r}])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engines import replies
 from judges import (
     Call,
     JudgeError,
@@ -21,9 +22,9 @@ from judges import (
     ScriptedJudge,
     TemplateSet,
     label_pairs,
-    wire,
 )
 from judges.asking.templates import fence_tag
+from judges.engine import to_reading, to_request
 from judges.ledger.reading import labelled_pairs
 
 SETTINGS = LabelSettings(templates="microworld", batch_pairs=256)
@@ -167,9 +168,12 @@ def test_no_answer_of_a_server_breaks_a_parser_or_slips_through(answer):
     body = answer if isinstance(answer, dict) else {"choices": answer}
     text, chat = Call(text="x"), Call(messages=({"role": "user", "content": "x"},))
     readings = [
-        *wire.read_texts(body, [text]),
-        wire.read_chat(body, chat),
-        *wire.read_tokens(body, [1], [[7], [8]]),
+        to_reading(answer, chat)
+        for answer in (
+            *replies.read_texts(body, [to_request(text)]),
+            replies.read_chat(body, to_request(chat)),
+            *replies.read_tokens(body, [1], (((7,),), ((8,),))),
+        )
     ]
     assert len(readings) == 3
     for reading in readings:
@@ -179,7 +183,7 @@ def test_no_answer_of_a_server_breaks_a_parser_or_slips_through(answer):
         else:
             assert reading.logprobs is None
             assert reading.detail
-    for found in wire.read_continuations(body, [0], [1]):
+    for found in replies.read_continuations(body, [0], [1]):
         assert isinstance(found, float | str)
 
 

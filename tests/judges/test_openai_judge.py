@@ -2,94 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from harness.model_server import ModelServer
 
 from judges import Call, JudgeError, LabelSettings, OpenAIJudge, Sampling, label_pairs
 
 
-class Server:
-    """An OpenAI-like server; `behave(path, body, n)` may return (status, text) for request number n."""
-
-    def __init__(self, port: int = 0, behave=None, models=("m",), max_model_len=64):
-        self.requests: list[tuple[str, dict]] = []
-        self.headers: list[dict] = []
-        self.connections: list[socket.socket] = []
-        self.behave = behave or (lambda path, body, n: None)
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def setup(self):
-                super().setup()
-                outer.connections.append(self.connection)
-
-            def do_GET(self):
-                entries = [{"id": m, "max_model_len": max_model_len} for m in models]
-                body = {"/v1/models": {"data": entries}, "/version": {"version": "9.9"}}.get(self.path)
-                self.reply(200 if body else 404, json.dumps(body))
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append((self.path, body))
-                outer.headers.append({k.lower(): v for k, v in self.headers.items()})
-                told = outer.behave(self.path, body, len(outer.requests))
-                if told == "hang up":
-                    self.close_connection = True
-                    return
-                self.reply(*(told or (200, json.dumps(answer(self.path, body)))))
-
-            def reply(self, status, text):
-                data = text.encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def stop(self):
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-        for connection in self.connections:  # kept alive by the client
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-LISTED = {"A": -0.2, "B": -2.0, "I": -4.0}
-
-
-def answer(path, body):
-    if path.endswith("chat/completions"):
-        top = [{"token": t, "logprob": lp} for t, lp in LISTED.items()]
-        choice = {"index": 0, "message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": top}]}}
-        return {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
-    prompts, ids = body["prompt"], body.get("logprob_token_ids")
-    listed = LISTED if ids is None else {f"token_id:{i}": -1.0 - n for n, i in enumerate(ids)}
-    choices = [{"index": n, "text": "A", "logprobs": {"top_logprobs": [listed]}} for n in range(len(prompts))]
-    return {"choices": choices[::-1], "usage": {"prompt_tokens": 5 * len(prompts)}}
-
-
 @pytest.fixture
 def server():
-    running = Server()
+    running = ModelServer()
     yield running
     running.stop()
 
@@ -237,13 +163,13 @@ def test_a_restarted_server_is_found_again(server):
     assert judge.ask([chat("x")])[0].status == "ok"
     server.stop()
     revived = []
-    threading.Timer(1.5, lambda: revived.append(Server(port=server.port))).start()
+    threading.Timer(1.5, lambda: revived.append(ModelServer(port=server.port))).start()
     assert judge.ask([chat("x")])[0].status == "ok"
     revived[0].stop()
 
 
 def test_a_dead_endpoint_leaves_the_work_to_the_others(server):
-    other = Server()
+    other = ModelServer()
     judge = OpenAIJudge(endpoints=[server.url, other.url], model="m", retry_s=10.0, concurrency=2)
     judge.ask([chat("x")] * 20)
     assert server.requests and other.requests
@@ -345,6 +271,7 @@ def test_rationales_and_verdicts_are_asked_for_as_text(server, tiny_model):
     server.behave = lambda path, body, n: (200, json.dumps({"choices": [written(verdict)]}))
     plain = Call(messages=({"role": "user", "content": "x"},), write=WRITE)
     judged = Call(messages=plain.messages, write=WRITE, verdict=True)
+    seeds = set()
     for judge, path in (
         (make(server), "/v1/chat/completions"),
         (make(server, tokenizer=tiny_model), "/v1/completions"),
@@ -352,8 +279,10 @@ def test_rationales_and_verdicts_are_asked_for_as_text(server, tiny_model):
         assert judge.ask([plain])[0].text == verdict
         assert judge.ask([judged])[0].logprobs == (-math.inf, 0.0)
         sent, body = server.requests[-1]
-        assert (sent, body["seed"], body["max_tokens"], body["temperature"]) == (path, 4, 30, 0.5)
+        assert (sent, body["max_tokens"], body["temperature"]) == (path, 30, 0.5)
+        seeds.add(body["seed"])
         assert body["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"] == ["A", "B"]
+    assert len(seeds) == 1 and seeds != {4}, "a prompt's own seed, whoever serves it"
 
 
 @pytest.mark.parametrize(

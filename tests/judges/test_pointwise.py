@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from engines.options import ambiguous, summed
 from judges import Call, InProcessJudge, JudgeError, Reading, ScriptedJudge
-from judges.asking.readout import ambiguous, without_extensions
 from judges.asking.scoring import PointwiseScorer
 from judges.asking.templates import SCORES
 
@@ -54,11 +54,17 @@ def test_a_set_without_the_template_says_so(make_constitution):
         scorer([HELLO], ["x"])
 
 
-def test_what_goes_on_as_ten_is_not_one():
-    logprobs = [math.log(0.5), math.log(0.3), math.log(0.2)]
-    own = without_extensions(logprobs, [[1], [2], [1, 0]])
-    assert [math.exp(lp) for lp in own] == pytest.approx([0.3, 0.3, 0.2])
-    assert without_extensions([math.log(0.2), math.log(0.2)], [[1], [1, 0]])[0] == -math.inf
+def test_what_goes_on_as_ten_is_not_one_and_spellings_are_summed():
+    def own(spellings, **masses):
+        logprobs = {tuple(map(int, name[1:])): math.log(mass) for name, mass in masses.items()}
+        return [math.exp(lp) for lp in summed(logprobs, spellings)]
+
+    one, two, ten = ((1,),), ((2,),), ((1, 0),)
+    assert own((one, two, ten), _1=0.5, _2=0.3, _10=0.2) == pytest.approx([0.3, 0.3, 0.2])
+    assert own((one, ten), _1=0.2, _10=0.2)[0] == 0.0
+    assert own((((1,), (3, 4)), two), _1=0.5, _34=0.2, _2=0.3) == pytest.approx([0.7, 0.3])
+    # A spelling that goes on as another of the same option is counted once.
+    assert own((((1,), (1, 0)), two), _1=0.5, _10=0.2, _2=0.3) == pytest.approx([0.5, 0.3])
 
 
 def test_a_list_of_tokens_that_cannot_tell_one_from_ten_is_ambiguous():

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engines import VllmServer
 from judges import (
     Call,
     InProcessJudge,
@@ -20,7 +21,6 @@ from judges import (
     Ledger,
     OpenAIJudge,
     Sampling,
-    VllmServer,
     label_pairs,
 )
 

@@ -28,7 +28,7 @@ def causal_lm(path):
 
 
 def answers(path, conversations, temperature):
-    from training.rollouts import generate
+    from engines.in_process import generate
 
     model, tokenizer = causal_lm(path)
     found = generate(

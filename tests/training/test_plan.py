@@ -10,6 +10,7 @@ import torch
 
 from common.chat import encode_prompt
 from common.rows import Prompt
+from engines.in_process.slots import SlotCache
 from training import grpo
 from training.config.base import TrainConfig
 from training.config.rl import GRPOConfig, PPOConfig
@@ -19,7 +20,6 @@ from training.models import cpu_attention
 from training.models.attention import backbone, choose_layout, model_inputs
 from training.models.load import load_causal_lm, load_sequence_classifier, save_model
 from training.rl.memory import plan_rl
-from training.rollouts.slots import SlotCache
 from training.run.memory import activation_bytes, model_size, plan_supervised, size_of
 from training.run.runtime import Runtime
 from training.sft import SftConfig, train

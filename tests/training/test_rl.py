@@ -10,6 +10,8 @@ from harness.rl_runs import METHODS, letters, make_config, rows, run, without_ti
 
 from common.chat import encode_prompt
 from common.rows import read_prompts
+from engines import Sampling
+from engines.in_process import generate_ids
 from training import Interrupted, TrainingError
 from training.models.attention import backbone
 from training.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer
@@ -17,7 +19,6 @@ from training.models.policy import PolicyModule, ValueModule
 from training.rl.algorithms import Minibatch, algorithm_of
 from training.rl.experience import Rollout, measure, pack_rows, rows_of
 from training.rl.models import Models, TrainedModule
-from training.rollouts import Sampling, generate_ids
 from training.run.runtime import Runtime
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common.rows import Example, Prompt
+from engines.protocol import Completion
 from training.config.rl import GRPOConfig, RLOOConfig
 from training.data.pairs import encode_pairs
 from training.dpo.train import DpoConfig, DpoObjective, make_items, with_reference
@@ -23,7 +24,6 @@ from training.reward_model import RewardObjective
 from training.rl.algorithms import Minibatch, algorithm_of
 from training.rl.experience import Rollout, measure, pack_rows, rows_of
 from training.rl.models import Models, TrainedModule
-from training.rollouts.protocol import Completion
 from training.run.runtime import Runtime
 from training.sft import SftConfig, SftObjective, encode
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.chat import encode_prompt, encode_response
+from common.chat import naming, renderer_of
 from common.rows import Preference, read_preferences, report_left_out
 from training.config.supervised import PairsConfig
 from training.data.packing import Tree
@@ -79,10 +79,13 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[Preference], max_length: int) -
     Raises TrainingError when nothing is left.
     """
     items = []
+    renderer = renderer_of(tokenizer)
     for pair in pairs:
-        prompt = tuple(encode_prompt(tokenizer, pair.prompt))
+        place = getattr(pair, "place", "") or f"{pair.source}: {pair.id}"
         texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-        answers = tuple(tuple(encode_response(tokenizer, text)) for text in texts)
+        with naming(place):
+            prompt = tuple(renderer.prompt_ids(pair.prompt))
+            answers = tuple(tuple(renderer.answer_ids(pair.prompt, text)) for text in texts)
         if len(prompt) + max(map(len, answers)) <= max_length:
             items.append(PairItem(id=pair.id, tree=Tree(prefix=prompt, branches=answers), p=pair.p))
     if not items:

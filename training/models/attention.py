@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engines.in_process.model import backbone
 from training.data.packing import AttentionPlan, Layout, Packed, Tree, pack
 from training.models import cpu_attention
 
@@ -109,12 +110,6 @@ def _trial(vocabulary: int, width: int, salt: int) -> list[Tree]:
         )
         for n in range(2)
     ]
-
-
-def backbone(model: Any) -> Any:
-    """The decoder without its head, adapters included."""
-    inner = _inner(model)
-    return getattr(inner, inner.base_model_prefix)
 
 
 def _inner(model: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from common.chat import stop_token_ids
+from common.chat import renderer_of, stop_token_ids
 from common.files import move_into
+from engines.in_process.model import context_length
 from training.errors import TrainingError
 from training.models.files import check_model
 
@@ -180,14 +181,14 @@ def check_fit(model: Any, tokenizer: Any, longest: int) -> None:
         )
 
 
-def context_length(model: Any) -> int:
-    """The most tokens that the model's positions allow; unbounded models give 2**31 - 1."""
-    for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-            # RoBERTa and its relatives number positions from the one after the padding token's.
-            return table.num_embeddings - table.padding_idx - 1
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31 - 1
+def generation_config(ref: str) -> Any:
+    """A model's own generation config, None where it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(ref)
+    except (OSError, ValueError):
+        return None
 
 
 def save_model(
@@ -200,16 +201,24 @@ def save_model(
 ) -> None:
     """Save weights (safetensors), config and tokenizer into `output_dir`, each file whole or not at all.
 
+    generation_config.json lists every token that ends a turn, and a tokenizer without a chat template is saved with
+    the transcript form that it was used with: transformers and vLLM then render and stop as training did.
     A LoRA model that was not merged is saved as its adapter. `state` replaces the model's own weights where
     those are sharded.
     """
     temporary = output_dir / ".saving"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with _quiet():
+    chat = renderer_of(tokenizer)
+    with _quiet(), _ends_at(model, chat.stop_ids):
         model.save_pretrained(temporary, state_dict=state)
     _restore_dropout(temporary / "config.json")
-    tokenizer.save_pretrained(temporary)
+    own = tokenizer.chat_template
+    tokenizer.chat_template = own or chat.template.source
+    try:
+        tokenizer.save_pretrained(temporary)
+    finally:
+        tokenizer.chat_template = own
     if card:
         (temporary / "README.md").write_text(card, encoding="utf-8")
     move_into(temporary, output_dir)
@@ -221,6 +230,24 @@ def _restore_dropout(path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         if own := config.pop(OWN_DROPOUT, {}):
             path.write_text(json.dumps(config | own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _ends_at(model: Any, stops: tuple[int, ...]) -> Iterator[None]:
+    """Save a language model with the end tokens that sampling stops at, so that others stop there too."""
+    config = getattr(model, "generation_config", None)
+    if config is None or not stops:
+        yield
+        return
+    own = config.eos_token_id
+    listed = set(own if isinstance(own, list) else [own]) - {None}
+    wanted = sorted(listed | set(stops))
+    if wanted != sorted(listed):
+        config.eos_token_id = wanted if len(wanted) > 1 else wanted[0]
+    try:
+        yield
+    finally:
+        config.eos_token_id = own
 
 
 @contextmanager

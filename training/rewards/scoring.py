@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from common.chat import Conversation, encode_prompt, encode_response
+from common.chat import Conversation, renderer_of
+from engines.in_process.model import context_length
 from training.data.packing import Layout, Packed, Tree, batch_tokens, pack
 from training.models.attention import backbone, choose_layout, model_inputs
-from training.models.load import context_length, is_decoder, load_sequence_classifier, load_tokenizer
+from training.models.load import is_decoder, load_sequence_classifier, load_tokenizer
 from training.supervised import micro_batches
 
 
@@ -77,9 +78,11 @@ class RewardScorer:
             key = tuple((message["role"], message["content"]) for message in conversation)
             groups.setdefault(key, []).append(index)
         items = []
+        renderer = renderer_of(self.tokenizer)
         for places in groups.values():
-            prompt = tuple(encode_prompt(self.tokenizer, conversations[places[0]]))
-            answers = {i: tuple(encode_response(self.tokenizer, responses[i])) for i in places}
+            asked = conversations[places[0]]
+            prompt = tuple(renderer.prompt_ids(asked))
+            answers = {i: tuple(renderer.answer_ids(asked, responses[i])) for i in places}
             fitting = {i: ids for i, ids in answers.items() if len(prompt) + len(ids) <= context}
             items += self._split(prompt, fitting)
         training = self.model.training

@@ -13,10 +13,10 @@ import torch
 import torch.distributed
 
 from common.rows import Prompt
+from engines.protocol import Completion
 from training.config.rl import RLConfig
 from training.data.packing import Layout, Packed, Tree, pack
 from training.rl.models import Models
-from training.rollouts.protocol import Completion
 from training.run.runtime import Runtime
 from training.supervised import micro_batches, share_out
 

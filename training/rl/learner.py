@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engines.protocol import Rollouts
 from training.config.rewards import RewardTerm
 from training.config.rl import RLConfig
 from training.rewards.compose import Reward, RewardFn, build_reward
@@ -23,7 +24,6 @@ from training.rl.objectives import KLController
 from training.rl.pretrain_mix import PretrainMix
 from training.rl.rollout import Collector
 from training.rl.update import PolicyUpdates
-from training.rollouts.protocol import Rollouts
 from training.run.optim import schedule
 from training.run.runtime import Runtime
 from training.run.stopping import KLGuard, stop_diverged

@@ -8,19 +8,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from common.chat import encode_prompt
+from common.chat import decode_response, encode_prompt
 from common.rows import Prompt
+from engines import EngineError, Rollouts, Sampling
+from engines.in_process import InProcessEngine
+from engines.in_process.nccl import NCCLGroup
+from engines.protocol import Completion
+from engines.stops import stop_ids
+from engines.update import ServedPolicy
 from training.config.rl import RLConfig
 from training.errors import TrainingError
+from training.models import export
 from training.models.adapters import add_lora
-from training.models.load import load_causal_lm
+from training.models.load import generation_config, load_causal_lm
 from training.models.policy import without_adapter
 from training.rewards.compose import Reward
 from training.rl.experience import Rollout
-from training.rollouts.in_process import InProcessEngine
-from training.rollouts.nccl import NCCLGroup
-from training.rollouts.protocol import Completion, Rollouts, Sampling
-from training.rollouts.vllm import VLLMEngine
 from training.run.runtime import Runtime
 from training.run.weights import weights, whole_state
 
@@ -37,12 +40,18 @@ def connect(config: RLConfig, runtime: Runtime, tokenizer: Any) -> Rollouts | No
         raise TrainingError(
             f"rollouts.transfer: nccl sends from a GPU, and training runs on {runtime.device.type} here; use files"
         )
-    return VLLMEngine(
-        config.rollouts.url,
-        tokenizer,
-        weights_dir=config.output_dir / "rollout_weights",
-        group=NCCLGroup(runtime.device) if by_nccl and runtime.is_main else None,
-    )
+    try:
+        return ServedPolicy(
+            config.rollouts.url,
+            tokenizer,
+            exporter=export,
+            weights_dir=config.output_dir / "rollout_weights",
+            stop_ids=stop_ids(tokenizer, generation_config(config.model)),
+            decode=lambda ids: decode_response(tokenizer, ids),
+            group=NCCLGroup(runtime.device) if by_nccl and runtime.is_main else None,
+        )
+    except EngineError as error:
+        raise TrainingError(f"rollouts.url {config.rollouts.url}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +132,7 @@ class Collector:
         whole = self.whole_policy()
         if self.config.rollouts.kind == "vllm":
             if runtime.is_main:
-                self.engine.update_weights(whole)
+                self.engine.update_weights(without_adapter(whole))
             runtime.barrier()
         prompt_ids = [self._encode(plan[row][1]) for row in own]
         completions = self.engine.generate(prompt_ids, self.sampling, seed=seed, rows=own)
@@ -173,7 +182,7 @@ class Collector:
         if self.config.rollouts.kind == "vllm" and comparable and gap > LARGEST_GAP:
             raise TrainingError(
                 f"rollouts.url {self.config.rollouts.url}: the server's log-probabilities are {gap:.2g} off the "
-                "policy's: it did not take the weights; start it from a copy made by training.rollouts.export"
+                "policy's: it did not take the weights; start it from a copy made by training.models.export"
             )
 
     def whole_policy(self) -> Any:

@@ -15,6 +15,7 @@ from judges.asking.questions import Questionnaire
 from judges.encoding import CallEncoder
 from judges.ledger.statistics import PlanStatistics
 from judges.records import Call
+from judges.reuse import look_up
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -86,11 +87,13 @@ class JudgeForecaster:
         else:
             asked = known = 0
             with with_ledger as ledger:
+                questionnaire = self._questionnaire(ledger)
                 for start in range(0, len(pairs), 1024):
                     batch = map(questionnaire.question, pairs[start : start + 1024])
-                    keys = {vote.key for question in batch for vote in question.votes}
-                    found = len(ledger.readings(keys))
-                    asked, known = asked + len(keys) - found, known + found
+                    votes = {vote.key: vote for question in batch for vote in question.votes}
+                    there = look_up(ledger, list(votes.values()))
+                    found = len(there.readings) + len(there.caused)
+                    asked, known = asked + len(votes) - found, known + found
         prompt, source = self._prompt_tokens(pairs[:SAMPLE], "counted on the pairs")
         return self._total(asked, known, prompt, source)
 
@@ -156,7 +159,7 @@ class JudgeForecaster:
             raise JudgeError(f"the probe failed: {failed[0]}")
         return Speed(per_second=len(readings) / seconds, source=f"measured now on {len(readings)} judgements")
 
-    def _questionnaire(self) -> Questionnaire:
+    def _questionnaire(self, ledger: Ledger | None = None) -> Questionnaire:
         """With the judge's own identity where it answers; without it nothing can be in the ledger, only counted."""
         if self._identity is None:
             try:
@@ -165,7 +168,8 @@ class JudgeForecaster:
                 self._identity = JudgeIdentity(
                     kind="openai", model=self._config.judge.model, revision="unknown"
                 )
-        return Questionnaire(self._constitution, [self._identity], self._settings)
+        identity = self._identity if ledger is None else ledger.known_as(self._identity)
+        return Questionnaire(self._constitution, [identity], self._settings)
 
     def _open(self) -> Ledger | None:
         """The ledger, unless it is a file that nobody has made yet: a plan writes nothing."""

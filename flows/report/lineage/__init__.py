@@ -32,7 +32,7 @@ _POLICY = "rl"
 def lineage(run: Path, stage: str, key: str, ledger: Ledger | None) -> Lineage:
     """What the stage's result came from.
 
-    Without the ledger nobody can say who judged; all else is in the run directory. Raises FlowError when the stage is
+    Without the ledger the judge is unknown; all else is in the run directory. Raises FlowError when the stage is
     not finished.
     """
     found = trace(run, stage, key)

@@ -34,7 +34,7 @@ def test_costs_are_the_ledgers_and_money_only_at_stated_prices(built, labels_fol
     plot = cost_plot(costs)
     assert plot.text == said and svg(plot.draw).count("money at the stated prices") == 1
 
-    free = session.config.model_copy(update={"report": type(session.config.report)()})
+    free = session.config.model_copy(update={"prices": type(session.config.prices)()})
     unpriced = label_costs(replace(session, config=free), [labels_folder])
     assert "money" not in unpriced and "prices" not in unpriced
     unpriced = Costs.from_json(unpriced)
@@ -47,8 +47,8 @@ def test_costs_are_the_ledgers_and_money_only_at_stated_prices(built, labels_fol
 
 def test_written_tokens_may_have_a_price_of_their_own(built, labels_folder):
     session, _ = built
-    prices = type(session.config.report)(price_per_million_tokens=1.0, price_per_million_written_tokens=100.0)
-    config = session.config.model_copy(update={"report": prices})
+    prices = type(session.config.prices)(price_per_million_tokens=1.0, price_per_million_written_tokens=100.0)
+    config = session.config.model_copy(update={"prices": prices})
     costs = label_costs(replace(session, config=config), [labels_folder])
     assert costs["money"] == {"judge": pytest.approx((6000 + 120 * 100) / 1e6)}
     said = cost_section(Costs.from_json(costs)).text
