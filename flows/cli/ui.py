@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 PAGES = {"deployments": "/v2/deployments", "artifacts": "/v2/artifacts", "audit": "/charter/audit"}
 
 
@@ -47,10 +46,12 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     from flows.errors import FlowError
     from flows.orchestration import local as local_prefect
     from flows.orchestration import server as serving
-    from flows.orchestration.password import ensure_password
+    from flows.orchestration.password import ASKED, ensure_password
     from flows.runs.directory import only_one
 
-    if host not in LOCAL and no_password:
+    if no_password and os.environ.get(ASKED):
+        raise FlowError(f"--no-password: {ASKED} holds one; unset it")
+    if host not in serving.LOCAL and no_password:
         raise FlowError(f"--no-password: with --host {host} whoever reaches it could start runs")
     own = Path("prefect.yaml")
     deployments = serving.read_deployments(

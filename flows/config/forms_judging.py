@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from flows.config.fields import knobs
+from flows.config.fields import Form, knobs, plain_fields
 from flows.config.judging import EXAMS
 from judges import LabelSettings
 from judges.exam import ExamSettings
 
 
 def _in_order(schema: dict[str, Any]) -> None:
+    plain_fields(schema)
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
 
@@ -29,10 +30,8 @@ class Asking(knobs(LabelSettings, filled={}, without=("templates", "seed", "batc
     model_config = ConfigDict(json_schema_extra=_in_order)
 
 
-class ExamRequest(BaseModel):
+class ExamRequest(Form):
     """One exam of one judge under one constitution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     judge: str = Field(
         default="microworld/weights/feedback",

@@ -15,9 +15,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from common.text import clip, escape_markdown
+from flows.config.fields import Form
 from flows.orchestration.audit_artifacts import publish_audit
 from flows.orchestration.audit_page import Page, given, next_pages
 from flows.orchestration.audit_view import link
@@ -32,10 +33,8 @@ _POLL_SECONDS = 2
 _FORM_LINES = 12
 
 
-class AuditRequest(BaseModel):
+class AuditRequest(Form):
     """Who looks at which labels."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str = Field(
         default="runs/microworld",
@@ -152,7 +151,9 @@ def _asked(page: Page, request: AuditRequest, faster: str = "") -> dict[str, Any
     faster = f"\n\nOr judge these labels {faster}." if faster else ""
     heading = f"# Page {page.number} of {page.of}, {escape_markdown(request.reviewer)}{faster}"
     create_markdown_artifact(
-        key="audit-page", markdown=page_markdown(page.pairs, heading=heading), description=_run_name()
+        key="audit-page",
+        markdown=page_markdown(page.pairs, heading=heading),
+        description=escape_markdown(_run_name(), limit=200),
     )
     filled: dict[str, Any] = {}
     problem, attempt = "", 0
