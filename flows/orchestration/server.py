@@ -171,25 +171,27 @@ async def serve(deployments: list[dict[str, Any]]) -> None:
     """
     from prefect.deployments.runner import EntrypointType
     from prefect.runner import Runner
-    from prefect.schedules import Schedule
 
     from flows.orchestration.events import create_automations
+    from flows.orchestration.schedules import make_up_once, read_schedules, register
     from flows.orchestration.states import close_what_was_killed, create_limit
 
     # Schedules that a person switched on stay on while nobody serves them.
     runner = Runner(name="charter", pause_on_shutdown=False)
-    for entry in deployments:
+    memory = Path(os.environ["PREFECT_HOME"]) / "schedules.json"
+    for entry, schedules in [(entry, read_schedules(entry)) for entry in deployments]:
         made = await load_flow(entry["entrypoint"]).to_deployment(
             name=entry["name"],
             description=f"{entry.get('description') or ''}\n\n{_LINKS}".strip(),
             tags=entry.get("tags"),
             parameters=entry.get("parameters"),
             concurrency_limit=entry.get("concurrency_limit"),
-            schedules=[Schedule(**schedule) for schedule in entry.get("schedules", [])],
+            schedules=schedules,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        await runner.aadd_deployment(made)
+        await register(runner, made, schedules, memory=memory)
     await create_limit()
     await create_automations()
     await close_what_was_killed()
+    await make_up_once()
     await runner.start()

@@ -44,7 +44,8 @@ R = TypeVar("R")
 def fails_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     """Around the body of a flow: an error that is a message to the user becomes the Failed state's message.
 
-    What a server started is held to the fences before anything else. Whoever calls the flow gets the error itself. A bug keeps its traceback.
+    What a server started is held to the fences before anything else.
+    Whoever calls the flow gets the error itself. A bug keeps its traceback.
     """
 
     @functools.wraps(function)

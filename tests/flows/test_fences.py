@@ -1,4 +1,4 @@
-"""What a flow that a server starts may name: every kind of place, by every way into it, and each refusal in one line."""
+"""What a flow that a server starts may name: every kind of place, by every way in, and each refusal in one line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ OUTSIDE = [
     (run("labels.ledger=sqlite:///file:/etc/x?uri=true"), "labels.ledger", ROOTS),
     (
         run(
-            "rl.reward.terms=[{kind: function, function: 'flows.labelling.reward:score', arguments: {settings: /etc/x}}]"
+            "rl.reward.terms=[{kind: function, function: 'flows.labelling.reward:score', "
+            "arguments: {settings: /etc/x}}]"
         ),
         "rl.reward.terms.arguments.settings",
         ROOTS,
@@ -185,7 +186,7 @@ def test_a_file_under_the_roots_speaks_for_its_owner_and_changes_do_not(folder):
     with pytest.raises(FlowError, match=r"judge\.endpoints: 'http://judge-2/v1'"):
         fences.check(run("judge.endpoints=[http://judge-1/v1, http://judge-2/v1]"))
     Path("outside.yaml").symlink_to(folder.parent / "outside" / "run.yaml")
-    with pytest.raises(FlowError, match="^config: "):
+    with pytest.raises(FlowError, match=r"^config: "):
         fences.check(RunRequest(config="outside.yaml"))
 
 
