@@ -124,10 +124,10 @@ def test_hostile_text_keeps_no_syntax(text):
     import html
 
     one_line = " ".join(text.split())
-    shown = escape_markdown(text)
+    shown = escape_markdown(text).replace("<!-- -->", "")  # what parts an address
     assert not re.search(r"[<>\n]|(?<!\\)[\[\]()`*|!]", shown)
     assert html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown)) == one_line
-    inside = escape_html(text)
+    inside = escape_html(text).replace("<!-- -->", "")
     assert not re.search(r"[<>\[\]()`*|!\n\\]", inside) and html.unescape(inside) == one_line
 
 
