@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable
 
 # Markdown renderers make links of bare addresses, and some look for them when what was escaped is plain again. A
-# comment in the middle parts an address for them; a person neither sees nor copies it.
-_IN_ADDRESSES = re.compile(r"(?<=@)|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
+# comment in the middle parts an address for them; a person neither sees nor copies it. None links name@1.2.0.
+_IN_ADDRESSES = re.compile(r"(?<=@)(?!\d+\.\d+\.\d+(?![\w.-]))|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
 _APART = "<!-- -->"
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")

@@ -80,7 +80,7 @@ def plan_markdown(plan: Plan, runs: Sequence[AffectedRun] = ()) -> str:
 
 def constitution_markdown(c: Constitution) -> str:
     """A constitution as a page: each principle with its share of the draws, then the digests."""
-    lines = [f"# {escape(c.ref)}", ""]
+    lines = [f"# {c.ref}", ""]  # a name is a slug
     if c.description:
         lines += [escape(c.description), ""]
     halves: tuple[tuple[str, Sequence[Principle]], ...] = (
@@ -116,7 +116,7 @@ def escape(text: str) -> str:
     """Text in which neither HTML nor Markdown survives, on one line."""
     return unlinked(
         _printable(" ".join(text.split())),
-        lambda part: html.escape(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", part), quote=False),
+        lambda part: html.escape(re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", part), quote=False),
     )
 
 

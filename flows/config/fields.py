@@ -39,11 +39,13 @@ class Section(BaseModel):
 
 
 def plain_fields(schema: dict[str, Any]) -> None:
-    """Take None out of what a form asks: a field that may be left out is left empty.
-
-    Prefect's form would show a choice of two types. Its server takes null for any field that has no default.
+    """Take None out of what a form asks, for which Prefect's page would show a choice of two types: such a field may be
+    left empty, and its server takes null for any field without a default. A text that is empty by default must be given.
     """
-    for field in schema.get("properties", {}).values():
+    for name, field in schema.get("properties", {}).items():
+        if field.get("default") == "":
+            del field["default"]
+            schema.setdefault("required", []).append(name)
         kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
         if len(kinds) == 1 and field.get("default", 0) is None:
             del field["anyOf"], field["default"]

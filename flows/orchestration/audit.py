@@ -44,7 +44,7 @@ class AuditRequest(Form):
         json_schema_extra={"position": 0},
     )
     reviewer: str = Field(
-        min_length=1,
+        default="",
         max_length=100,
         title="Reviewer",
         description="Your name; it is kept with each verdict.",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -52,7 +51,8 @@ def read_schedules(entry: Mapping[str, Any]) -> list[Schedule]:
             schedule = Schedule(**values)
             if not (schedule.interval or schedule.cron or schedule.rrule):
                 raise ValueError("give one of cron, interval and rrule")
-            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=[schedule])
+            checked: Any = [schedule]
+            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=checked)
         except (TypeError, ValueError) as error:
             raise FlowError(f"{place}: {given}: {' '.join(str(error).split())[:300]}") from error
         if not schedule.slug:
@@ -75,7 +75,7 @@ async def register(
             before = await client.read_deployment_by_name(made.full_name)
         except ObjectNotFound:
             before = None
-    wanted = {str(s.slug): s for s in made.schedules or ()}
+    wanted: dict[str, Any] = {str(s.slug): s for s in made.schedules or ()}
     if before is not None:
         made.schedules = []
         made.model_fields_set.discard("schedules")  # so that none are sent
@@ -89,7 +89,7 @@ async def register(
 async def _follow_the_file(
     client: PrefectClient,
     before: Any,
-    wanted: Mapping[str, DeploymentScheduleCreate],
+    wanted: Mapping[str, Any],
     said: Mapping[str, str],
     kept: Mapping[str, str],
 ) -> None:
@@ -115,7 +115,9 @@ async def make_up_once() -> None:
     missed = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate(
+            {"before_": datetime.now(UTC)}
+        ),
     )
     seen: set[tuple[Any, Any]] = set()
     offset = 0

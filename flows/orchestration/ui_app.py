@@ -83,7 +83,7 @@ def create_app() -> ASGIApp:
 
     # The server asks a public address for its lists of workers; without one it takes those that it comes with.
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, ""))
-    app = create_prefect_app()
+    app: Any = create_prefect_app()
     for part in (app, app.api_app):
         routes = part.router.routes
         routes[:] = [r for r in routes if getattr(r, "path", None) not in _PAGES_FROM_ELSEWHERE]

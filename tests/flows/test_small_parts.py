@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.files import write_atomically, write_jsonl
 from common.statistics import mean, rate, wilson
-from common.text import clip, escape_html, escape_markdown, unlinked
+from common.text import clip, escape_html, escape_markdown
 from constitution import load, loads
 from constitution.snapshot import from_json, to_json
 from flows.errors import FlowError
@@ -123,18 +123,17 @@ HOSTILE = (
 def test_hostile_text_keeps_no_syntax(text):
     import html
 
-    one_line = unlinked(" ".join(text.split()))
-    assert one_line.replace("\u2060", "") == " ".join(text.split())
-    shown = escape_markdown(text)
+    one_line = " ".join(text.split())
+    shown = escape_markdown(text).replace("<!-- -->", "")  # what parts an address
     assert not re.search(r"[<>\n]|(?<!\\)[\[\]()`*|!]", shown)
     assert html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown)) == one_line
-    inside = escape_html(text)
+    inside = escape_html(text).replace("<!-- -->", "")
     assert not re.search(r"[<>\[\]()`*|!\n\\]", inside) and html.unescape(inside) == one_line
 
 
 # What GitHub's Markdown takes for an address in plain text, after every escape was undone.
 LINKED = re.compile(
-    r"(?:https?://|ftp://|www\.)[-.\w]+|(?:mailto|xmpp):[-.\w+]+@|[-.\w+]+@[-\w]+(?:\.[-\w]+)*\.[-\w]*[A-Za-z]",
+    r"(?:https?://|ftp://|www\.)[-.\w]+|[-.\w+]+@[-\w]+(?:\.[-\w]+)*\.[-\w]*[A-Za-z]",
     re.IGNORECASE,
 )
 
@@ -158,12 +157,12 @@ def test_no_address_in_a_text_can_become_a_link(text):
     import html
 
     shown = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", escape_markdown(text))
-    for view in (html.unescape(shown), html.unescape(escape_html(text)), unlinked(text)):
-        assert not LINKED.search(view) and view.replace("\u2060", "") == text
+    for view in (html.unescape(shown), html.unescape(escape_html(text))):
+        assert not LINKED.search(view) and view.replace("<!-- -->", "") == text
 
 
 def test_a_version_s_name_can_be_copied():
-    assert unlinked("microworld@1.0.0 and hhh@1.0.1") == "microworld@1.0.0 and hhh@1.0.1"
+    assert "<!--" not in escape_markdown("microworld@1.0.0 and hhh@1.0.1")
 
 
 def test_long_text_is_clipped_before_it_is_escaped():
