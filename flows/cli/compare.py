@@ -57,8 +57,8 @@ def evaluate(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from pydantic import ValidationError
 
     from flows.comparison.compare import compare
-    from flows.comparison.contestants import CompareRequest
     from flows.comparison.report import about, artifact_page
+    from flows.config.forms_judging import CompareRequest
     from flows.report.render import terminal as show
     from flows.runs.progress import Terminal
 

@@ -18,7 +18,7 @@ from typing import Any
 from common.files import write_atomically, write_json, write_jsonl
 from common.rows import Prompt, read_rows
 from common.statistics import mean
-from flows.comparison.contestants import CompareRequest, ResolvedComparison, resolve
+from flows.comparison.contestants import ResolvedComparison, resolve
 from flows.comparison.figures import (
     AnswerFigures,
     ComparisonFigures,
@@ -29,6 +29,7 @@ from flows.comparison.matches import OVERALL, by_dimension, judge_matches, match
 from flows.comparison.models import ComparedModel
 from flows.comparison.principles import edited_principles, parts, principle_figures
 from flows.comparison.report import artifact_page, comparison_page
+from flows.config.forms_judging import CompareRequest
 from flows.errors import FlowError
 from flows.evaluation import gold, opinion_pairs, read_answers, watch
 from flows.evaluation.ratings import rate_models

@@ -5,81 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from common.rows import Prompt, read_prompts, report_left_out
 from constitution import Constitution, load
 from constitution.draw import drawable
 from flows.comparison.models import ComparedModel, ModelRef, Run, find_model, named
+from flows.config.forms_judging import CompareRequest
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
 from flows.pipeline.preflight import check_model
 from judges.settings import JudgeSettings
-
-
-def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:
-    return Field(
-        default=default,
-        title=title,
-        description=description,
-        json_schema_extra={"position": position},
-        **more,
-    )
-
-
-class CompareRequest(BaseModel):
-    """One comparison of models. Where a model is a run's, what is left out is taken from that run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    models: tuple[str, ...] = Field(
-        min_length=2,
-        max_length=32,
-        title="Models",
-        description="Two or more: folders, hub ids, or roles of a run such as runs/microworld:rl_cai (rl_cai@1: as its "
-        "first attempt had it). Side effects are measured against the first.",
-        json_schema_extra={"position": 0},
-    )
-    prompts: str | None = _field(
-        1, "Prompts", "A JSONL or Parquet file; by default the run's held-out prompts."
-    )
-    constitution: str | None = _field(2, "Constitution", "name@1.2.0, a working file's name or a path.")
-    judge: str | None = _field(3, "Judge", "A model folder, or a server such as http://127.0.0.1:8000/v1.")
-    judge_model: str | None = _field(4, "Name of the served model", "Where a server has several.")
-    tokenizer: str | None = _field(5, "Folder of the served model", "Prompts then travel as token ids.")
-    api_key_env: str | None = _field(
-        6,
-        "Environment variable with the key",
-        "Its name, never the key.",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-    )
-    templates: str | None = _field(7, "Template set of the judge", "default, microworld, or a folder.")
-    limit: int | None = _field(8, "Prompts at most", "Take so many prompts from the beginning.", ge=1)
-    samples: int = _field(9, "Answers per prompt and model", "Averaged by prompt.", 1, ge=1, le=64)
-    max_new_tokens: int | None = _field(10, "Longest answer", "In tokens; 512 by default.", ge=1, le=131_072)
-    temperature: float | None = _field(
-        11, "Temperature", "1 by default; 0 takes the likeliest.", ge=0, le=100
-    )
-    top_p: float | None = _field(12, "Top p", "1 by default.", gt=0, le=1)
-    dtype: Literal["float32", "bfloat16"] | None = _field(13, "Number format", "float32 by default.")
-    batch_size: int = _field(14, "Answers at a time", "Bounds memory.", 128, ge=1, le=65_536)
-    seed: int = _field(15, "Seed", "Of the answers and of the draw of principles.", 0, ge=0, lt=2**31)
-    folder: str = _field(16, "Folder", "Where answers, judgements and results are kept.", "runs/comparisons")
-    ledger: str | None = _field(17, "Ledger", "A file or URL; by default ledger.db in the folder.")
-    by_principle: bool = _field(
-        18,
-        "By principle",
-        "Two models: also judge every pair of answers under each comparison principle on its own.",
-        False,
-    )
-    before: str | None = _field(
-        19,
-        "Constitution before",
-        "By principle: the version that the first model was trained on, for the marks of what was edited since. By "
-        "default its run's.",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

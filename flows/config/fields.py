@@ -39,9 +39,9 @@ class Section(BaseModel):
 
 
 def plain_fields(schema: dict[str, Any]) -> None:
-    """Take None out of what a form asks, for which Prefect's page would show a choice of two types: such a field may be
-    left empty, and its server takes null for any field without a default. A text that is empty by default must be given.
-    """
+    """Take None out of what a form asks, for which Prefect's page would show a choice of two types: such a field may
+    be left empty, and its server takes null for any field without a default. A text that is empty by default must be
+    given."""
     for name, field in schema.get("properties", {}).items():
         if field.get("default") == "":
             del field["default"]

@@ -1,8 +1,8 @@
-"""What the flow `judge-exam` asks for, as a form."""
+"""What the flows that look at judging ask for, as forms: `judge-exam`, `compare-models` and `audit-labels`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -111,4 +111,121 @@ class ExamRequest(Form):
         title="How it is asked",
         description="As the labels will be: an exam counts for this way of asking only.",
         json_schema_extra={"position": 11},
+    )
+
+
+def _field(position: int, title: str, description: str, default: Any = None, **more: Any) -> Any:
+    return Field(
+        default=default,
+        title=title,
+        description=description,
+        json_schema_extra={"position": position},
+        **more,
+    )
+
+
+class CompareRequest(Form):
+    """One comparison of models. Where a model is a run's, what is left out is taken from that run."""
+
+    models: tuple[str, ...] = Field(
+        min_length=2,
+        max_length=32,
+        title="Models",
+        description="Two or more: folders, hub ids, or roles of a run such as runs/microworld:rl_cai (rl_cai@1: as its "
+        "first attempt had it). Side effects are measured against the first.",
+        json_schema_extra={"position": 0},
+    )
+    prompts: str | None = _field(
+        1, "Prompts", "A JSONL or Parquet file; by default the run's held-out prompts."
+    )
+    constitution: str | None = _field(2, "Constitution", "name@1.2.0, a working file's name or a path.")
+    judge: str | None = _field(3, "Judge", "A model folder, or a server such as http://127.0.0.1:8000/v1.")
+    judge_model: str | None = _field(4, "Name of the served model", "Where a server has several.")
+    tokenizer: str | None = _field(5, "Folder of the served model", "Prompts then travel as token ids.")
+    api_key_env: str | None = _field(
+        6,
+        "Environment variable with the key",
+        "Its name, never the key.",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+    )
+    templates: str | None = _field(7, "Template set of the judge", "default, microworld, or a folder.")
+    limit: int | None = _field(8, "Prompts at most", "Take so many prompts from the beginning.", ge=1)
+    samples: int = _field(9, "Answers per prompt and model", "Averaged by prompt.", 1, ge=1, le=64)
+    max_new_tokens: int | None = _field(10, "Longest answer", "In tokens; 512 by default.", ge=1, le=131_072)
+    temperature: float | None = _field(
+        11, "Temperature", "1 by default; 0 takes the likeliest.", ge=0, le=100
+    )
+    top_p: float | None = _field(12, "Top p", "1 by default.", gt=0, le=1)
+    dtype: Literal["float32", "bfloat16"] | None = _field(13, "Number format", "float32 by default.")
+    batch_size: int = _field(14, "Answers at a time", "Bounds memory.", 128, ge=1, le=65_536)
+    seed: int = _field(15, "Seed", "Of the answers and of the draw of principles.", 0, ge=0, lt=2**31)
+    folder: str = _field(16, "Folder", "Where answers, judgements and results are kept.", "runs/comparisons")
+    ledger: str | None = _field(17, "Ledger", "A file or URL; by default ledger.db in the folder.")
+    by_principle: bool = _field(
+        18,
+        "By principle",
+        "Two models: also judge every pair of answers under each comparison principle on its own.",
+        False,
+    )
+    before: str | None = _field(
+        19,
+        "Constitution before",
+        "By principle: the version that the first model was trained on, for the marks of what was edited since. By "
+        "default its run's.",
+    )
+
+
+class AuditRequest(Form):
+    """Who looks at which labels."""
+
+    run: str = Field(
+        default="runs/microworld",
+        min_length=1,
+        title="Run or ledger",
+        description="A run's folder, a ledger's file, or postgresql://user@host/name.",
+        json_schema_extra={"position": 0},
+    )
+    reviewer: str = Field(
+        default="",
+        max_length=100,
+        title="Reviewer",
+        description="Your name; it is kept with each verdict.",
+        json_schema_extra={"position": 1},
+    )
+    per_page: int = Field(
+        default=5,
+        ge=1,
+        le=10,
+        title="Pairs on a page",
+        description="A handful: the form is narrow.",
+        json_schema_extra={"position": 2},
+    )
+    pages: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        title="Pages at most",
+        description="Every page has a box to stop there.",
+        json_schema_extra={"position": 3},
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        title="Seed",
+        description="The same seed draws the same pairs, less those that you have judged.",
+        json_schema_extra={"position": 4},
+    )
+    label_set: str | None = Field(
+        default=None,
+        title="Label set",
+        description="The beginning of its digest; by default the newest.",
+        json_schema_extra={"position": 5},
+    )
+    patience_s: int = Field(
+        default=7200,
+        ge=1,
+        le=604_800,
+        title="Seconds that a page waits",
+        description="Then the audit ends with what it has.",
+        json_schema_extra={"position": 6},
     )

@@ -15,10 +15,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from common.text import clip, escape_markdown
-from flows.config.fields import Form
+from flows.config.forms_judging import AuditRequest
 from flows.orchestration.audit_artifacts import publish_audit
 from flows.orchestration.audit_page import Page, given, next_pages
 from flows.orchestration.audit_view import link
@@ -31,62 +31,6 @@ from judges.ledger.reading import find_label_set
 
 _POLL_SECONDS = 2
 _FORM_LINES = 12
-
-
-class AuditRequest(Form):
-    """Who looks at which labels."""
-
-    run: str = Field(
-        default="runs/microworld",
-        min_length=1,
-        title="Run or ledger",
-        description="A run's folder, a ledger's file, or postgresql://user@host/name.",
-        json_schema_extra={"position": 0},
-    )
-    reviewer: str = Field(
-        default="",
-        max_length=100,
-        title="Reviewer",
-        description="Your name; it is kept with each verdict.",
-        json_schema_extra={"position": 1},
-    )
-    per_page: int = Field(
-        default=5,
-        ge=1,
-        le=10,
-        title="Pairs on a page",
-        description="A handful: the form is narrow.",
-        json_schema_extra={"position": 2},
-    )
-    pages: int = Field(
-        default=4,
-        ge=1,
-        le=100,
-        title="Pages at most",
-        description="Every page has a box to stop there.",
-        json_schema_extra={"position": 3},
-    )
-    seed: int = Field(
-        default=0,
-        ge=0,
-        title="Seed",
-        description="The same seed draws the same pairs, less those that you have judged.",
-        json_schema_extra={"position": 4},
-    )
-    label_set: str | None = Field(
-        default=None,
-        title="Label set",
-        description="The beginning of its digest; by default the newest.",
-        json_schema_extra={"position": 5},
-    )
-    patience_s: int = Field(
-        default=7200,
-        ge=1,
-        le=604_800,
-        title="Seconds that a page waits",
-        description="Then the audit ends with what it has.",
-        json_schema_extra={"position": 6},
-    )
 
 
 def _run_name() -> str:

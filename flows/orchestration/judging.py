@@ -10,9 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from common.text import clip, escape_markdown
 from flows.comparison.compare import Comparison, compare
-from flows.comparison.contestants import CompareRequest
 from flows.comparison.report import about, artifact_page
-from flows.config.forms_judging import ExamRequest
+from flows.config.forms_judging import CompareRequest, ExamRequest
 from flows.errors import FlowError
 from flows.labelling.exam import Exam, take
 from flows.orchestration.artifacts import PrefectReporter

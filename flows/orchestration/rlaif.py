@@ -7,7 +7,7 @@ trains or samples holds the GPU's slot; what can be expected to fail is Failed, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import Flow, flow, get_run_logger, tags
 
+from flows.config.data import ShardsSection
 from flows.config.forms import RunRequest
 from flows.orchestration.artifacts import PrefectReporter, artifacts_page, publish
 from flows.orchestration.audit_artifacts import shown_after
@@ -53,7 +54,7 @@ def shards_told(
     items: Sequence[Any],
     work: Callable[[Any], Any],
     *,
-    how: Mapping[str, Any],
+    how: ShardsSection,
     done: Done = ignore,
 ) -> list[Any]:
     """Shards as Prefect tasks, with a line in the log for each that is done."""

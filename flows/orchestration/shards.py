@@ -6,7 +6,7 @@ worker's machine needs this package and the environment variables that name keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any
@@ -17,6 +17,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.config.data import ShardsSection
 from flows.errors import FlowError, is_ours
 from flows.stages.contract import Done, ignore
 from judges import JudgeUnavailable
@@ -42,7 +43,7 @@ def run_shards(
     items: Sequence[Any],
     work: Callable[[Any], Any],
     *,
-    how: Mapping[str, Any],
+    how: ShardsSection,
     done: Done = ignore,
 ) -> list[Any]:
     """Do the work item by item, each as a Prefect task, as the configuration's `launcher.shards` says.
@@ -51,7 +52,7 @@ def run_shards(
     """
     total = len(items)
     results: list[Any] = [None] * total
-    if how["runner"] == "in_turn":
+    if how.runner == "in_turn":
         for number, item in enumerate(items):
             results[number] = _task(name, number, total)(Job(work, item))
             done(number, results[number])
@@ -66,7 +67,7 @@ def run_shards(
     under_way = 0
     with _runner(how) as runner:
         for number, item in enumerate(items):
-            if under_way == how["at_once"]:
+            if under_way == how.at_once:
                 settle()
                 under_way -= 1
             future = runner.submit(_task(name, number, total), {"job": Job(work, item)})
@@ -97,9 +98,9 @@ def _shard(job: Job) -> Any:
     return job()
 
 
-def _runner(how: Mapping[str, Any]) -> AbstractContextManager[TaskRunner[Any]]:
-    if how["runner"] == "threads":
-        return ThreadPoolTaskRunner(max_workers=how["at_once"])
+def _runner(how: ShardsSection) -> AbstractContextManager[TaskRunner[Any]]:
+    if how.runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=how.at_once)
     try:
         from prefect_ray import RayTaskRunner
     except ImportError as error:
@@ -108,9 +109,9 @@ def _runner(how: Mapping[str, Any]) -> AbstractContextManager[TaskRunner[Any]]:
         ) from error
     # Ray would print every worker's output into the run's terminal.
     settings: dict[str, Any] = {"log_to_driver": False}
-    if how["address"] == "auto":  # which the task runner takes for a cluster of its own
+    if how.address == "auto":  # which the task runner takes for a cluster of its own
         settings["address"] = "auto"
-    return _OneLine(RayTaskRunner(address=how["address"], init_kwargs=settings))
+    return _OneLine(RayTaskRunner(address=how.address, init_kwargs=settings))
 
 
 class _OneLine(AbstractContextManager["TaskRunner[Any]"]):

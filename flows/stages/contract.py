@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from common.files import replacing
 from constitution import Constitution
 from flows.config import RunConfig
+from flows.config.data import ShardsSection
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_json, model_digest
 from flows.runs.progress import Progress, Reporter
@@ -23,6 +24,9 @@ from flows.runs.record import RunRecord
 
 PrincipleKind = Literal["critique", "comparison"]
 
+
+Json = dict[str, Any]
+"""A JSON object as keys, manifests and job files keep it: a stage's settings, its tuning, its figures."""
 
 WITHOUT = "without_"
 """How the names of inputs begin whose content a stage leaves out of its result."""
@@ -48,7 +52,7 @@ class Shards(Protocol):
         items: Sequence[Any],
         work: Callable[[Any], Any],
         *,
-        how: Mapping[str, Any],
+        how: ShardsSection,
         done: Done = ignore,
     ) -> list[Any]: ...
 
@@ -58,7 +62,7 @@ def in_turn(
     items: Sequence[Any],
     work: Callable[[Any], Any],
     *,
-    how: Mapping[str, Any],
+    how: ShardsSection,
     done: Done = ignore,
 ) -> list[Any]:
     """Shard after shard, in this process, without an orchestrator; `how` is for those."""
@@ -82,7 +86,7 @@ class Result:
     """What a stage function returns: output names with paths inside its folder, and numbers."""
 
     outputs: Mapping[str, str]
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +101,13 @@ class StageInput:
     directory: Path
     run_directory: Path
     seed: int
-    settings: Mapping[str, Any]
-    tuning: Mapping[str, Any]
+    settings: Json
+    tuning: Json
     inputs: Mapping[str, str]
     digests: Mapping[str, str]
     constitution: Constitution | None
     progress: Progress
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
     note_child: Callable[[int], None] = lambda ru_maxrss: None
     shards: Shards = in_turn
     rank: int = 0
@@ -147,19 +151,19 @@ class Stage:
     isolated: bool = False
     samples: bool = False
     inputs: Callable[[Inputs], Mapping[str, Artifact]]
-    settings: Callable[[RunConfig], Mapping[str, Any]]
-    tuning: Callable[[RunConfig], Mapping[str, Any]] = lambda config: {}
+    settings: Callable[[RunConfig], Json]
+    tuning: Callable[[RunConfig], Json] = lambda config: {}
     run: Callable[[StageInput], Result]
     forecast: Callable[[Forecaster], Needs] = lambda ahead: Needs()
     active: Callable[[RunConfig], bool] = lambda config: True
-    summary: Callable[[Mapping[str, Any]], str] = lambda metrics: ""
+    summary: Callable[[Json], str] = lambda metrics: ""
     gate: Callable[[RunRecord, Reporter], None] = lambda record, reporter: None
 
     def key(
         self,
         *,
         seed: int,
-        settings: Mapping[str, Any],
+        settings: Json,
         inputs: Mapping[str, Artifact],
         principles: str | None,
     ) -> str:

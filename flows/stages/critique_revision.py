@@ -7,21 +7,60 @@ red-team prompt (in the paper those of all steps) and the unrevised answers to h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_jsonl
+from common.record import plain
 from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
 _SAMPLED = ("response", "critique", "revision")
+
+
+@dataclass(kw_only=True)
+class Step:
+    """One critique and the revision that follows it; None before it is there."""
+
+    principle: str
+    principle_digest: str
+    critique: str
+    revision: str | None = None
+
+
+@dataclass(kw_only=True)
+class Chain:
+    """A row of chains.jsonl: an answer with what became of it. `finish` says what is wrong with the answer."""
+
+    id: str
+    prompt: list[dict[str, str]]
+    response: str
+    finish: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    status: str = "ok"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def last(self) -> str:
+        """The answer as it stands after the revisions so far."""
+        return next(
+            (step.revision for step in reversed(self.steps) if step.revision is not None), self.response
+        )
+
+    def end_on(self, kind: str, problem: str | None, *, keep_truncated: bool) -> None:
+        """Take a problem down as the reason why this chain ends."""
+        if problem == "truncated" and keep_truncated:
+            return
+        if problem is not None and self.status == "ok":
+            self.status = f"{kind}_{problem}"
 
 
 def run(work: StageInput) -> Result:
@@ -42,74 +81,62 @@ def run(work: StageInput) -> Result:
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]
+    keep = work.settings["keep_truncated"]
     for chain in chains + kept:
-        _end_on(chain, "response", chain["finish"], work)
+        chain.end_on("response", chain.finish, keep_truncated=keep)
     for step in range(work.settings["revisions"]):
         _revise(work, critic, chains, step)
-    write_jsonl(work.directory / "chains.jsonl", chains + kept)
-    usable = [c for c in chains + kept if c["status"] == "ok"]
-    if not any(c["status"] == "ok" for c in chains):
-        reasons = ", ".join(
-            f"{n} {status}" for status, n in Counter(c["status"] for c in chains).most_common()
-        )
+    write_jsonl(work.directory / "chains.jsonl", map(plain, chains + kept))
+    usable = [c for c in chains + kept if c.status == "ok"]
+    if not any(c.status == "ok" for c in chains):
+        reasons = ", ".join(f"{n} {status}" for status, n in Counter(c.status for c in chains).most_common())
         raise FlowError(f"no revision can be trained on ({reasons}); see {work.directory / 'chains.jsonl'}")
     write_jsonl(work.directory / "sft.jsonl", (_example(c) for c in usable))
     write_jsonl(work.directory / "rewrites.jsonl", rewrite_pairs(chains))
     return Result(
         outputs={"chains": "chains.jsonl", "sft": "sft.jsonl", "rewrites": "rewrites.jsonl"},
         metrics={
-            "revised": sum(c["status"] == "ok" for c in chains),
-            "harmless_kept": sum(c["status"] == "ok" for c in kept),
-            "unchanged": sum(c["status"] == "ok" and _last(c) == c["response"] for c in chains),
-            "left_out": dict(Counter(c["status"] for c in chains + kept if c["status"] != "ok")),
-            "principles": dict(Counter(s["principle"] for c in chains for s in c["steps"])),
+            "revised": sum(c.status == "ok" for c in chains),
+            "harmless_kept": sum(c.status == "ok" for c in kept),
+            "unchanged": sum(c.status == "ok" and c.last == c.response for c in chains),
+            "left_out": dict(Counter(c.status for c in chains + kept if c.status != "ok")),
+            "principles": dict(Counter(s.principle for c in chains for s in c.steps)),
         },
     )
 
 
-def _chain(prompt: Prompt, answer: Answer) -> dict[str, Any]:
-    return {
-        "id": prompt.id,
-        "prompt": prompt.prompt,
-        "response": answer.text,
-        "finish": answer.problem,
-        "steps": [],
-        "status": "ok",
-        "meta": prompt.meta,
-    }
+def _chain(prompt: Prompt, answer: Answer) -> Chain:
+    return Chain(
+        id=prompt.id, prompt=prompt.prompt, response=answer.text, finish=answer.problem, meta=prompt.meta
+    )
 
 
-def _revise(work: StageInput, critic: Sampler, chains: list[dict[str, Any]], step: int) -> None:
+def _revise(work: StageInput, critic: Sampler, chains: list[Chain], step: int) -> None:
     """One critique and one revision of every chain that still stands."""
     constitution = work.constitution
     assert constitution is not None
     templates, exemplars = work.tuning["templates"], constitution.critique_exemplars
-    open_ = [c for c in chains if c["status"] == "ok"]
-    drawn = [draw_critique(constitution, c["id"], step, seed=work.seed) for c in open_]
+    open_ = [c for c in chains if c.status == "ok"]
+    drawn = [draw_critique(constitution, c.id, step, seed=work.seed) for c in open_]
     asked = [
-        render_critique(templates, c["prompt"], _last(c), principle, exemplars)
+        render_critique(templates, c.prompt, c.last, principle, exemplars)
         for c, principle in zip(open_, drawn, strict=True)
     ]
     critiques = _sample(work, "critique", critic, asked, step)
     for chain, principle, critique in zip(open_, drawn, critiques, strict=True):
-        chain["steps"].append(
-            {
-                "principle": principle.id,
-                "principle_digest": principle.digest,
-                "critique": critique.text,
-                "revision": None,
-            }
+        chain.steps.append(
+            Step(principle=principle.id, principle_digest=principle.digest, critique=critique.text)
         )
         # A critique that was cut off has said what it had to; only its absence ends the chain.
-        _end_on(chain, "critique", critique.problem if critique.problem != "truncated" else None, work)
-    standing = [(c, p) for c, p in zip(open_, drawn, strict=True) if c["status"] == "ok"]
+        chain.end_on("critique", critique.problem, keep_truncated=True)
+    standing = [(c, p) for c, p in zip(open_, drawn, strict=True) if c.status == "ok"]
     asked = [
-        render_revision(templates, c["prompt"], _last(c), p, exemplars, critique=c["steps"][-1]["critique"])
+        render_revision(templates, c.prompt, c.last, p, exemplars, critique=c.steps[-1].critique)
         for c, p in standing
     ]
     for (chain, _), revision in zip(standing, _sample(work, "revision", critic, asked, step), strict=True):
-        chain["steps"][-1]["revision"] = revision.text
-        _end_on(chain, "revision", revision.problem, work)
+        chain.steps[-1].revision = revision.text
+        chain.end_on("revision", revision.problem, keep_truncated=work.settings["keep_truncated"])
 
 
 def _sample(
@@ -126,39 +153,26 @@ def _sample(
     )
 
 
-def _end_on(chain: dict[str, Any], kind: str, problem: str | None, work: StageInput) -> None:
-    if problem == "truncated" and work.settings["keep_truncated"]:
-        return
-    if problem is not None and chain["status"] == "ok":
-        chain["status"] = f"{kind}_{problem}"
+def _example(chain: Chain) -> dict[str, Any]:
+    answer = {"role": "assistant", "content": chain.last}
+    return {"id": chain.id, "messages": [*chain.prompt, answer]}
 
 
-def _last(chain: dict[str, Any]) -> str:
-    """The answer as it stands after the revisions so far."""
-    revisions = [step["revision"] for step in chain["steps"] if step["revision"] is not None]
-    return revisions[-1] if revisions else chain["response"]
-
-
-def _example(chain: dict[str, Any]) -> dict[str, Any]:
-    answer = {"role": "assistant", "content": _last(chain)}
-    return {"id": chain["id"], "messages": [*chain["prompt"], answer]}
-
-
-def rewrite_pairs(chains: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def rewrite_pairs(chains: Iterable[Chain]) -> Iterator[dict[str, Any]]:
     """Preference pairs of a first answer and its last revision, for reward models and DPO; p = 1.
 
     Chains that ended badly, and revisions that changed nothing, are no pairs.
     """
     for chain in chains:
-        if chain["status"] == "ok" and chain["steps"] and _last(chain) != chain["response"]:
+        if chain.status == "ok" and chain.steps and chain.last != chain.response:
             yield {
-                "pair_id": f"{chain['id']}.rewrite",
-                "prompt": chain["prompt"],
-                "chosen": [{"role": "assistant", "content": _last(chain)}],
-                "rejected": [{"role": "assistant", "content": chain["response"]}],
+                "pair_id": f"{chain.id}.rewrite",
+                "prompt": chain.prompt,
+                "chosen": [{"role": "assistant", "content": chain.last}],
+                "rejected": [{"role": "assistant", "content": chain.response}],
                 "p": 1.0,
                 "status": "ok",
-                "principles": [step["principle"] for step in chain["steps"]],
+                "principles": [step.principle for step in chain.steps],
             }
 
 
@@ -173,7 +187,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     section = config.critique_revision
     return {
         "revisions": section.revisions,
@@ -184,7 +198,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _tuning(config: RunConfig) -> dict[str, Any]:
+def _tuning(config: RunConfig) -> Json:
     section = config.critique_revision
     batch_size = {kind: getattr(section, kind).batch_size for kind in _SAMPLED}
     return {"templates": section.templates, "batch_size": batch_size}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.files import write_jsonl
 from common.rows import read_rows
 from flows.evaluation import gold
 from flows.labelling.reward import judge_term
-from flows.stages.contract import Artifact, Inputs, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, StageInput
 from judges import TemplateSet
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KEY = "brake"
 _GOLDS = ("microworld", "model", "judge", "people")
 
 
-def stopping_settings(section: EarlyStoppingSection | None) -> dict[str, Any]:
+def stopping_settings(section: EarlyStoppingSection | None) -> Json:
     """What of early stopping decides the stage's result; nothing without it."""
     if section is None:
         return {}
@@ -40,7 +40,7 @@ def stopping_settings(section: EarlyStoppingSection | None) -> dict[str, Any]:
     return {KEY: settings}
 
 
-def stopping_judge(config: RunConfig) -> dict[str, Any] | None:
+def stopping_judge(config: RunConfig) -> Json | None:
     """How to reach the gold judge, and its templates; None where gold is something else."""
     section = getattr(config.rl, "early_stopping", None)
     if section is None or section.judge is None:
@@ -65,7 +65,7 @@ def stopping_inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def stopping_fields(work: StageInput) -> dict[str, Any]:
+def stopping_fields(work: StageInput) -> Json:
     """The `early_stopping` of the trainer's config; the held-out prompts go into `held_out.jsonl`."""
     settings = work.settings[KEY]
     files = [work.input(name) for name in ("held_out", "held_out_benign") if name in work.inputs]
@@ -77,7 +77,7 @@ def stopping_fields(work: StageInput) -> dict[str, Any]:
     return {"gold": _gold(work, settings["gold"]), "prompts": [str(path)], **settings["knobs"]}
 
 
-def _gold(work: StageInput, who: str) -> dict[str, Any]:
+def _gold(work: StageInput, who: str) -> Json:
     if who == "microworld":
         return {"kind": "function", "name": "gold", "function": f"{__name__}:microworld"}
     if who in ("model", "people"):

@@ -19,7 +19,7 @@ from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_an
 from flows.labelling.judge import judge_tuning
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.labels import judge_settings
 from flows.stages.sampling import Answer, Sampler, sample_in_parts
 from flows.stages.weights import moved_weights
@@ -186,7 +186,7 @@ def _side_by_side(
     answers: dict[str, list[Answer]],
     rewards: dict[str, list[float | None]],
     scores: dict[str, list[Any]],
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     rows = []
     for index, prompt in enumerate(prompts):
         models: dict[str, dict[str, Any]] = {}
@@ -219,9 +219,9 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     section = config.evaluate
-    settings: dict[str, Any] = {
+    settings: Json = {
         "gold": config.gold,
         "samples_per_prompt": section.samples_per_prompt,
         "sampling": section.sampling.model_dump(exclude={"batch_size"}),
@@ -240,7 +240,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def _tuning(config: RunConfig) -> dict[str, Any]:
+def _tuning(config: RunConfig) -> Json:
     return {
         "batch_size": config.evaluate.sampling.batch_size,
         "judge": judge_tuning(config),

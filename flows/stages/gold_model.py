@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.files import write_atomically
 from common.rows import read_preferences, read_rows
@@ -19,7 +19,7 @@ from flows.errors import FlowError
 from flows.labelling.ledger import LEAST_PAIRS, decided_pairs, existing_ledger, too_few, worth
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
-from flows.stages.contract import WITHOUT, Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import WITHOUT, Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.labels import ledger_url
 from flows.stages.reward_model import OWN
 from flows.stages.trainer import settings_of, train, tuning_of
@@ -58,7 +58,7 @@ def run(work: StageInput) -> Result:
     names = Counter(word.who for word in used)
     n = int(trained["held_out_pairs"])
     right = round(trained["eval_accuracy"] * n)
-    metrics: dict[str, Any] = {
+    metrics: Json = {
         "pairs": len(used),
         "trained_on": len(decided) - len(used),
         "ties": len(words) - len(decided),
@@ -112,7 +112,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return {**found, "verdicts": Artifact(path="ledger", digest=last_words_digest(words))}
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     settings = settings_of(config.reward_model, without=OWN)
     return {"knobs": {**settings["knobs"], "held_out": held_out(config)}}
 

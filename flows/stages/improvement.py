@@ -15,7 +15,7 @@ from flows.evaluation import gold
 from flows.labelling.judge import make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
-from flows.stages.contract import Result, Stage, StageInput
+from flows.stages.contract import Json, Result, Stage, StageInput
 from flows.stages.evaluate import answers_of, rewards_of
 from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
@@ -97,7 +97,7 @@ def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) 
     return [found.get(pairs[i].id) if i in pairs else 0.5 for i in range(len(prompts))]
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     section, judged = config.evaluate, labels.STAGE.settings(config)
     return {
         "gold": config.gold,

@@ -20,7 +20,7 @@ from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.report.exam import exam_page
 from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
 from judges import JudgeError, LabelSettings, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
@@ -98,9 +98,9 @@ def _files(config: RunConfig) -> list[str]:
     return [f"pairs_{number}" for number in range(1, len(config.exam.pairs) + 1)]
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     files = _files(config)
-    settings: dict[str, Any] = {
+    settings: Json = {
         "exam": config.exam.model_dump(mode="json", include=set(ExamSettings.model_fields)),
         "require": config.exam.require,
         "files": files,
@@ -120,7 +120,7 @@ def _source() -> str:
     return digest_json({name: digest_path(folder / f"{name}.py") for name in names})
 
 
-def _tuning(config: RunConfig) -> dict[str, Any]:
+def _tuning(config: RunConfig) -> Json:
     names = {"templates", "batch_pairs", "ledger"}
     return {"judge": judge_tuning(config), **config.labels.model_dump(include=names)}
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_json, write_jsonl
 from common.rows import read_rows
 from constitution.snapshot import to_json
+from flows.config.data import ShardsSection
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
 from flows.labelling.ledger import people_said
 from flows.pipeline.forecast.needs import Forecaster, Needs
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
 from judges.ledger.reading import labelled_pairs
@@ -57,7 +58,7 @@ def run(work: StageInput) -> Result:
             "label pairs",
             parts,
             shard,
-            how=work.tuning["shards"],
+            how=ShardsSection.model_validate(work.tuning["shards"]),
             done=lambda number, report: heard(parts[number][0].id, report),
         )
     finally:
@@ -107,7 +108,7 @@ class ShardProgress:
         )
 
 
-def check_usable(work: StageInput, metrics: dict[str, Any]) -> None:
+def check_usable(work: StageInput, metrics: Json) -> None:
     """Refuse to go on when too few labels may train: a judge that hardly ever decides teaches nothing."""
     total, usable = metrics["pairs"], metrics["usable"]
     if usable == 0 or usable / total < work.tuning["min_usable"]:
@@ -138,7 +139,7 @@ def _row(labelled: Any) -> dict[str, Any]:
     }
 
 
-def _metrics(reports: list[LabelReport]) -> dict[str, Any]:
+def _metrics(reports: list[LabelReport]) -> Json:
     statuses: Counter[str] = Counter()
     by_principle: dict[str, Counter[str]] = {}
     for report in reports:
@@ -165,7 +166,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     return {
         "asked": config.labels.model_dump(mode="json", exclude=set(NOT_ASKED)),
         "templates": TemplateSet(config.labels.templates).digest,
@@ -174,14 +175,14 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def judge_settings(config: RunConfig) -> dict[str, Any]:
+def judge_settings(config: RunConfig) -> Json:
     """What of the judge's section decides its answers, beside the folder among the inputs."""
     if config.judge.kind == "in_process":
         return {"dtype": config.judge.dtype}
     return {"served_model": config.judge.model, "revision": config.judge.revision}
 
 
-def _tuning(config: RunConfig) -> dict[str, Any]:
+def _tuning(config: RunConfig) -> Json:
     names = {"templates", "shard_pairs", "batch_pairs", "ledger", "min_usable"}
     return {
         "judge": judge_tuning(config),

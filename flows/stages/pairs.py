@@ -15,7 +15,7 @@ from common.rows import read_prompts
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     return {
         "sampling": config.pairs.sampling.model_dump(exclude={"batch_size"}),
         "contrast_share": config.pairs.contrast_share if config.pairs.contrast else 0.0,

@@ -8,7 +8,7 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_prompts, report_left_out
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import Forecaster, Needs
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -76,7 +76,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     """`room` is the longest answer that each purpose asks for, in tokens."""
     room = {
         "sl": config.critique_revision.response.max_new_tokens,

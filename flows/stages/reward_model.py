@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.files import write_jsonl
 from common.rows import read_rows
@@ -14,7 +14,7 @@ from flows.errors import FlowError
 from flows.labelling.gates import training_gate
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_file
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.trainer import settings_of, train, tuning_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(work: StageInput) -> Result:
     Raises FlowError when no label is of one of the dimensions alone.
     """
     wanted = members(work.settings["dimensions"], work.settings["ensemble"])
-    metrics: dict[str, Any] = {}
+    metrics: Json = {}
     for member in wanted:
         fields = {
             "model": work.inputs["model"],
@@ -75,7 +75,7 @@ def run(work: StageInput) -> Result:
     return Result(outputs={member.name: member.name for member in wanted}, metrics=metrics)
 
 
-def _data(work: StageInput, dimension: str | None) -> dict[str, Any]:
+def _data(work: StageInput, dimension: str | None) -> Json:
     """The data files and their shares."""
     labels = [work.inputs[name] for name in _names(work)]
     if dimension is not None:
@@ -126,7 +126,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     section = config.reward_model
     return settings_of(
         section,

@@ -12,7 +12,7 @@ from flows.config.trainers import PreferenceSection
 from flows.labelling.gates import training_gate
 from flows.labelling.reward import judge_term
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
-from flows.stages.contract import Artifact, Inputs, Result, Stage, StageInput
+from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.early_stopping import (
     KEY,
     stopping_fields,
@@ -36,7 +36,7 @@ def run(work: StageInput) -> Result:
     """Train; samples.jsonl keeps what the policy said on its way (nothing where it learns from pairs)."""
     outputs = {"model": "model", "samples": "model/samples.jsonl"}
     method = work.settings["method"]
-    fields: dict[str, Any] = {"model": work.inputs["model"]}
+    fields: Json = {"model": work.inputs["model"]}
     if "reference" in work.inputs:  # rounds start from the current policy and are kept near the first one
         fields["reference"] = work.inputs["reference"]
     if "preferences" in work.inputs:
@@ -58,10 +58,10 @@ def run(work: StageInput) -> Result:
     return Result(outputs=outputs, metrics=metrics)
 
 
-def _rewards(work: StageInput) -> list[dict[str, Any]]:
+def _rewards(work: StageInput) -> list[Json]:
     """The parts of the reward, as the trainer's config has them."""
     reward = work.settings["reward"]
-    parts: list[dict[str, Any]] = []
+    parts: list[Json] = []
     if reward["model"]:
         dimensions = work.settings["dimensions"]
         all_members = members(dimensions, work.settings["ensemble"])
@@ -83,7 +83,7 @@ def _rewards(work: StageInput) -> list[dict[str, Any]]:
     return parts + reward["terms"]
 
 
-def _model(paths: list[str], reward: dict[str, Any]) -> dict[str, Any]:
+def _model(paths: list[str], reward: Json) -> Json:
     if len(paths) == 1:
         return {"kind": "model", "path": paths[0]}
     return {"kind": "ensemble", "paths": paths, "combine": reward["combine"], "penalty": reward["penalty"]}
@@ -113,7 +113,7 @@ def _inputs(inputs: Inputs) -> dict[str, Artifact]:
     return found | stopping_inputs(inputs)
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _settings(config: RunConfig) -> Json:
     settings = settings_of(config.rl, without=_OWN, method=config.rl.method)
     if isinstance(config.rl, PreferenceSection):
         return {**settings, "statuses": list(config.labels.statuses)}
@@ -138,7 +138,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return settings | stopping_settings(config.rl.early_stopping)
 
 
-def _tuning(config: RunConfig) -> dict[str, Any]:
+def _tuning(config: RunConfig) -> Json:
     return {
         **tuning_of(config, config.rl, without=_OWN),
         "judge": config.judge.model_dump(mode="json"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from common.files import write_atomically
 from flows.runs.processes import Command, run_children
-from flows.stages.contract import StageInput
+from flows.stages.contract import Json, StageInput
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -26,12 +26,12 @@ def train(
     work: StageInput,
     trainer: str,
     *,
-    fields: Mapping[str, Any],
+    fields: Json,
     total: int = 0,
     shown: Sequence[str] = ("loss",),
     name: str = "model",
     seed: int | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Run a trainer with the stage's knobs and these fields; the model lands in `<stage>/<name>`.
 
     Returns its last metrics. `total` steps and the `shown` metrics feed the progress. `seed` is the run's unless
@@ -73,7 +73,7 @@ def train(
     return json.loads((output / "result.json").read_text(encoding="utf-8"))["metrics"]
 
 
-def launcher(settings: Mapping[str, Any], module: str) -> tuple[list[str], dict[str, str]]:
+def launcher(settings: Json, module: str) -> tuple[list[str], dict[str, str]]:
     """The command that starts a trainer (plain Python, or accelerate for several processes) and its environment."""
     environment: dict[str, str] = {}
     if settings["accelerate_config"]:
@@ -96,19 +96,19 @@ def _has_gpus() -> bool:
     return torch.cuda.is_available()
 
 
-def split_knobs(section: BaseModel, *, without: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_knobs(section: BaseModel, *, without: Sequence[str] = ()) -> tuple[Json, Json]:
     """A section's knobs that decide the result, and those that do not."""
     values = section.model_dump(mode="json", exclude=set(without))
     deciding = {name: value for name, value in values.items() if name not in TUNING}
     return deciding, {name: value for name, value in values.items() if name in TUNING}
 
 
-def settings_of(section: BaseModel, *, without: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+def settings_of(section: BaseModel, *, without: Sequence[str] = (), **more: Any) -> Json:
     """The settings of a training stage."""
     return {"knobs": split_knobs(section, without=without)[0], **more}
 
 
-def tuning_of(config: RunConfig, section: BaseModel, *, without: Sequence[str] = ()) -> dict[str, Any]:
+def tuning_of(config: RunConfig, section: BaseModel, *, without: Sequence[str] = ()) -> Json:
     """The tuning of a training stage."""
     launch = config.launcher.model_dump(mode="json")
     return {"knobs": split_knobs(section, without=without)[1], "launcher": launch}
@@ -120,7 +120,7 @@ class _Tail:
     def __init__(self, path: Path) -> None:
         self._path, self._at, self._row = path, 0, None
 
-    def last(self) -> dict[str, Any] | None:
+    def last(self) -> Json | None:
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)

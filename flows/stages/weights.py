@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from common.files import write_json
 from flows.errors import FlowError
 from flows.evaluation.movement import movement
 from flows.runs.digests import digest_json
-from flows.stages.contract import StageInput
+from flows.stages.contract import Json, StageInput
 
 _POLL_SECONDS = 0.2
 
 
-def moved_weights(work: StageInput) -> list[dict[str, Any]]:
+def moved_weights(work: StageInput) -> list[Json]:
     """One record a step: `from` and `to` are roles, the rest is what `movement` says, or `problem` why it says nothing.
 
     SL-CAI is compared with the model that it started from. The last record is the whole way, from the base to the

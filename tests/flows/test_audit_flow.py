@@ -66,7 +66,8 @@ class Running:
     """The flow in a thread, and what a person does to it through the client API."""
 
     def __init__(self, **request) -> None:
-        from flows.orchestration.audit import AuditRequest, audit_labels
+        from flows.config.forms_judging import AuditRequest
+        from flows.orchestration.audit import audit_labels
 
         self._done: list = []
         asked = AuditRequest(**request)
@@ -237,8 +238,8 @@ def _one_pair_form(real):
 
 
 def test_a_mistake_is_failed_in_one_line(server, tmp_path):
-    from flows.config.forms_judging import ExamRequest
-    from flows.orchestration.audit import AuditRequest, audit_labels
+    from flows.config.forms_judging import AuditRequest, ExamRequest
+    from flows.orchestration.audit import audit_labels
     from flows.orchestration.judging import judge_exam
 
     state = audit_labels(AuditRequest(run=str(tmp_path / "nothing"), reviewer="Ada"), return_state=True)

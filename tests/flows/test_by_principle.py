@@ -11,8 +11,8 @@ import pytest
 import microworld
 from flows.cli import main
 from flows.comparison.compare import compare
-from flows.comparison.contestants import CompareRequest
 from flows.comparison.report import artifact_page, comparison_page
+from flows.config.forms_judging import CompareRequest
 from flows.report.render import html, markdown
 from microworld.data import WorldSizes, write_world
 

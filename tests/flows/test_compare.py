@@ -17,10 +17,11 @@ from constitution import load
 from constitution.draw import draw_comparison
 from flows.cli import main
 from flows.comparison.compare import compare
-from flows.comparison.contestants import CompareRequest, resolve
+from flows.comparison.contestants import resolve
 from flows.comparison.figures import ComparisonFigures
 from flows.comparison.matches import OVERALL, by_dimension, matches, outcome
 from flows.comparison.report import artifact_page, comparison_page, sections_of
+from flows.config.forms_judging import CompareRequest
 from flows.errors import FlowError
 from flows.report.render import html, markdown, terminal
 from judges import Label

@@ -10,8 +10,9 @@ import pytest
 from common.files import write_json
 from constitution import loads
 from constitution.snapshot import to_json
-from flows.comparison.contestants import CompareRequest, resolve
+from flows.comparison.contestants import resolve
 from flows.comparison.models import find_model
+from flows.config.forms_judging import CompareRequest
 from flows.errors import FlowError
 from flows.runs.digests import digest_path
 from flows.runs.directory import RunDirectory, utc_now

@@ -222,9 +222,11 @@ def test_only_a_judge_that_is_away_is_asked_again(ui, monkeypatch):
             raise JudgeUnavailable("no connection")
         return item
 
+    from flows.config.data import ShardsSection
+
     @flow
     def labelling(items: list[str]) -> list[str]:
-        return shards.run_shards("shards", items, work, how={"runner": "in_turn"})
+        return shards.run_shards("shards", items, work, how=ShardsSection())
 
     with client_of(f"{ui.page}/api", AUTH):
         assert labelling(["away"]) == ["away"] and calls == ["away"] * 3

@@ -275,6 +275,7 @@ def test_two_vllm_servers_behind_a_ray_cluster(
 def test_shards_land_on_both_nodes(ray_cluster, prefect_server):
     from prefect import flow
 
+    from flows.config.data import ShardsSection
     from flows.orchestration.shards import run_shards
 
     def where(number):
@@ -289,7 +290,7 @@ def test_shards_land_on_both_nodes(ray_cluster, prefect_server):
 
     @flow
     def asking():
-        how = {"runner": "ray", "at_once": 2, "address": ray_cluster}
+        how = ShardsSection(runner="ray", at_once=2, address=ray_cluster)
         return run_shards("where", range(4), where, how=how, done=lambda n, result: heard.append((n, result)))
 
     found = asking()
@@ -322,7 +323,8 @@ def test_without_ray_it_is_one_line(tmp_path):
     code = (
         "import sys; sys.modules['prefect_ray'] = None\n"
         "from flows.orchestration.shards import run_shards\n"
-        "how = {'runner': 'ray', 'at_once': 1, 'address': None}\n"
+        "from flows.config.data import ShardsSection\n"
+        "how = ShardsSection(runner='ray', at_once=1, address='auto')\n"
         "try: run_shards('x', [1], str, how=how)\n"
         "except ValueError as error: print(error)"
     )
