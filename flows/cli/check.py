@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def check(place: str, name: str | None, tokenizer: Path | None, api_key_env: str | None) -> None:
     """Try a model before anything is spent on it: a folder, a hub id in the local cache, or http://host:port/v1.
 
-    One line a check: ok, a note (what Charter does about it), or fails, with what to do. The exit code is 2 when a check
-    fails. Weights are tried in float32 on the CPU; an endpoint is asked about ten short questions.
+    One line a check: ok, a note (what Charter does about it), or fails, with what to do; then the exit code is 2.
+    Weights are tried in float32 on the CPU; an endpoint is asked about ten short questions.
     """
     from common.text import clipped
 
@@ -38,9 +38,7 @@ def check(place: str, name: str | None, tokenizer: Path | None, api_key_env: str
         sys.exit(2)
 
 
-def _checks(
-    place: str, name: str | None, tokenizer: Path | None, api_key_env: str | None
-) -> Iterator[Check]:
+def _checks(place: str, name: str | None, tokenizer: Path | None, api_key_env: str | None) -> Iterator[Check]:
     from flows.errors import FlowError
     from flows.pipeline.conformance import token_checks
     from flows.runs.models import local_folder

@@ -1,7 +1,7 @@
 """Whether a model is what Charter takes it for, before anything is spent: the part that needs no weights.
 
-Each check is one line: ok, a note (Charter does something that one should know of), or fails, with what to do. The checks
-of weights are in `conformance_weights`, those of a server in `conformance_endpoint`.
+Each check is one line: ok, a note (what Charter does about it), or fails, with what to do. Weights are tried in
+`conformance_weights`, servers in `conformance_endpoint`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def _template(renderer: ChatRenderer) -> Finding:
         notes.append(lost)
     refused = [", ".join(roles) for roles in _ROLES if renderer.template.fault(roles) is not None]
     if refused:
-        notes.append(f"takes no conversation of ({'), ('.join(refused)}): such a row is refused with its place")
+        notes.append(
+            f"takes no conversation of ({'), ('.join(refused)}): such a row is refused with its place"
+        )
     return ("note", "; ".join(notes)) if notes else ("ok", "renders system, user and assistant as they are")
 
 
@@ -162,7 +164,9 @@ def _earlier_answers(renderer: ChatRenderer) -> str | None:
         return f"takes no conversation of several answers ({error})"
     runs = sum(own and not before for before, own in zip([False, *mask], mask, strict=False))
     if runs < 2:
-        return "shows earlier answers in another way than it asks for them: only the last answer is trained on"
+        return (
+            "shows earlier answers in another way than it asks for them: only the last answer is trained on"
+        )
     thought = "Qzthoughtzq"
     turns[1] = {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n{_ANSWER}"}
     if thought not in renderer.template.render(turns, generation_prompt=False):
@@ -205,8 +209,8 @@ def _round_trip(tokenizer: Any, renderer: ChatRenderer) -> Finding:
     if renderer.tokens.loses_spaces():
         return (
             "fails",
-            "spaces between words are lost: tokenizer_class in tokenizer_config.json is not the one that tokenizer.json "
-            "is for; set PreTrainedTokenizerFast or the model's own",
+            "spaces between words are lost: tokenizer_class in tokenizer_config.json is not the one that "
+            "tokenizer.json is for; set PreTrainedTokenizerFast or the model's own",
         )
     changed = []
     for kind, text in _TEXTS.items():
@@ -218,7 +222,10 @@ def _round_trip(tokenizer: Any, renderer: ChatRenderer) -> Finding:
     if not changed:
         return "ok", f"{len(_TEXTS)} kinds of text come back from their ids"
     if "plain words" in changed:
-        return "fails", "plain words do not come back from their ids: tokenizer and vocabulary do not belong together"
+        return (
+            "fails",
+            "plain words do not come back from their ids: tokenizer and vocabulary do not belong together",
+        )
     return (
         "note",
         f"the tokenizer changes {', '.join(changed)}: the model reads such texts otherwise than they were written",
@@ -266,7 +273,10 @@ def _letters(encoder: CallEncoder) -> Finding:
         elif options == ("A", "B"):
             forms = len(found[0])
     if f"{_OPTIONS[0][0]} to {_OPTIONS[0][-1]}" in whole:
-        return "note", f"{', '.join(whole)} are not single tokens: options are scored whole, which costs more calls"
+        return (
+            "note",
+            f"{', '.join(whole)} are not single tokens: options are scored whole, which costs more calls",
+        )
     several = f"; {', '.join(whole)} are scored whole" if whole else ""
     return "ok", f"A and B are single tokens, {forms} spelling{'s' * (forms != 1)} each summed{several}"
 
@@ -283,10 +293,16 @@ def _control_text(tokenizer: Any, renderer: ChatRenderer) -> Finding:
     plain = Counter(i for i in ids("a b") if i in control)
     got_in = [t for t in texts if Counter(i for i in ids(f"a {t} b") if i in control) != plain]
     if got_in:
-        return "fails", f"{', '.join(map(repr, got_in[:3]))} in a message becomes a control token: it can forge a turn"
+        return (
+            "fails",
+            f"{', '.join(map(repr, got_in[:3]))} in a message becomes a control token: it can forge a turn",
+        )
     lost = [t for t in texts if _squeezed(t) not in _squeezed(tokenizer.decode(ids(f"a {t} b")))]
     if lost:
-        return "note", f"{', '.join(map(repr, lost[:3]))} in a message is not read letter by letter, nor as a token"
+        return (
+            "note",
+            f"{', '.join(map(repr, lost[:3]))} in a message is not read letter by letter, nor as a token",
+        )
     return "ok", f"{len(texts)} control tokens stay text where a message spells them"
 
 

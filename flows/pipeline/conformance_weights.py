@@ -1,4 +1,4 @@
-"""Whether a model's weights load, sample, train and save as Charter takes it: the part of `charter check` that needs torch.
+"""Whether a model's weights load, sample, pack and save as Charter takes them: what of `charter check` needs torch.
 
 Everything runs in float32 on the CPU, one copy of the model at a time.
 """
@@ -66,7 +66,10 @@ def _files(folder: Path) -> Finding:
     found = sorted(folder.glob("*.safetensors"))
     for file in found:
         check_safetensors(file)
-    return "ok", f"{len(found)} safetensors file{'s' * (len(found) != 1)}, {_float32_bytes(folder) / 4e6:,.1f}M weights"
+    return (
+        "ok",
+        f"{len(found)} safetensors file{'s' * (len(found) != 1)}, {_float32_bytes(folder) // 4:,} weights",
+    )
 
 
 def _float32_bytes(folder: Path) -> int:
@@ -84,7 +87,10 @@ def _too_large(folder: Path) -> str | None:
     size = _float32_bytes(folder)
     memory = psutil.virtual_memory().available
     disk = shutil.disk_usage(tempfile.gettempdir()).free
-    for what, needed, free in (("memory", _ROOM * size, memory), (f"disk in {tempfile.gettempdir()}", size, disk)):
+    for what, needed, free in (
+        ("memory", _ROOM * size, memory),
+        (f"disk in {tempfile.gettempdir()}", size, disk),
+    ):
         if needed > free:
             return (
                 f"not tried: in float32 they need {needed / 1e9:.1f} GB of {what}, {free / 1e9:.1f} GB are free; "
@@ -109,10 +115,16 @@ class _Trial:
         context = context_length(self.model)
         longest = max(map(len, self.prompts)) + _NEW_TOKENS
         if longest > context:
-            return "fails", f"the model takes {context} tokens; a prompt and {_NEW_TOKENS} tokens need {longest}"
+            return (
+                "fails",
+                f"the model takes {context} tokens; a prompt and {_NEW_TOKENS} tokens need {longest}",
+            )
         self.logits = self._logits(self.model)
         if not torch.isfinite(self.logits).all():
-            return "fails", "logits are not finite: the weights are damaged or do not belong to this config.json"
+            return (
+                "fails",
+                "logits are not finite: the weights are damaged or do not belong to this config.json",
+            )
         return "ok", f"{type(self.model).__name__}, logits finite"
 
     @torch.no_grad()
@@ -132,14 +144,20 @@ class _Trial:
                 return "fails", "log-probabilities of sampled tokens are not finite"
             if not torch.allclose(logprobs, expected, rtol=1e-3, atol=1e-3):
                 apart = f"{float((logprobs - expected).abs().max()):.1e}"
-                return "fails", f"log-probabilities differ from the model's own forward pass by {apart}; please report it"
+                return (
+                    "fails",
+                    f"log-probabilities differ from the model's own forward pass by {apart}; please report it",
+                )
         count = sum(len(completion.token_ids) for completion in found)
         return "ok", f"{count} greedy tokens as transformers' generate, log-probabilities as the forward pass"
 
     def pack(self) -> Finding:
         if choose_layout(self.model) == "packed":
             return "ok", "sequences are packed: hidden states are those of separate rows"
-        return "note", "its attention cannot be packed exactly: training pads rows, which is as exact but slower"
+        return (
+            "note",
+            "its attention cannot be packed exactly: training pads rows, which is as exact but slower",
+        )
 
     def dropout(self) -> Finding:
         had = not same_in_training(self.model)
@@ -168,7 +186,10 @@ class _Trial:
         if prompt != self.prompts[0]:
             return "fails", "saved and loaded again its tokenizer gives other ids; please report it"
         if not stops <= listed:
-            return "fails", f"saved and loaded again it does not stop at {sorted(stops - listed)}; please report it"
+            return (
+                "fails",
+                f"saved and loaded again it does not stop at {sorted(stops - listed)}; please report it",
+            )
         return "ok", "saved and loaded again: the same logits, prompts and stops"
 
     def reward_head(self) -> Finding:
@@ -185,7 +206,10 @@ class _Trial:
     @torch.no_grad()
     def _logits(self, model: Any) -> torch.Tensor:
         """Logits (2, V) behind both prompts."""
-        rows = [model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float() for ids in self.prompts]
+        rows = [
+            model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+            for ids in self.prompts
+        ]
         return torch.stack(rows)
 
     def _greedy(self, prompt: list[int]) -> list[int]:
@@ -212,7 +236,9 @@ class _Trial:
         at = next((n for n, (x, y) in enumerate(zip(ids, own, strict=False)) if x != y), None)
         if at is None:
             return f"{len(ids)} tokens, {len(own)} there"
-        logits = self.model(input_ids=torch.tensor([prompt + ids[:at]]), use_cache=False).logits[0, -1].float()
+        logits = (
+            self.model(input_ids=torch.tensor([prompt + ids[:at]]), use_cache=False).logits[0, -1].float()
+        )
         if float((logits[ids[at]] - logits[own[at]]).abs()) <= _TOLERANCE * float(logits.abs().max()):
             return None
         return f"token {at + 1} is {ids[at]}, there {own[at]}"

@@ -19,7 +19,8 @@ from flows.config.data import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
 from flows.labelling.people import check_people
-from flows.runs.models import cached_commit, is_hub_id
+from flows.pipeline.conformance import token_checks
+from flows.runs.models import cached_commit, is_hub_id, local_folder
 from flows.runs.store import RunStore
 from flows.stages import active, judge_exam
 from judges.asking.templates import TemplateSet
@@ -53,6 +54,7 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     check_exam(config, constitution)
     for stage in active(config):
         stage.settings(config)
+    check_tokens(config)
 
 
 def check_constitution(config: RunConfig, constitution: Constitution) -> None:
@@ -104,6 +106,24 @@ def check_model(ref: str, field: str) -> None:
             raise FlowError(f"{field}: {error}") from error
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
+
+
+def check_tokens(config: RunConfig) -> None:
+    """The tokenizers and chat templates of the models that the run names pass the checks of `charter check`."""
+    judge = config.judge
+    own = judge.model if judge.kind == "in_process" else judge.tokenizer
+    fields = {"models.base": config.models.base, "models.critic": config.models.critic, "judge": own}
+    tried: set[Path] = set()
+    for field, ref in fields.items():
+        folder = None if ref is None else local_folder(str(ref))
+        if folder is None or folder in tried:  # a hub id that is not in the cache yet
+            continue
+        tried.add(folder)
+        for check in token_checks(folder):
+            if check.status == "fails":
+                raise FlowError(
+                    f"{field}: {ref}: {check.name}: {check.text} (charter check {ref} tells more)"
+                )
 
 
 def check_hub_model(ref: str, field: str) -> None:
