@@ -7,7 +7,7 @@ Each check is one line: ok, a note (what Charter does about it), or fails, with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from judges.encoding import CallEncoder
 Status = Literal["ok", "note", "fails"]
 Finding = tuple[Status, str]
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""What a tokenizer is read from; a folder has one of them."""
 _USER, _ANSWER = "Which egg is done?", "The second one, after nine minutes."
 # Texts by what is named when a tokenizer changes them. The first has to survive in any.
 _TEXTS = {
@@ -83,6 +85,8 @@ def token_checks(folder: Path) -> Iterator[Check]:
 def _tokenizer(folder: Path, found: list[Any]) -> Finding:
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return "fails", f"none of {', '.join(TOKENIZER_FILES)} is in {folder}: copy them there"
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if len(tokenizer) == 0:
         return "fails", "the vocabulary is empty: copy the tokenizer's files beside the weights"
@@ -100,11 +104,8 @@ def _sizes(folder: Path, tokenizer: Any) -> Finding:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     vocabulary = config.vocab_size
     if len(tokenizer) > vocabulary:
-        return (
-            "fails",
-            f"{len(tokenizer):,} tokens, but the model has {vocabulary:,} embeddings: it is another model's "
-            "tokenizer, or tokens were added; resize the embeddings and save",
-        )
+        apart = f"{len(tokenizer):,} tokens, but the model has {vocabulary:,} embeddings"
+        return "fails", f"{apart}: another model's tokenizer, or tokens were added and the model not resized"
     context = getattr(config, "max_position_embeddings", None)
     room = f"{context:,} tokens of context" if context else "a context without a limit"
     return "ok", f"{room}, {vocabulary:,} embeddings for {len(tokenizer):,} tokens"
@@ -179,38 +180,26 @@ def _continues(tokenizer: Any, renderer: ChatRenderer) -> Finding:
     different = []
     for roles in (("user", "assistant"), ("system", "user", "assistant")):
         turns = _turns(*roles)
-        prompt = renderer.prompt_ids(turns[:-1])
-        ids = prompt + renderer.answer_ids(turns[:-1], _ANSWER)
+        ids = renderer.prompt_ids(turns[:-1]) + renderer.answer_ids(turns[:-1], _ANSWER)
         text = renderer.template.render(turns, generation_prompt=False)
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if whole[: len(ids)] == ids or ids[: len(whole)] == whole:
-            continue
-        same = next((n for n, (x, y) in enumerate(zip(ids, whole, strict=False)) if x != y), len(whole))
-        different.append(
-            f"({', '.join(roles)}) from token {same} of {len(whole)} on, where the "
-            f"{'prompt' if same < len(prompt) else 'answer'} reads {_shown(tokenizer, ids[same : same + 4])} and the "
-            f"template's whole text {_shown(tokenizer, whole[same : same + 4])}"
-        )
+        pairs = enumerate(zip(ids, whole, strict=False))
+        at = next((n for n, (x, y) in pairs if x != y), None)
+        if at is not None:
+            here, there = (clipped(tokenizer.decode(list(found[at : at + 4])), 40) for found in (ids, whole))
+            different.append(f"({', '.join(roles)}) at token {at + 1} {here!r}, the template {there!r}")
     if different:
-        return (
-            "note",
-            "prompt and answer differ from the conversation in one piece: "
-            + "; ".join(different)
-            + ". Charter trains on the ids that it samples behind, so nothing is to be done",
-        )
+        apart = f"prompt and answer differ from the conversation in one piece: {'; '.join(different)}"
+        return "note", f"{apart}. Charter trains on the ids that it samples behind: nothing is to be done"
     return "ok", "prompt and answer are the ids of the whole conversation"
-
-
-def _shown(tokenizer: Any, ids: Sequence[int]) -> str:
-    return repr(clipped(tokenizer.decode(list(ids)), 40))
 
 
 def _round_trip(tokenizer: Any, renderer: ChatRenderer) -> Finding:
     if renderer.tokens.loses_spaces():
+        wrong = "tokenizer_class in tokenizer_config.json is not the one that tokenizer.json is for"
         return (
             "fails",
-            "spaces between words are lost: tokenizer_class in tokenizer_config.json is not the one that "
-            "tokenizer.json is for; set PreTrainedTokenizerFast or the model's own",
+            f"spaces between words are lost: {wrong}; set PreTrainedTokenizerFast or the model's own",
         )
     changed = []
     for kind, text in _TEXTS.items():
@@ -228,7 +217,7 @@ def _round_trip(tokenizer: Any, renderer: ChatRenderer) -> Finding:
         )
     return (
         "note",
-        f"the tokenizer changes {', '.join(changed)}: the model reads such texts otherwise than they were written",
+        f"the tokenizer changes {', '.join(changed)}: the model reads other texts than were written",
     )
 
 
@@ -242,8 +231,7 @@ def _stops(folder: Path, tokenizer: Any, renderer: ChatRenderer) -> Finding:
     notes = []
     if not renderer.tokens.control.search(text[text.rindex(_ANSWER) :]):
         notes.append(f"the template ends no answer, Charter writes {_named(tokenizer, end)} behind each")
-    outside = [i for i in stops if i >= len(tokenizer)]
-    if outside:
+    if outside := [i for i in stops if i >= len(tokenizer)]:
         notes.append(f"the ids {outside} are not in the vocabulary; take them out of generation_config.json")
     own = folder_stops(str(folder))
     if own and end is not None and end not in own:

@@ -34,6 +34,7 @@ from training.models.load import (
 )
 from training.models.policy import switch_dropout_off
 
+_QUESTIONS = ("How do I boil an egg?", "Name a city, and say in a few words what it is known for.")
 _NEW_TOKENS = 8
 _TOLERANCE = 1e-4
 # The weights in float32, and room for one layer's states and for what loading holds besides.
@@ -104,13 +105,12 @@ class _Trial:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tokenizer = load_tokenizer(str(folder))
-        renderer = renderer_of(self.tokenizer)
-        questions = ("How do I boil an egg?", "Name a city, and say in a few words what it is known for.")
-        self.prompts = [renderer.prompt_ids([{"role": "user", "content": text}]) for text in questions]
         self.model: Any = None
 
     def load(self) -> Finding:
+        self.tokenizer = load_tokenizer(str(self.folder))
+        renderer = renderer_of(self.tokenizer)
+        self.prompts = [renderer.prompt_ids([{"role": "user", "content": text}]) for text in _QUESTIONS]
         self.model = load_causal_lm(str(self.folder), trainable=False)
         context = context_length(self.model)
         longest = max(map(len, self.prompts)) + _NEW_TOKENS
@@ -177,7 +177,7 @@ class _Trial:
             logits = self._logits(again)
             tokenizer = load_tokenizer(place)
             listed = set(stop_ids(tokenizer, again.generation_config))
-            turns = [{"role": "user", "content": "How do I boil an egg?"}]
+            turns = [{"role": "user", "content": _QUESTIONS[0]}]
             prompt = renderer_of(tokenizer).prompt_ids(turns)
         spread = float(self.logits.abs().max())
         difference = float((logits - self.logits).abs().max())

@@ -19,7 +19,7 @@ from flows.config.data import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
 from flows.labelling.people import check_people
-from flows.pipeline.conformance import token_checks
+from flows.pipeline.conformance import TOKENIZER_FILES, token_checks
 from flows.runs.models import cached_commit, is_hub_id, local_folder
 from flows.runs.store import RunStore
 from flows.stages import active, judge_exam
@@ -31,7 +31,6 @@ from training.models.files import check_model as check_trained_model
 from training.models.files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def preflight(config: RunConfig, constitution: Constitution) -> None:
@@ -104,8 +103,8 @@ def check_model(ref: str, field: str) -> None:
             check_safetensors(weights)
         except TrainingError as error:
             raise FlowError(f"{field}: {error}") from error
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])})")
 
 
 def check_tokens(config: RunConfig) -> None:

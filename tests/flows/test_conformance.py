@@ -139,7 +139,7 @@ def loses_spaces(folder):
         (refuses, "template", "the chat template refused the turns (user): no"),
         (drops, "template", "drops the text of turn 2"),
         (other_vocabulary, "sizes", "the model has 100 embeddings"),
-        (without_tokenizer, "tokenizer", ""),
+        (without_tokenizer, "tokenizer", "tokenizer.json, "),
         (loses_spaces, "round trip", "spaces between words are lost: tokenizer_class"),
     ],
 )
