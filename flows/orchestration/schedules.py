@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -52,7 +51,8 @@ def read_schedules(entry: Mapping[str, Any]) -> list[Schedule]:
             schedule = Schedule(**values)
             if not (schedule.interval or schedule.cron or schedule.rrule):
                 raise ValueError("give one of cron, interval and rrule")
-            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=[schedule])
+            known: Any = [schedule]
+            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=known)
         except (TypeError, ValueError) as error:
             raise FlowError(f"{place}: {given}: {' '.join(str(error).split())[:300]}") from error
         if not schedule.slug:
@@ -89,7 +89,7 @@ async def register(
 async def _follow_the_file(
     client: PrefectClient,
     before: Any,
-    wanted: Mapping[str, DeploymentScheduleCreate],
+    wanted: Mapping[str, Any],
     said: Mapping[str, str],
     kept: Mapping[str, str],
 ) -> None:
@@ -112,10 +112,11 @@ async def make_up_once() -> None:
 
     Call it before anything is served. Runs of a work pool are left to their worker.
     """
+    now: Any = datetime.now(UTC)
     missed = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=now),
     )
     seen: set[tuple[Any, Any]] = set()
     offset = 0
