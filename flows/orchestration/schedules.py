@@ -51,8 +51,8 @@ def read_schedules(entry: Mapping[str, Any]) -> list[Schedule]:
             schedule = Schedule(**values)
             if not (schedule.interval or schedule.cron or schedule.rrule):
                 raise ValueError("give one of cron, interval and rrule")
-            checked: Any = [schedule]
-            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=checked)
+            known: Any = [schedule]
+            RunnerDeployment(name="x", flow_name="x", entrypoint="x:x", schedules=known)
         except (TypeError, ValueError) as error:
             raise FlowError(f"{place}: {given}: {' '.join(str(error).split())[:300]}") from error
         if not schedule.slug:
@@ -75,7 +75,7 @@ async def register(
             before = await client.read_deployment_by_name(made.full_name)
         except ObjectNotFound:
             before = None
-    wanted: dict[str, Any] = {str(s.slug): s for s in made.schedules or ()}
+    wanted = {str(s.slug): s for s in made.schedules or ()}
     if before is not None:
         made.schedules = []
         made.model_fields_set.discard("schedules")  # so that none are sent
@@ -112,12 +112,11 @@ async def make_up_once() -> None:
 
     Call it before anything is served. Runs of a work pool are left to their worker.
     """
+    now: Any = datetime.now(UTC)
     missed = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate(
-            {"before_": datetime.now(UTC)}
-        ),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=now),
     )
     seen: set[tuple[Any, Any]] = set()
     offset = 0
