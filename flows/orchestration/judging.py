@@ -21,7 +21,7 @@ from flows.report.render import markdown
 from judges.exam import ExamReport
 
 
-def _run_name() -> str:
+def _comparison_name() -> str:
     from prefect.runtime import flow_run
 
     request = flow_run.parameters["request"]
@@ -29,7 +29,7 @@ def _run_name() -> str:
     return clip(f"compare {' : '.join(Path(model).name for model in models)}", 200)
 
 
-@flow(name="compare-models", flow_run_name=_run_name)
+@flow(name="compare-models", flow_run_name=_comparison_name)
 @fails_in_one_line
 def compare_models(request: CompareRequest) -> str:
     """Compare models head to head; judgements and answers that are there are not made again.
@@ -59,7 +59,7 @@ def publish_comparison(found: Comparison) -> None:
     )
 
 
-def _run_name() -> str:
+def _exam_name() -> str:
     from prefect.runtime import flow_run
 
     request = flow_run.parameters["request"]
@@ -67,7 +67,7 @@ def _run_name() -> str:
     return f"judge-exam of {Path(asked['judge']).name} under {clip(asked['constitution'])}"
 
 
-@flow(name="judge-exam", flow_run_name=_run_name)
+@flow(name="judge-exam", flow_run_name=_exam_name)
 @fails_in_one_line
 def judge_exam(request: ExamRequest) -> str:
     """Examine a judge before it is trusted. The run fails when the judge does.
