@@ -64,7 +64,7 @@ def side_by_side(
     rewards: dict[str, list[float | None]],
     scores: dict[str, list[Any]],
 ) -> list[Json]:
-    """The rows of answers.jsonl: a prompt with every model's answer, its reward, and gold's scores where there are any."""
+    """The rows of answers.jsonl: a prompt with every model's answer, its reward, and gold's scores if any."""
     rows = []
     for index, prompt in enumerate(prompts):
         models: dict[str, Json] = {}
