@@ -1,9 +1,9 @@
-"""The leash: reinforcement learning at several beta, everything else alike; proxy and gold against KL.
+"""The KL penalty: reinforcement learning at several beta, everything else alike; proxy and gold against KL.
 
     python benchmarks/beta_sweep.py [--betas 0 0.05 0.2] [--steps 60] [--runs DIR]
 
 All runs share one run directory, so only the RL stage and the evaluation are done again. They take more steps than the
-demo does, to show where each leash ends. Writes
+demo does, to show where each penalty ends. Writes
 benchmarks/results/beta_sweep.json and docs/images/beta_sweep.png.
 """
 

@@ -22,7 +22,17 @@ from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Reporter, Silent
 from flows.runs.record import Outcome, RunRecord, describe_constitution
 from flows.stages import MADE_BY
-from flows.stages.contract import Artifact, Inputs, PrincipleKind, Result, Shards, Stage, StageInput, in_turn
+from flows.stages.contract import (
+    Artifact,
+    Inputs,
+    Json,
+    PrincipleKind,
+    Result,
+    Shards,
+    Stage,
+    StageInput,
+    in_turn,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class Session(RunRecord):
     force: frozenset[str] = frozenset()
     outputs: dict[tuple[str, str], Artifact] = field(default_factory=dict)
 
-    def plan(self, stage: Stage) -> tuple[str, Mapping[str, Artifact], Mapping[str, Any]]:
+    def plan(self, stage: Stage) -> tuple[str, Mapping[str, Artifact], Json]:
         """The stage's key, inputs and settings. All stages before it must be finished."""
         inputs = stage.inputs(Inputs(config=self.config, outputs=self.outputs, makers=MADE_BY))
         settings = json.loads(json.dumps(stage.settings(self.config)))
@@ -94,7 +104,7 @@ class Session(RunRecord):
         self,
         stage: Stage,
         directory: Path,
-        settings: Mapping[str, Any],
+        settings: Json,
         inputs: Mapping[str, Artifact],
         memory: MemoryWatch,
     ) -> Result:

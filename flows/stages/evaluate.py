@@ -6,8 +6,6 @@ models that it changed.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import write_json, write_jsonl
@@ -19,9 +17,11 @@ from flows.evaluation import Answered, OpinionPair, gold, opinion_pairs, read_an
 from flows.labelling.judge import judge_tuning
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
+from flows.stages.answers import answers_of, rewards_of, side_by_side
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
+from flows.stages.gold_exam import gold_agreement, gold_exam
 from flows.stages.labels import judge_settings
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.sampling import Answer
 from flows.stages.weights import moved_weights
 from judges import TemplateSet
 
@@ -58,10 +58,10 @@ def run(work: StageInput) -> Result:
     along = _sampled(samples, by_gold=with_gold)
     evaluation["side_effects"] = _side_effects(work, repeated, answers, scores, along)
     evaluation["weights"] = moved_weights(work)
-    rows = _side_by_side(repeated, answers, rewards, scores)
+    rows = side_by_side(repeated, answers, rewards, scores)
     if with_gold:
-        evaluation["exam"] = _exam(work)
-        evaluation["gold_agreement"] = _agreement(work, rows)
+        evaluation["exam"] = gold_exam(work)
+        evaluation["gold_agreement"] = gold_agreement(work, rows)
     write_jsonl(work.directory / "answers.jsonl", rows)
     write_json(work.directory / "evaluation.json", evaluation)
     return Result(
@@ -76,7 +76,7 @@ def _side_effects(
     answers: dict[str, list[Answer]],
     scores: dict[str, list[Any]],
     along: list[tuple[int, Answered]],
-) -> dict[str, Any]:
+) -> Json:
     """The watch over all models' answers and along reinforcement learning; each question that holds an opinion is
     asked again without it."""
     pairs = opinion_pairs(prompts, gold=bool(scores))
@@ -100,7 +100,7 @@ def _neutral_answers(work: StageInput, role: str, pairs: list[OpinionPair]) -> l
     return answers_of(work, role, asked, of=digest_json([p.prompt for p in asked]))
 
 
-def _sampled(samples: list[dict[str, Any]], *, by_gold: bool) -> list[tuple[int, Answered]]:
+def _sampled(samples: list[Json], *, by_gold: bool) -> list[tuple[int, Answered]]:
     """What the policy said on its way, read like any answer, with the step."""
     prompts = [Prompt(id=row["prompt_id"], prompt=row["prompt"]) for row in samples]
     texts = [row["response"] for row in samples]
@@ -109,94 +109,6 @@ def _sampled(samples: list[dict[str, Any]], *, by_gold: bool) -> list[tuple[int,
     )
     read = read_answers(prompts, texts, scores)
     return list(zip((row["step"] for row in samples), read, strict=True))
-
-
-def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
-    """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation.
-
-    `of` is the digest of the prompts, by default that of the input `prompts`.
-    """
-    depends_on = [
-        work.digests[role],
-        of or work.digests["prompts"],
-        work.settings["sampling"],
-        work.settings["dtype"],
-    ]
-    name = f"answers-{digest_json([*depends_on, work.settings['samples_per_prompt'], work.seed])[:12]}"
-
-    def draw(path: Path) -> None:
-        sampled = sample_in_parts(
-            work,
-            name,
-            Sampler(work.inputs[role], dtype=work.settings["dtype"]),
-            [p.prompt for p in prompts],
-            work.settings["sampling"],
-            batch_size=work.tuning["batch_size"],
-        )
-        write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
-
-    path = work.once(f"{name}.jsonl", draw)
-    return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
-
-
-def rewards_of(
-    work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]
-) -> dict[str, list[float | None]]:
-    """The reward model's scores; None where prompt and answer exceed its context."""
-    import torch
-
-    from training.rewards.scoring import RewardScorer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorer = RewardScorer.load(work.inputs["reward_model"], device=device)
-    conversations = [prompt.prompt for prompt in prompts]
-    scores = {}
-    for role, answers in texts.items():
-        work.progress(0, 0, f"reward of {role.replace('_', ' ')}")
-        scores[role] = scorer(conversations, answers)
-    return scores
-
-
-def _exam(work: StageInput) -> dict[str, Any]:
-    """What the judge and the critic can do on held-out topics, by the microworld's exam."""
-    from flows.labelling.known_pairs import examine
-
-    depends_on = [work.digests.get("judge"), work.digests["critic"], work.settings["exam"], work.seed]
-    name = f"exam-{digest_json(depends_on)[:12]}.json"
-    path = work.once(name, lambda path: write_json(path, examine(work)))
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _agreement(work: StageInput, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How often this run's labels and its reward model agree with gold."""
-    from flows.labelling.known_pairs import label_agreement, reward_agreement
-
-    assert work.constitution is not None
-    principles = work.constitution.comparison
-    pairs = {row["id"]: row for _, row in read_rows(work.input("pairs"))}
-    labels = [row for _, row in read_rows(work.input("labels"))]
-    return {
-        "labels": label_agreement(pairs, labels, principles),
-        "reward_model": reward_agreement(rows, principles),
-    }
-
-
-def _side_by_side(
-    prompts: list[Prompt],
-    answers: dict[str, list[Answer]],
-    rewards: dict[str, list[float | None]],
-    scores: dict[str, list[Any]],
-) -> list[Json]:
-    rows = []
-    for index, prompt in enumerate(prompts):
-        models: dict[str, dict[str, Any]] = {}
-        for role in answers:
-            models[role] = {"response": answers[role][index].text, "reward": rewards[role][index]}
-            if role in scores:
-                found = scores[role][index]
-                models[role]["gold"] = {n: getattr(found, n) for n in found.__dataclass_fields__}
-        rows.append({"id": prompt.id, "prompt": prompt.prompt, "meta": prompt.meta, "models": models})
-    return rows
 
 
 def _inputs(inputs: Inputs) -> dict[str, Artifact]:

@@ -15,9 +15,9 @@ from flows.evaluation import gold
 from flows.labelling.judge import make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
+from flows.stages.answers import answers_of, rewards_of
 from flows.stages.contract import Json, Result, Stage, StageInput
-from flows.stages.evaluate import answers_of, rewards_of
-from judges import LabelSettings, Ledger, Pair, TemplateSet, label_pairs
+from judges import Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
 
 if TYPE_CHECKING:
@@ -75,12 +75,6 @@ def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) 
             pairs[index] = Pair.from_row({"id": name, "prompt": prompt.prompt, "a": after, "b": before})
     found: dict[str, float | None] = {}
     if pairs:
-        settings = LabelSettings(
-            **work.settings["asked"],
-            templates=work.tuning["templates"],
-            batch_pairs=work.tuning["batch_pairs"],
-            seed=work.seed,
-        )
         with Ledger.open(labels.ledger_url(work)) as ledger:
             report = label_pairs(
                 list(pairs.values()),
@@ -88,7 +82,7 @@ def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) 
                 judge=make_judge(work.tuning["judge"]),
                 purpose="exam",
                 ledger=ledger,
-                settings=settings,
+                settings=labels.asked_as(work),
                 on_progress=lambda now: work.progress(now.pairs, len(pairs), f"{now.asked} asked"),
             )
             ids = [pair.id for pair in pairs.values()]

@@ -21,8 +21,8 @@ from flows.report.exam import exam_page
 from flows.report.render import html
 from flows.runs.digests import digest_file, digest_json, digest_path
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
-from flows.stages.labels import NOT_ASKED, judge_settings, ledger_url
-from judges import JudgeError, LabelSettings, Ledger, TemplateSet
+from flows.stages.labels import NOT_ASKED, asked_as, judge_settings, ledger_url
+from judges import JudgeError, Ledger, TemplateSet
 from judges.exam import ExamSettings, examine, require_exam, save_exam
 from judges.exam.probes import HUGE_CHARACTERS, INJECTIONS, SYCOPHANCY
 from judges.known import KnownPair
@@ -46,12 +46,7 @@ def run(work: StageInput) -> Result:
         reason = f"gold knows the answer to {len(known)} generated pairs only; name files in exam.pairs"
         return Result(outputs={}, metrics={"taken": False, "pairs": len(known), "reason": reason})
     judge = make_judge(work.tuning["judge"])
-    settings = LabelSettings(
-        **work.settings["asked"],
-        templates=work.tuning["templates"],
-        batch_pairs=work.tuning["batch_pairs"],
-        seed=work.seed,
-    )
+    settings = asked_as(work)
     with Ledger.open(ledger_url(work)) as ledger:
         report = examine(
             judge,

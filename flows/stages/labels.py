@@ -16,7 +16,7 @@ from flows.config.data import ShardsSection
 from flows.errors import TooFewLabels
 from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
-from flows.labelling.ledger import people_said
+from flows.labelling.ledger import ledger_at, people_said
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
@@ -37,17 +37,11 @@ def run(work: StageInput) -> Result:
     Raises TooFewLabels when fewer labels may train than `min_usable` says, JudgeError when the judge is down.
     """
     pairs = [Pair.from_row(row) for _, row in read_rows(work.input("pairs"))]
-    settings = LabelSettings(
-        **work.settings["asked"],
-        templates=work.tuning["templates"],
-        batch_pairs=work.tuning["batch_pairs"],
-        seed=work.seed,
-    )
     assert work.constitution is not None
     size, heard = work.tuning["shard_pairs"], ShardProgress(work, len(pairs))
     shard = LabelShard(
         constitution=to_json(work.constitution),
-        settings=settings,
+        settings=asked_as(work),
         judge=PricedJudge.model_validate(work.tuning["judge"]),
         ledger=ledger_url(work),
         listen=heard,
@@ -121,7 +115,13 @@ def check_usable(work: StageInput, metrics: Json) -> None:
 
 def ledger_url(work: StageInput) -> str:
     """The ledger that the configuration names, or the one in the run directory."""
-    return work.tuning["ledger"] or f"sqlite:///{work.run_directory / 'ledger.db'}"
+    return ledger_at(work.tuning["ledger"], work.run_directory)
+
+
+def asked_as(work: StageInput) -> LabelSettings:
+    """How the judge is asked, of a stage whose settings and tuning are those of the labels."""
+    own = {name: work.tuning[name] for name in ("templates", "batch_pairs")}
+    return LabelSettings(**work.settings["asked"], **own, seed=work.seed)
 
 
 def _row(labelled: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from constitution import Constitution
 from flows.labelling.judge import label_settings, make_judge
+from flows.labelling.ledger import existing
 from judges import Judge, JudgeError, JudgeIdentity, Ledger, Pair
 from judges.asking.questions import Questionnaire
 from judges.encoding import CallEncoder
@@ -48,7 +49,7 @@ class JudgeForecast:
 class JudgeForecaster:
     """The judge of a configuration, its ledger if there is one, and the questions that it would be asked."""
 
-    def __init__(self, config: RunConfig, constitution: Constitution, *, ledger: str | None) -> None:
+    def __init__(self, config: RunConfig, constitution: Constitution, *, ledger: str) -> None:
         self._config, self._constitution, self._ledger = config, constitution, ledger
         self._settings = label_settings(config)
         self._judge = make_judge(config.judge)
@@ -63,37 +64,34 @@ class JudgeForecaster:
             return Speed(per_second=given, source="as stated")
         if probe:
             return self._probe(probe)
-        with_ledger = self._open()
-        if with_ledger is None:
-            return None
-        with with_ledger as ledger:
-            seconds = PlanStatistics(ledger).seconds_per_call()
-        return (
-            None if not seconds else Speed(per_second=1 / seconds, source="mean of the ledger's judgements")
-        )
+        with existing(self._ledger) as ledger:
+            seconds = None if ledger is None else PlanStatistics(ledger).seconds_per_call()
+        return Speed(per_second=1 / seconds, source="mean of the ledger's judgements") if seconds else None
 
     def of_pairs(self, pairs: Sequence[Pair]) -> JudgeForecast:
         """Of pairs that are there: every judgement that the ledger lacks, each counted once."""
-        questionnaire = self._questionnaire()
-        with_ledger = self._open()
-        if with_ledger is None:
-            # Without rendering prompts: the same content under the same principle is the same judgement.
-            distinct = {
-                (q.item.digest, p.digest) for q in map(questionnaire.question, pairs) for p in q.principles
-            }
-            asked, known = 2 * self._settings.samples * len(distinct), 0
-        else:
-            asked = known = 0
-            with with_ledger as ledger:
-                questionnaire = self._questionnaire(ledger)
-                for start in range(0, len(pairs), 1024):
-                    batch = map(questionnaire.question, pairs[start : start + 1024])
-                    votes = {vote.key: vote for question in batch for vote in question.votes}
-                    there = look_up(ledger, list(votes.values()))
-                    found = len(there.readings) + len(there.caused)
-                    asked, known = asked + len(votes) - found, known + found
+        with existing(self._ledger) as ledger:
+            asked, known = self._counted(pairs, ledger)
         prompt, source = self._prompt_tokens(pairs[:SAMPLE], "counted on the pairs")
         return self._total(asked, known, prompt, source)
+
+    def _counted(self, pairs: Sequence[Pair], ledger: Ledger | None) -> tuple[int, int]:
+        """Judgements to ask, and judgements that the ledger has."""
+        questionnaire = self._questionnaire(ledger)
+        if ledger is None:
+            # Without rendering prompts: the same content under the same principle is the same judgement.
+            asked = {
+                (q.item.digest, p.digest) for q in map(questionnaire.question, pairs) for p in q.principles
+            }
+            return 2 * self._settings.samples * len(asked), 0
+        wanted = known = 0
+        for start in range(0, len(pairs), 1024):
+            batch = map(questionnaire.question, pairs[start : start + 1024])
+            votes = {vote.key: vote for question in batch for vote in question.votes}
+            there = look_up(ledger, list(votes.values()))
+            wanted += len(votes)
+            known += len(there.readings) + len(there.caused)
+        return wanted - known, known
 
     def of_prompts(
         self, pairs: int, sample: Sequence[Pair], *, answer_tokens: int, further_tokens: float = 0.0
@@ -168,17 +166,6 @@ class JudgeForecaster:
                 )
         identity = self._identity if ledger is None else ledger.known_as(self._identity)
         return Questionnaire(self._constitution, [identity], self._settings)
-
-    def _open(self) -> Ledger | None:
-        """The ledger, unless it is a file that nobody has made yet: a plan writes nothing."""
-        if self._ledger is None:
-            return None
-        if (
-            self._ledger.startswith("sqlite:///")
-            and not Path(self._ledger.removeprefix("sqlite:///")).exists()
-        ):
-            return None
-        return Ledger.open(self._ledger)
 
     @property
     def judge(self) -> Judge:

@@ -10,6 +10,7 @@ from typing import Any
 
 from constitution import Constitution
 from flows.config import RunConfig
+from flows.labelling.ledger import ledger_of
 from flows.pipeline.forecast.inputs import ForecastInputs
 from flows.pipeline.forecast.judge import SAMPLE, JudgeForecast, JudgeForecaster, Speed
 from flows.runs.directory import RunDirectory
@@ -56,8 +57,7 @@ class Forecaster:
     def __init__(self, config: RunConfig, constitution: Constitution, run: RunDirectory) -> None:
         self.config = config
         self.inputs = ForecastInputs(config, run)
-        own = f"sqlite:///{run.path / 'ledger.db'}" if isinstance(config.runs_dir, Path) else None
-        self.judge = JudgeForecaster(config, constitution, ledger=config.labels.ledger or own)
+        self.judge = JudgeForecaster(config, constitution, ledger=ledger_of(config))
 
     def finished(self, stage: str, manifest: Manifest) -> None:
         """This stage's result is there and will be reused."""
