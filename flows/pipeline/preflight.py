@@ -21,7 +21,8 @@ from flows.labelling.gates import exam_gate
 from flows.labelling.ledger import check_people
 from flows.runs.digests import cached_commit, is_hub_id
 from flows.runs.store import RunStore
-from flows.stages import active, judge_exam
+from flows.stages import judge_exam
+from flows.stages.registry import active
 from judges.asking.templates import TemplateSet
 from judges.known import read_known_pairs
 from training.config.rl_sections import LEAST_PROMPTS
