@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo demo-edit test test-fast test-long check format bench replication ui vllm weights system clean
+.PHONY: help demo demo-edit test test-fast test-long newest check format bench replication ui vllm weights system clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,6 +49,12 @@ test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
 
 test-long: $(BIN)/.installed-dev $(VLLM) system ## what make test leaves out: kills, clusters, whole runs, the pages in Chromium
 	@$(PYTEST) -m 'long or browser'
+
+newest: ## the tests of schedules and the fast ones of the flows, with the newest versions that pyproject.toml allows
+	@$(PYTHON) -m venv --clear .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	@.venv-newest/bin/python -m pip install --quiet --editable '.[dev]'
+	@OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest tests/flows/test_schedules.py tests/flows/test_deployments.py
 
 # Chromium for the browser tests; PostgreSQL with the extension that Prefect's server asks for.
 system:
@@ -89,4 +95,4 @@ weights: $(BIN)/.installed ## remake the microworld's models from their seed (ab
 	 wait
 
 clean: ## remove environments and caches; runs/ stays
-	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
-# Where an address is taken apart: behind `www`, the colon of `://`, and `@` (but for that of a version, name@1.2.0,
-# which people copy).
-_ADDRESS = re.compile(r"www(?=\.)|:(?=//)|@(?!\d+\.\d+\.\d+(?![\w.-]))", re.IGNORECASE)
+# Markdown renderers make links of bare addresses, and some look for them when what was escaped is plain again. A
+# comment in the middle parts an address for them; a person neither sees nor copies it. None links name@1.2.0.
+_IN_ADDRESSES = re.compile(r"(?<=@)(?!\d+\.\d+\.\d+(?![\w.-]))|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
+_APART = "<!-- -->"
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
 
@@ -22,19 +24,24 @@ def escape_markdown(text: str, *, limit: int = 2000) -> str:
     Every ASCII punctuation mark is escaped, so neither Markdown nor HTML finds its syntax; characters that control,
     hide or turn text round are written out; addresses do not become links. Inside an HTML element use `escape_html`.
     """
-    shown = unlinked(printable(clip(text, limit)))
-    return _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), shown)
+    return unlinked(
+        printable(clip(text, limit)),
+        lambda part: _PUNCTUATION.sub(lambda m: _NAMED.get(m.group(), f"\\{m.group()}"), part),
+    )
 
 
 def escape_html(text: str, *, limit: int = 2000) -> str:
     """The same inside an HTML element of Markdown, such as `<summary>`, where a backslash would be shown."""
-    return _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", unlinked(printable(clip(text, limit))))
+    return unlinked(
+        printable(clip(text, limit)),
+        lambda part: _PUNCTUATION.sub(lambda m: f"&#{ord(m.group())};", part),
+    )
 
 
-def unlinked(text: str) -> str:
-    """Text in which no renderer finds an address to link, whatever is escaped in it: GitHub's Markdown looks for them
-    in the text that is left after parsing. An invisible U+2060 (word joiner) parts `://`, `www.` and `@`."""
-    return _ADDRESS.sub(lambda m: f"{m.group()}\u2060", text)
+def unlinked(text: str, escape: Callable[[str], str]) -> str:
+    """Escaped text in which no renderer finds a web or mail address: GitHub's Markdown, which both of Prefect's pages
+    speak, looks for them in what is left after parsing."""
+    return _APART.join(map(escape, _IN_ADDRESSES.split(text)))
 
 
 def plain(text: str, *, limit: int = 160) -> str:

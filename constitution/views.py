@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 
+from common.text import unlinked
 from constitution.descent import AffectedRun
 from constitution.diff import ConstitutionDiff, FieldChange, PrincipleChange, Words, shown
 from constitution.model import Constitution, CritiquePrinciple, Principle
@@ -79,7 +80,7 @@ def plan_markdown(plan: Plan, runs: Sequence[AffectedRun] = ()) -> str:
 
 def constitution_markdown(c: Constitution) -> str:
     """A constitution as a page: each principle with its share of the draws, then the digests."""
-    lines = [f"# {escape(c.ref)}", ""]
+    lines = [f"# {c.ref}", ""]  # a name is a slug
     if c.description:
         lines += [escape(c.description), ""]
     halves: tuple[tuple[str, Sequence[Principle]], ...] = (
@@ -113,8 +114,10 @@ def texts(principle: Principle) -> tuple[str, ...]:
 
 def escape(text: str) -> str:
     """Text in which neither HTML nor Markdown survives, on one line."""
-    visible = _printable(" ".join(text.split()))
-    return html.escape(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", visible), quote=False)
+    return unlinked(
+        _printable(" ".join(text.split())),
+        lambda part: html.escape(re.sub(r"([\\`*_{}\[\]()#+!|~@])", r"\\\1", part), quote=False),
+    )
 
 
 def code(text: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engines.client import Client
+from engines import wire
+from engines.client import Busy, Client
 from engines.errors import EngineError, RequestFailed
 from engines.pool import Pool
+from engines.protocol import Request
 
 _OTHER = "openai-compatible"
-_UNLIMITED = 2**31
+UNLIMITED = 2**31
 """The context of a server that does not tell it."""
 
 
@@ -41,6 +43,23 @@ def what_is_served(pool: Pool, wanted: str | None) -> Served:
     return min(servers, key=lambda server: server.context)
 
 
+def listed_logprobs(client: Client, model: str) -> int:
+    """How many of the likeliest next tokens a server lists after a conversation; 0 where it lists none.
+
+    Asked in the fields of OpenAI's own API alone. Raises EngineError where the server does not answer.
+    """
+    body = wire.chat_body(Request(messages=({"role": "user", "content": "Answer with one letter: A or B."},)))
+    own = {name: value for name, value in body.items() if name not in wire.EXTENSIONS}
+    try:
+        answer = client.post("/chat/completions", {"model": model, **own})
+    except (Busy, RequestFailed) as failure:
+        raise EngineError(f"{client.url}: {failure}") from failure
+    try:
+        return len(answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"])
+    except (KeyError, IndexError, TypeError):
+        return 0
+
+
 def _build(client: Client) -> str:
     """vLLM's version; other servers have no such page, and need none."""
     try:
@@ -65,5 +84,5 @@ def _read(url: str, listed: Any, wanted: str | None, build: str) -> Served:
         raise EngineError(f"{url} does not serve {wanted!r}, it serves {', '.join(sorted(models))}")
     context = models.get(wanted, {}).get("max_model_len")
     if type(context) is not int or context <= 0:  # bool is an int too
-        context = _UNLIMITED
+        context = UNLIMITED
     return Served(model=wanted, context=context, build=build)

@@ -110,9 +110,13 @@ class ChatTemplate:
             return merged
         raise ChatError(fault)
 
+    def fault(self, roles: tuple[str, ...]) -> str | None:
+        """Why turns of these roles cannot be rendered as they are, with a generation prompt; None where they can."""
+        return self._fault(roles, True)
+
     def merges_system(self) -> bool:
         """Whether a system turn is merged into the first user turn."""
-        return self._fault(("system", "user"), True) is not None
+        return self.fault(("system", "user")) is not None
 
     def _find_fault(self, roles: tuple[str, ...], generation_prompt: bool) -> str | None:
         turns = [{"role": role, "content": _PROBE.format(n)} for n, role in enumerate(roles)]

@@ -9,6 +9,7 @@ import click
 
 # Command: (module, attribute, help in one line).
 COMMANDS = {
+    "check": ("flows.cli.check", "check", "Try a model or an endpoint before anything is spent on it."),
     "constitution": (
         "flows.cli.constitution",
         "constitution",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 PAGES = {"deployments": "/v2/deployments", "artifacts": "/v2/artifacts", "audit": "/charter/audit"}
 
 
@@ -43,13 +42,16 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     import sys
     import webbrowser
 
+    from flows.config.fences import ROOTS
     from flows.errors import FlowError
     from flows.orchestration import local as local_prefect
     from flows.orchestration import server as serving
-    from flows.orchestration.password import ensure_password
+    from flows.orchestration.password import ASKED, ensure_password
     from flows.runs.directory import only_one
 
-    if host not in LOCAL and no_password:
+    if no_password and os.environ.get(ASKED):
+        raise FlowError(f"--no-password: {ASKED} holds one; unset it")
+    if host not in serving.LOCAL and no_password:
         raise FlowError(f"--no-password: with --host {host} whoever reaches it could start runs")
     own = Path("prefect.yaml")
     deployments = serving.read_deployments(
@@ -57,6 +59,8 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     )
     port = serving.free_port(port, host)
     local_prefect.prepare(runs_dir)
+    # Flows may read and write what this folder serves; the working directory is theirs anyway.
+    os.environ[ROOTS] = os.pathsep.join(filter(None, (os.environ.get(ROOTS), str(runs_dir.resolve()))))
     home = runs_dir / ".prefect"
     kept = None if no_password else ensure_password(home)
     with (

@@ -38,6 +38,34 @@ class Section(BaseModel):
     )
 
 
+def plain_fields(schema: dict[str, Any]) -> None:
+    """Take None out of what a form asks, for which Prefect's page would show a choice of two types: such a field may
+    be left empty, and its server takes null for any field without a default. A text that is empty by default must be
+    given."""
+    for name, field in schema.get("properties", {}).items():
+        if field.get("default") == "":
+            del field["default"]
+            schema.setdefault("required", []).append(name)
+        kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+        if len(kinds) == 1 and field.get("default", 0) is None:
+            del field["anyOf"], field["default"]
+            field.update(kinds[0])
+
+
+class Form(BaseModel):
+    """What a person fills in to start a flow. A field that was emptied again counts as left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=plain_fields)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _emptied(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if field.get_default() is None}
+        return {name: value for name, value in values.items() if value != "" or name not in optional}
+
+
 def knobs(
     source: type[BaseModel],
     *,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
+
+from flows.config.fields import Form
 
 StageName = Literal[
     "world",
@@ -22,10 +24,8 @@ StageName = Literal[
 ]
 
 
-class RunRequest(BaseModel):
+class RunRequest(Form):
     """One start of a run. What an earlier start finished and what has not changed is not done again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: str = Field(
         default="configs/microworld.yaml",
@@ -34,8 +34,8 @@ class RunRequest(BaseModel):
         description="A YAML file, on the machine that runs the flow.",
         json_schema_extra={"position": 0},
     )
-    constitution: Annotated[str, BeforeValidator(lambda given: given or "")] = Field(
-        default="",
+    constitution: str | None = Field(
+        default=None,
         title="Constitution",
         description="name@1.2.0, name@^1.2, a working file's name or a path; by default the configuration's.",
         json_schema_extra={"position": 1},
@@ -60,10 +60,8 @@ class RunRequest(BaseModel):
     )
 
 
-class RelabelRequest(BaseModel):
+class RelabelRequest(Form):
     """The labels of a run under another version of its constitution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: str = Field(
         default="configs/microworld.yaml",
@@ -86,10 +84,8 @@ class RelabelRequest(BaseModel):
     )
 
 
-class RoundsRules(BaseModel):
+class RoundsRules(Form):
     """When iterated RLAIF stops, and what each round learns from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(
         default=3,
@@ -130,10 +126,8 @@ class RoundsRules(BaseModel):
     )
 
 
-class SweepRange(BaseModel):
+class SweepRange(Form):
     """The KL penalties that a sweep tries."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     betas: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
         default=(0.0, 0.05, 0.1, 0.2, 0.4),

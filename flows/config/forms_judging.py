@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from flows.config.fields import knobs
+from flows.config.fields import Form, knobs, plain_fields
 from flows.config.judging import EXAMS
 from judges import LabelSettings
 from judges.exam import ExamSettings
 
 
 def _in_order(schema: dict[str, Any]) -> None:
+    plain_fields(schema)
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
 
@@ -29,10 +30,8 @@ class Asking(knobs(LabelSettings, filled={}, without=("templates", "seed", "batc
     model_config = ConfigDict(json_schema_extra=_in_order)
 
 
-class ExamRequest(BaseModel):
+class ExamRequest(Form):
     """One exam of one judge under one constitution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     judge: str = Field(
         default="microworld/weights/feedback",
@@ -125,10 +124,8 @@ def _field(position: int, title: str, description: str, default: Any = None, **m
     )
 
 
-class CompareRequest(BaseModel):
+class CompareRequest(Form):
     """One comparison of models. Where a model is a run's, what is left out is taken from that run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: tuple[str, ...] = Field(
         min_length=2,
@@ -178,10 +175,8 @@ class CompareRequest(BaseModel):
     )
 
 
-class AuditRequest(BaseModel):
+class AuditRequest(Form):
     """Who looks at which labels."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str = Field(
         default="runs/microworld",
@@ -191,7 +186,7 @@ class AuditRequest(BaseModel):
         json_schema_extra={"position": 0},
     )
     reviewer: str = Field(
-        min_length=1,
+        default="",
         max_length=100,
         title="Reviewer",
         description="Your name; it is kept with each verdict.",

@@ -24,7 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from common.sections import texts
-from common.text import clip
+from common.text import clip, escape_markdown
 from constitution.diff import diff
 from constitution.views import diff_markdown
 from flows.report.data import ReportData
@@ -60,7 +60,7 @@ class PrefectReporter:
         self._last, self._artifact = time.monotonic(), None
         with a_view_only():
             self._artifact = create_progress_artifact(  # type: ignore[assignment]
-                progress=0.0, key=PROGRESS, description=label(stage).strip()
+                progress=0.0, key=PROGRESS, description=escape_markdown(label(stage).strip())
             )
 
     def reused(self, stage: str, key: str) -> None:
@@ -74,7 +74,7 @@ class PrefectReporter:
             update_progress_artifact(
                 artifact_id=self._artifact,
                 progress=min(100.0, 100.0 * done / total),
-                description=f"{label(stage).strip()}: {done:,} of {total:,} {text}",
+                description=escape_markdown(f"{label(stage).strip()}: {done:,} of {total:,} {text}"),
             )
         self._last = time.monotonic()
 
@@ -114,7 +114,7 @@ def _without_retries(settings: Settings) -> Settings:
 def publish(session: Session, data: ReportData) -> None:
     """Publish what the finished stages of this attempt have to show."""
     mark = "" if session.constitution.published else " (unpublished)"
-    title = f"{session.config.name}, {clip(session.constitution.ref)}{mark}"
+    title = escape_markdown(f"{session.config.name}, {clip(session.constitution.ref)}{mark}", limit=200)
     if data.models:
         heading, *rows = texts(result_rows(data))
         create_table_artifact(

@@ -95,7 +95,9 @@ def _asked(page: Page, request: AuditRequest, faster: str = "") -> dict[str, Any
     faster = f"\n\nOr judge these labels {faster}." if faster else ""
     heading = f"# Page {page.number} of {page.of}, {escape_markdown(request.reviewer)}{faster}"
     create_markdown_artifact(
-        key="audit-page", markdown=page_markdown(page.pairs, heading=heading), description=_run_name()
+        key="audit-page",
+        markdown=page_markdown(page.pairs, heading=heading),
+        description=escape_markdown(_run_name(), limit=200),
     )
     filled: dict[str, Any] = {}
     problem, attempt = "", 0

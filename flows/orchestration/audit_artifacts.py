@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact
 
-from common.text import clip
+from common.text import clip, escape_markdown
 from flows.labelling.ledger import ledger_of
 from flows.orchestration.artifacts import a_view_only
 from flows.orchestration.audit_view import link
@@ -65,7 +65,7 @@ def publish_audit(ledger: Ledger, label_set: str, *, title: str, sampled: int, s
     """The audit of a label set and its principle scorecard, each a new version of its artifact."""
     views = audit_views(ledger, label_set, title=title, sampled=sampled, seed=seed)
     for key, markdown in views.items():
-        create_markdown_artifact(key=key, markdown=markdown, description=title)
+        create_markdown_artifact(key=key, markdown=markdown, description=escape_markdown(title, limit=200))
 
 
 def audit_views(ledger: Ledger, label_set: str, *, title: str, sampled: int, seed: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.text import clip
+from common.text import clip, escape_markdown
 from flows.comparison.compare import Comparison, compare
 from flows.comparison.report import about, artifact_page
 from flows.config.forms_judging import CompareRequest, ExamRequest
@@ -55,7 +55,9 @@ def publish_comparison(found: Comparison) -> None:
     """The `model-comparison` artifact: findings and tables."""
     title = f"{' : '.join(found.figures.names)}; {about(found.figures)}"
     create_markdown_artifact(
-        key="model-comparison", markdown=markdown(artifact_page(found.figures)), description=clip(title, 200)
+        key="model-comparison",
+        markdown=markdown(artifact_page(found.figures)),
+        description=escape_markdown(title, limit=200),
     )
 
 
@@ -93,4 +95,6 @@ def judge_exam(request: ExamRequest) -> str:
 def publish_exam(report: ExamReport) -> None:
     """The `judge-exam` artifact: figures, checks and plots."""
     title = f"{report.judge.model} under {report.constitution}"
-    create_markdown_artifact(key="judge-exam", markdown=markdown(exam_page(report)), description=clip(title))
+    create_markdown_artifact(
+        key="judge-exam", markdown=markdown(exam_page(report)), description=escape_markdown(title, limit=200)
+    )

@@ -10,13 +10,14 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from flows.config.forms import RunRequest
 from flows.errors import FlowError
 from flows.orchestration import server as serving
-from flows.orchestration.password import share_password
+from flows.orchestration.password import ASKED, SAID, random_password, share_password
 from flows.report.data import ReportData
 from flows.runs.progress import Reporter
 
@@ -35,7 +36,9 @@ def prepare(runs_dir: Path) -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    share_password(home if "PREFECT_API_URL" in os.environ else None)
+    # Another machine's server is not told this one's password.
+    here = urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname in serving.LOCAL
+    share_password(home if here else None)
 
 
 def run_rlaif(
@@ -48,6 +51,9 @@ def run_rlaif(
     if "PREFECT_API_URL" in os.environ:
         return _run(request, reporter, on_result)
     log = runs_dir / ".prefect" / "server.log"
+    # The machine's other users have no business with it.
+    os.environ.setdefault(ASKED, random_password())
+    os.environ[SAID] = os.environ[ASKED]
     with serving.server(port=serving.free_port(0), log=log, services=False) as server:
         os.environ["PREFECT_API_URL"] = server.url
         import flows.orchestration.rlaif  # noqa: F401  (seconds of imports, while the server comes up)
@@ -71,6 +77,10 @@ def _run(request: RunRequest, reporter: Reporter, on_result: Callable[[ReportDat
     except TerminationSignal:
         raise SystemExit(128 + signal.SIGTERM) from None
     except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 401:
+            raise FlowError(
+                f"the Prefect server at {os.environ['PREFECT_API_URL']} asks for a password: set {SAID}"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FlowError(
             f"the Prefect server at {os.environ['PREFECT_API_URL']} is gone ({reason}); "

@@ -26,7 +26,8 @@ def ensure_password(home: Path) -> Path | None:
     Gives the file, or None where the environment's is used. Raises FlowError when the file cannot be used.
     """
     if os.environ.get(ASKED):
-        share_password()
+        # The flows here speak to this server, whatever another one is told.
+        os.environ[SAID] = os.environ[ASKED]
         return None
     path = password_file(home)
     try:
@@ -34,16 +35,20 @@ def ensure_password(home: Path) -> Path | None:
             home.mkdir(parents=True, exist_ok=True)
             # Never readable by others, not even for a moment; of two that start at once, one makes it.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(f"charter:{secrets.token_urlsafe(18)}\n")
+                file.write(f"{random_password()}\n")
         path.chmod(0o600)
         kept = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise FlowError(f"{path}: {error.strerror}; --no-password starts without one") from error
     if ":" not in kept.strip(":"):
         raise FlowError(f"{path}: expected name:password; delete it, and a new one is made")
-    os.environ[ASKED] = kept
-    share_password()
+    os.environ[ASKED] = os.environ[SAID] = kept
     return path
+
+
+def random_password() -> str:
+    """A new one, as Prefect wants it."""
+    return f"charter:{secrets.token_urlsafe(18)}"
 
 
 def share_password(home: Path | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from common.text import clip
+from common.text import clip, escape_markdown
 from constitution.diff import diff
 from constitution.views import diff_markdown, plan_markdown
 from flows.config.forms import RelabelRequest, RunRequest
@@ -40,9 +40,10 @@ def relabel(request: RelabelRequest) -> str:
 def _show(session: Session, found: Staleness) -> None:
     plan, new = found.plan, session.constitution
     title = f"{session.config.name}: {clip(found.before.ref)} to {clip(new.ref)}"
-    create_markdown_artifact(key="relabel-plan", markdown=plan_markdown(plan), description=title)
+    shown = escape_markdown(title, limit=200)
+    create_markdown_artifact(key="relabel-plan", markdown=plan_markdown(plan), description=shown)
     create_markdown_artifact(
-        key="constitution-diff", markdown=diff_markdown(diff(found.before, new)), description=title
+        key="constitution-diff", markdown=diff_markdown(diff(found.before, new)), description=shown
     )
     get_run_logger().info(
         "%s: %d of %d labels are stale, about %.0f calls",

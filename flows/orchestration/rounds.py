@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from common.text import clip
+from common.text import clip, escape_markdown
 from flows.config.forms import RoundsRules, RunRequest
 from flows.orchestration.rlaif import run_name, run_step, show, working
 from flows.orchestration.states import fails_in_one_line
@@ -34,7 +34,9 @@ def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) ->
     """
     with working(request) as session:
         progress: Any = create_progress_artifact(
-            progress=0.0, key="progress-rounds", description=f"rounds of {session.config.name}"
+            progress=0.0,
+            key="rounds-progress",
+            description=escape_markdown(f"rounds of {session.config.name}"),
         )
         number = 1
 
@@ -68,7 +70,7 @@ def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) ->
 def _show(session: Session, done: list[Round], rules: RoundsRules) -> None:
     rows = [_row(r.record()) for r in done]
     title = f"{session.config.name}, {clip(session.constitution.ref)}; kept: {kept(done, rules) or 'the SL-CAI model'}"
-    create_table_artifact(key="rounds", table=rows, description=title)
+    create_table_artifact(key="rounds", table=rows, description=escape_markdown(title, limit=200))
     last = rows[-1]
     get_run_logger().info(
         "round %s: %s", last["round"], ", ".join(f"{k} {v}" for k, v in last.items() if k != "round")

@@ -21,8 +21,9 @@ import yaml
 from flows.errors import FlowError
 from flows.runs.processes import die_with_parent
 
-# Neither of Prefect's menus leads to the artifacts. The part before the address is this server, whatever its name.
-_LINKS = "What runs of it publish: [artifacts](/v2/artifacts). People's verdicts: [audit](/charter/audit)."
+# Neither of Prefect's menus leads to the artifacts. From a deployment's page this is the same page's list of them.
+_LINKS = "What runs of it publish: [artifacts](../../artifacts). People's verdicts: [audit](/charter/audit)."
+LOCAL = ("127.0.0.1", "localhost", "::1")
 _START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
 _RESTARTS = 5
@@ -41,7 +42,7 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
 
 def free_port(wanted: int, host: str = "127.0.0.1") -> int:
     """`wanted` if nobody listens there; 0 stands for any free port. Raises FlowError when it is taken."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))
@@ -153,7 +154,8 @@ def _start(command: list[str], env: dict[str, str], log: Path) -> subprocess.Pop
 
 def _reached(host: str) -> str:
     """The name under which a browser reaches a server that listens on `host`."""
-    return socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    return f"[{name}]" if ":" in name else name
 
 
 def load_flow(entrypoint: str) -> Any:
@@ -169,25 +171,27 @@ async def serve(deployments: list[dict[str, Any]]) -> None:
     """
     from prefect.deployments.runner import EntrypointType
     from prefect.runner import Runner
-    from prefect.schedules import Schedule
 
     from flows.orchestration.events import create_automations
+    from flows.orchestration.schedules import make_up_once, read_schedules, register
     from flows.orchestration.states import close_what_was_killed, create_limit
 
     # Schedules that a person switched on stay on while nobody serves them.
     runner = Runner(name="charter", pause_on_shutdown=False)
-    for entry in deployments:
+    memory = Path(os.environ["PREFECT_HOME"]) / "schedules.json"
+    for entry, schedules in [(entry, read_schedules(entry)) for entry in deployments]:
         made = await load_flow(entry["entrypoint"]).to_deployment(
             name=entry["name"],
             description=f"{entry.get('description') or ''}\n\n{_LINKS}".strip(),
             tags=entry.get("tags"),
             parameters=entry.get("parameters"),
             concurrency_limit=entry.get("concurrency_limit"),
-            schedules=[Schedule(**schedule) for schedule in entry.get("schedules", [])],
+            schedules=schedules,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        await runner.aadd_deployment(made)
+        await register(runner, made, schedules, memory=memory)
     await create_limit()
     await create_automations()
     await close_what_was_killed()
+    await make_up_once()
     await runner.start()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from prefect import get_run_logger
@@ -26,10 +28,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Crashed, Failed
+from pydantic import BaseModel
 
+from flows.config.fences import Fences
 from flows.errors import is_ours
 
 P = ParamSpec("P")
@@ -39,6 +44,7 @@ R = TypeVar("R")
 def fails_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     """Around the body of a flow: an error that is a message to the user becomes the Failed state's message.
 
+    What a server started is held to the fences before anything else.
     Whoever calls the flow gets the error itself. A bug keeps its traceback.
     """
 
@@ -46,6 +52,7 @@ def fails_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         _without_tracebacks()
         try:
+            _check_fences(*args, *kwargs.values())
             return function(*args, **kwargs)
         except ValueError as error:
             if not is_ours(error):
@@ -59,6 +66,17 @@ def fails_in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     run.__annotations__ = get_type_hints(function)
     run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return run
+
+
+def _check_fences(*forms: Any) -> None:
+    """Only for runs of a deployment: whoever calls a flow in a process of their own may name what they like."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        return
+    fences = Fences.read(os.environ, Path.cwd())
+    for form in forms:
+        if isinstance(form, BaseModel):
+            fences.check(form)
 
 
 class _OneLine(logging.Filter):

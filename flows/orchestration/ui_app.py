@@ -3,7 +3,8 @@
 `uvicorn --factory flows.orchestration.ui_app:create_app`. Prefect's app does the work; around it
 - a request that comes from another site's page, or under a name that is not this server's, is refused in one line;
 - pages carry a content security policy that lets them load and ask from this server only;
-- the page's usage statistics, which it starts before it knows whether they are wanted, are taken out of its scripts;
+- the page's usage statistics, which it starts before it knows whether they are wanted, are taken out of its scripts,
+  and so are logos and pages that come from elsewhere; *Submit* leads to the page of the run;
 - the page is told to reach the API under the name that the browser used;
 - our own audit page is at /charter/audit.
 """
@@ -20,10 +21,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.files import write_atomically
 from flows.orchestration.password import ASKED
 
 AUDIT = "/charter/audit"
@@ -38,10 +41,11 @@ POLICY = "; ".join(
         "default-src 'self'",
         # Both of Prefect's pages set styles from scripts; plots of ours are data: URLs; the run graph has a worker.
         "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
+        "img-src 'self' data:",
         "font-src 'self' data:",
         "worker-src 'self' blob:",
-        "script-src 'self'",
+        # The drawing library of the newer page's run graph makes functions from text.
+        "script-src 'self' 'unsafe-eval'",
         "connect-src 'self'",
         "object-src 'none'",
         "base-uri 'none'",
@@ -58,39 +62,63 @@ HEADERS = {
 }
 # A function of the page that returns the key of its statistics service; without a key none is ever started.
 _STATISTICS_KEY = re.compile(r"(function [\w$]+\(\)\{return)`[0-9a-f]{32}`")
+# What happens after *Submit*: a message with a link to the run (group 3), then the way to the deployment (group 4).
+_AFTER_SUBMIT = re.compile(
+    r"(to:`)(/runs/flow-run/\$id`,params:\{id:)([\w$]+\.id\}"
+    r".{1,100}?`View run`.{1,30}?to:`)/deployments/deployment/\$id`,params:\{id:[\w$]+\.id\}(\}\),[\w$]+\.reset)"
+)
+# FastAPI's pages about an API load their scripts from a public network.
+_PAGES_FROM_ELSEWHERE = {"/docs", "/docs/oauth2-redirect", "/redoc"}
+_WITH_LOGOS = ("/api/block_", "/api/collections/")
+_LOGO = re.compile(rb'("logo_url"\s*:\s*)"https?://[^"]*"')
 
 
 def create_app() -> ASGIApp:
     """The application. Settings are Prefect's, from the environment."""
     import prefect.settings
+    from prefect.server.api import collections
     from prefect.server.api.server import create_app as create_prefect_app
 
     from flows.orchestration.audit_web import audit_app
 
-    app = create_prefect_app()
-    # Before Prefect's pages, which answer every other path.
-    app.router.routes.insert(
-        0,
-        Mount(
-            AUDIT, app=audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
-        ),
-    )
+    # The server asks a public address for its lists of workers; without one it takes those that it comes with.
+    collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, ""))
+    app: Any = create_prefect_app()
+    for part in (app, app.api_app):
+        routes = part.router.routes
+        routes[:] = [r for r in routes if getattr(r, "path", None) not in _PAGES_FROM_ELSEWHERE]
+    audit = audit_app(password=os.environ.get(ASKED), runs=Path(os.environ.get(RUNS_DIR, "runs")))
+    # Before Prefect's pages, which answer every other path; a mount answers only below its own.
+    app.router.routes[:0] = [Route(AUDIT, _to_audit), Mount(AUDIT, app=audit)]
     pages = prefect.settings.PREFECT_UI_STATIC_DIRECTORY.value()
     if pages:
-        take_statistics_out(Path(pages))
-    return OwnPagesOnly(app)
+        mend_pages(Path(pages))
+    return OwnPagesOnly(OwnLogos(app))
 
 
-def take_statistics_out(pages: Path) -> int:
-    """Remove the key of the statistics service from the copied pages; gives how many files changed."""
+def _to_audit(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{AUDIT}/?{request.url.query}".rstrip("?"))
+
+
+def mend_pages(pages: Path) -> int:
+    """Mend the scripts of the copied pages; gives how many changed."""
     changed = 0
     for script in sorted(pages.glob("**/*.js")):
         text = script.read_text(encoding="utf-8")
-        cleaned = _STATISTICS_KEY.sub(r"\1``", text)
-        if cleaned != text:
-            script.write_text(cleaned, encoding="utf-8")
+        if (better := mended(text)) != text:
+            write_atomically(script, better)
             changed += 1
     return changed
+
+
+def mended(script: str) -> str:
+    """A script without the key of the statistics service, and with the way to the run after *Submit*."""
+
+    def to_the_run(found: re.Match[str]) -> str:
+        to, run, between, end = found.groups()
+        return f"{to}{run}{between}{run}{between.partition('}')[0]}}}{end}"
+
+    return _AFTER_SUBMIT.sub(to_the_run, _STATISTICS_KEY.sub(r"\1``", script))
 
 
 class OwnPagesOnly:
@@ -137,13 +165,47 @@ class OwnPagesOnly:
             elif message["type"] == "http.response.body":
                 body += message.get("body", b"")
 
-        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        await self.app({**scope, "headers": plain}, receive, keep)
+        await self.app(_uncompressed(scope), receive, keep)
         answer: Any = json.loads(body) if status == 200 else {"detail": body.decode("utf-8", "replace")}
         if status == 200:
             secure = any(urlsplit(o).netloc == host.lower() and o.startswith("https:") for o in self.more)
             answer["api_url"] = f"{'https' if secure else scope['scheme']}://{host}/api"
         await JSONResponse(answer, status_code=status, headers=HEADERS)(scope, receive, send)
+
+
+class OwnLogos:
+    """Block types and workers with a logo of this server, in place of pictures from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(_WITH_LOGOS):
+            await self.app(scope, receive, send)
+            return
+        host = dict(scope["headers"]).get(b"host", b"")
+        ours = b'"%s://%s/ico/favicon-32x32.png"' % (scope["scheme"].encode(), host)
+        start: Message = {}
+        body = b""
+
+        async def keep(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                body = _LOGO.sub(lambda found: found[1] + ours, body)
+                MutableHeaders(scope=start)["content-length"] = str(len(body))
+                await send(start)
+                await send({"type": "http.response.body", "body": body})
+
+        await self.app(_uncompressed(scope), receive, keep)
+
+
+def _uncompressed(scope: Scope) -> Scope:
+    """The same request, for an answer that can be read here."""
+    return {**scope, "headers": [(k, v) for k, v in scope["headers"] if k != b"accept-encoding"]}
 
 
 def _is_ours(host: str) -> bool:

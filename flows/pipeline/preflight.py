@@ -19,7 +19,8 @@ from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
 from flows.labelling.ledger import check_people
-from flows.runs.digests import cached_commit, is_hub_id
+from flows.pipeline.conformance import TOKENIZER_FILES, token_checks
+from flows.runs.digests import cached_commit, is_hub_id, local_folder
 from flows.runs.store import RunStore
 from flows.stages import judge_exam
 from flows.stages.registry import active
@@ -31,7 +32,6 @@ from training.models.files import check_model as check_trained_model
 from training.models.files import check_safetensors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def preflight(config: RunConfig, constitution: Constitution) -> None:
@@ -54,6 +54,7 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     check_exam(config, constitution)
     for stage in active(config):
         stage.settings(config)
+    check_tokens(config)
 
 
 def check_constitution(config: RunConfig, constitution: Constitution) -> None:
@@ -103,8 +104,26 @@ def check_model(ref: str, field: str) -> None:
             check_safetensors(weights)
         except TrainingError as error:
             raise FlowError(f"{field}: {error}") from error
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(_TOKENIZERS[:3])})")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FlowError(f"{field}: {ref}: has no tokenizer ({', '.join(TOKENIZER_FILES[:3])})")
+
+
+def check_tokens(config: RunConfig) -> None:
+    """The tokenizers and chat templates of the models that the run names pass the checks of `charter check`."""
+    judge = config.judge
+    own = judge.model if judge.kind == "in_process" else judge.tokenizer
+    fields = {"models.base": config.models.base, "models.critic": config.models.critic, "judge": own}
+    tried: set[Path] = set()
+    for field, ref in fields.items():
+        folder = None if ref is None else local_folder(str(ref))
+        if folder is None or folder in tried:  # a hub id that is not in the cache yet
+            continue
+        tried.add(folder)
+        for check in token_checks(folder):
+            if check.status == "fails":
+                raise FlowError(
+                    f"{field}: {ref}: {check.name}: {check.text} (charter check {ref} tells more)"
+                )
 
 
 def check_hub_model(ref: str, field: str) -> None:

@@ -99,8 +99,16 @@ def model_digest(ref: str) -> str:
 
 def cached_commit(ref: str) -> str | None:
     """The commit of a hub model in the local cache, or None when it was not downloaded yet."""
+    found = local_folder(ref)
+    match = _COMMIT.search(f"{found.as_posix()}/") if found is not None else None
+    return match.group(1) if match else None
+
+
+def local_folder(ref: str) -> Path | None:
+    """The folder of a model: a local one as it is, of a hub id its snapshot in the cache, None when there is none."""
+    if not is_hub_id(ref):
+        return Path(ref)
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(ref, "config.json")
-    match = _COMMIT.search(Path(found).as_posix()) if isinstance(found, str) else None
-    return match.group(1) if match else None
+    return Path(found).parent if isinstance(found, str) else None

@@ -64,7 +64,7 @@ def test_texts_of_a_file_cannot_speak_markdown_or_move_the_cursor():
 
 @given(st.text())
 def test_escape_leaves_one_line_without_html(text: str):
-    shown = escape(text)
+    shown = escape(text).replace("<!-- -->", "")  # what parts an address
     assert "\n" not in shown and "<" not in shown and ">" not in shown
 
 

@@ -124,11 +124,45 @@ def test_hostile_text_keeps_no_syntax(text):
     import html
 
     one_line = " ".join(text.split())
-    shown = escape_markdown(text)
+    shown = escape_markdown(text).replace("<!-- -->", "")  # what parts an address
     assert not re.search(r"[<>\n]|(?<!\\)[\[\]()`*|!]", shown)
     assert html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", shown)) == one_line
-    inside = escape_html(text)
+    inside = escape_html(text).replace("<!-- -->", "")
     assert not re.search(r"[<>\[\]()`*|!\n\\]", inside) and html.unescape(inside) == one_line
+
+
+# What GitHub's Markdown takes for an address in plain text, after every escape was undone.
+LINKED = re.compile(
+    r"(?:https?://|ftp://|www\.)[-.\w]+|[-.\w+]+@[-\w]+(?:\.[-\w]+)*\.[-\w]*[A-Za-z]",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://evil.example",
+        "HTTPS://EVIL.EXAMPLE/a?b=c.",
+        "see www.evil.example, or WWW.evil.example",
+        "ftp://evil.example/x",
+        "http://[::1]:80/x",
+        "mailto:me@evil.example",
+        "xmpp:me@evil.example/chat",
+        "(me.and+you@evil.example)",
+        "http://www.evil.example/@me",
+        "a@b@evil.example",
+    ],
+)
+def test_no_address_in_a_text_can_become_a_link(text):
+    import html
+
+    shown = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", escape_markdown(text))
+    for view in (html.unescape(shown), html.unescape(escape_html(text))):
+        assert not LINKED.search(view) and view.replace("<!-- -->", "") == text
+
+
+def test_a_version_s_name_can_be_copied():
+    assert "<!--" not in escape_markdown("microworld@1.0.0 and hhh@1.0.1")
 
 
 def test_long_text_is_clipped_before_it_is_escaped():

@@ -58,6 +58,16 @@ class UI:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
+    def patch(self, path: str, **body: Any) -> None:
+        self._send("PATCH", path, body)
+
+    def post(self, path: str, body: Any) -> None:
+        self._send("POST", path, body)
+
+    def _send(self, method: str, path: str, body: Any) -> None:
+        url, auth = f"{self.page}/api{path}", tuple(AUTH.split(":"))
+        httpx.request(method, url, json=body, auth=auth, timeout=30, trust_env=False).raise_for_status()
+
     def start(self, deployment: str, **parameters: Any) -> str:
         found = self.call("GET", f"/deployments/name/{deployment}")
         return self.call("POST", f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]

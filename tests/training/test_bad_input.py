@@ -124,7 +124,7 @@ REWARD = {"reward_model": "scorer"}
         (
             "rloo",
             {"rollouts": {"kind": "vllm", "url": "http://127.0.0.1:9"}, **REWARD},
-            "http://127.0.0.1:9: the vLLM server did not answer",
+            "http://127.0.0.1:9: no server answers at",
         ),
         # Labels whose statuses exceed the threshold, and a judge that failed its exam.
         (
