@@ -168,7 +168,7 @@ def test_flows_pass_types_and_not_anonymous_dicts():
         "flows.cli",
         "flows.cli.run",
         "flows.config",
-        "flows.stages",
+        "flows.stages.registry",
     ],
 )
 def test_imports_neither_torch_nor_prefect(module):

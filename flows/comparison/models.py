@@ -18,7 +18,7 @@ from flows.pipeline.preflight import check_model
 from flows.runs.digests import model_digest
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.manifest import Manifest
-from flows.stages import MADE_BY
+from flows.stages.registry import MADE_BY
 
 # Roles that a run's folder gives a model to: the stage that makes it, or None where the configuration names it.
 ROLES = {"base": None, **{role: stage for role, stage in MADE_BY.items() if role != "reward_model"}}

@@ -27,8 +27,9 @@ from flows.report.data import ReportData
 from flows.runs.processes import stop_with_parent
 from flows.runs.progress import Reporter, Several
 from flows.runs.record import Outcome
-from flows.stages import STAGES, improvement
+from flows.stages import improvement
 from flows.stages.contract import Done, Stage, ignore
+from flows.stages.registry import STAGES
 from judges import LabelReport
 
 TERMINAL: ContextVar[Reporter | None] = ContextVar("terminal", default=None)

@@ -15,8 +15,8 @@ from flows.pipeline.launch import finish
 from flows.pipeline.rounds import Round, kept, run_rounds
 from flows.pipeline.session import Session
 from flows.runs.record import Outcome
-from flows.stages import by_name
 from flows.stages.contract import Stage
+from flows.stages.registry import by_name
 
 _REQUEST, _RULES = RunRequest(), RoundsRules()
 

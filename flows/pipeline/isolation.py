@@ -91,7 +91,7 @@ class _ToFile:
 
 def _main(job_path: Path) -> int:
     from constitution.snapshot import from_json
-    from flows.stages import by_name
+    from flows.stages.registry import by_name
 
     job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
     constitution, rank = job.pop("constitution"), int(os.environ["CHARTER_RANK"])

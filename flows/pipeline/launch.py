@@ -26,8 +26,8 @@ from flows.runs.directory import RunDirectory
 from flows.runs.progress import Reporter
 from flows.runs.record import Outcome, describe_constitution
 from flows.runs.store import RunStore
-from flows.stages import NAMES, active
 from flows.stages.contract import Shards, Stage, in_turn
+from flows.stages.registry import NAMES, active
 
 
 @contextmanager

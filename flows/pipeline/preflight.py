@@ -22,7 +22,8 @@ from flows.labelling.ledger import check_people
 from flows.pipeline.conformance import TOKENIZER_FILES, token_checks
 from flows.runs.digests import cached_commit, is_hub_id, local_folder
 from flows.runs.store import RunStore
-from flows.stages import active, judge_exam
+from flows.stages import judge_exam
+from flows.stages.registry import active
 from judges.asking.templates import TemplateSet
 from judges.known import read_known_pairs
 from training.config.rl_sections import LEAST_PROMPTS

@@ -17,8 +17,9 @@ from flows.pipeline.session import Session
 from flows.report.excerpts import label_change
 from flows.runs.directory import Attempt
 from flows.runs.record import Outcome
-from flows.stages import active, labels
+from flows.stages import labels
 from flows.stages.contract import Stage
+from flows.stages.registry import active
 from judges import Ledger
 from judges.ledger.statistics import PlanStatistics
 

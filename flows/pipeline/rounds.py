@@ -21,8 +21,9 @@ from flows.errors import FlowError, TooFewLabels
 from flows.pipeline.session import Session
 from flows.runs.directory import KEY_LENGTH
 from flows.runs.record import Outcome
-from flows.stages import active, gold_model, improvement, labels, pairs, reward_model, rl
+from flows.stages import gold_model, improvement, labels, pairs, reward_model, rl
 from flows.stages.contract import WITHOUT, Artifact, Inputs, Stage
+from flows.stages.registry import active
 
 Execute = Callable[[Session, Stage], Outcome]
 

@@ -21,7 +21,6 @@ from flows.runs.manifest import FileRecord, Manifest, versions
 from flows.runs.memory import MemoryWatch
 from flows.runs.progress import Reporter, Silent
 from flows.runs.record import Outcome, RunRecord, describe_constitution
-from flows.stages import MADE_BY
 from flows.stages.contract import (
     Artifact,
     Inputs,
@@ -33,6 +32,7 @@ from flows.stages.contract import (
     StageInput,
     in_turn,
 )
+from flows.stages.registry import MADE_BY
 
 
 @dataclass(frozen=True, kw_only=True)

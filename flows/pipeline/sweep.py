@@ -20,8 +20,9 @@ from flows.evaluation import gold
 from flows.evaluation.over_optimisation import Fit, fit
 from flows.pipeline.session import Session
 from flows.runs.record import Outcome
-from flows.stages import active, rl
+from flows.stages import rl
 from flows.stages.contract import Stage
+from flows.stages.registry import active
 
 SWEEP = "sweep.json"
 # The end of a curve is the mean of its last steps: one step's answers are few.

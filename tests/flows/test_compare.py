@@ -236,7 +236,7 @@ def run_folder(make_run, tiny_model, tmp_path_factory) -> Path:
     from flows.config.forms import RunRequest
     from flows.pipeline.launch import open_session
     from flows.runs.progress import Silent
-    from flows.stages import by_name
+    from flows.stages.registry import by_name
 
     config = make_run(tmp_path_factory.mktemp("run"), tiny_model)
     with open_session(RunRequest(config=str(config)), Silent()) as session:

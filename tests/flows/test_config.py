@@ -12,7 +12,7 @@ from flows.config import dump_config, load_config, trainers
 from flows.config.forms import StageName
 from flows.config.run import RunConfig
 from flows.errors import FlowError
-from flows.stages import NAMES, active
+from flows.stages.registry import NAMES, active
 from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
 from training.config.supervised import DpoConfig, RewardModelConfig, SftConfig
 

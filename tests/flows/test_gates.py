@@ -128,9 +128,8 @@ def test_without_require_a_failed_exam_is_a_warning_and_with_it_training_asks_ag
     required = session.config.model_copy(
         update={"exam": session.config.exam.model_copy(update={"require": True})}
     )
-    session.config = required
     with pytest.raises(FlowError, match="failed its exam"):
-        exam_gate(session.config, session.constitution)
+        exam_gate(required, session.constitution)
 
 
 def test_without_pairs_and_world_there_is_no_exam(tmp_path, make_run, tiny_model):

@@ -19,8 +19,9 @@ from flows.report.data import ReportData
 from flows.report.findings import findings
 from flows.report.lineage.boxes import in_words
 from flows.runs.progress import Silent
-from flows.stages import MADE_BY, gold_model
+from flows.stages import gold_model
 from flows.stages.contract import Artifact, Inputs
+from flows.stages.registry import MADE_BY
 from judges import Ledger, Pair
 from judges.ledger import Verdict
 from judges.records import Message

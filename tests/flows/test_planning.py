@@ -15,8 +15,8 @@ from flows.config.forms import RunRequest
 from flows.pipeline.forecast.plan import plan_run
 from flows.pipeline.launch import open_session, run_stages
 from flows.runs.progress import Silent
-from flows.stages import STAGES
 from flows.stages.contract import Stage
+from flows.stages.registry import STAGES
 
 
 def forecast(path: Path, *changes: str, **more):

@@ -16,8 +16,8 @@ from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.pipeline.session import Session
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.store import RunStore
-from flows.stages import active
 from flows.stages.contract import Artifact, Stage
+from flows.stages.registry import active
 
 State = Literal["reused", "runs"]
 
