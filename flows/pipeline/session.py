@@ -103,7 +103,7 @@ class Session(RunRecord):
             directory=directory,
             run_directory=self.directory.path,
             seed=self.config.seed,
-            settings=settings,
+            settings=dict(settings),
             tuning=stage.tuning(self.config),
             inputs={name: artifact.path for name, artifact in inputs.items()},
             digests={name: artifact.digest for name, artifact in inputs.items()},
