@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-PAGES = {"deployments": "/v2/deployments", "artifacts": "/v2/artifacts", "audit": "/charter/audit"}
+PAGES = {"deployments": "{}/deployments", "artifacts": "{}/artifacts", "audit": "/charter/audit"}
 
 
 @click.command()
@@ -61,7 +61,7 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
     local_prefect.prepare(runs_dir)
     # Flows may read and write what this folder serves; the working directory is theirs anyway.
     os.environ[ROOTS] = os.pathsep.join(filter(None, (os.environ.get(ROOTS), str(runs_dir.resolve()))))
-    home = runs_dir / ".prefect"
+    home = runs_dir.resolve() / ".prefect"
     kept = None if no_password else ensure_password(home)
     with (
         only_one(runs_dir / ".prefect" / "ui.lock", f"another `charter ui` serves {runs_dir}"),
@@ -73,8 +73,9 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
         os.environ["PREFECT_API_URL"] = server.url
         page = server.url.removesuffix("/api")
         click.echo(f"{page}  (Ctrl-C stops it)")
-        for name, path in PAGES.items():
-            click.echo(f"  {name:<12} {page}{path}")
+        pages = {name: page + path.format(serving.newer_pages()) for name, path in PAGES.items()}
+        for name, address in pages.items():
+            click.echo(f"  {name:<12} {address}")
         if kept is not None:
             # On a terminal for the person there; a file that catches the output is read by others.
             shown = kept.read_text(encoding="utf-8").strip() if sys.stdout.isatty() else f"in {kept}"
@@ -82,7 +83,7 @@ def ui(port: int, runs_dir: Path, host: str, no_password: bool, no_browser: bool
         click.echo("other terminals reach it with:")
         click.echo(f"  export PREFECT_API_URL={server.url}")
         if kept is not None:
-            click.echo(f"  export PREFECT_API_AUTH_STRING=$(cat {kept})")
+            click.echo(f"  export PREFECT_API_AUTH_STRING=\"$(cat '{kept}')\"")
         if not no_browser:
-            webbrowser.open(f"{page}{PAGES['deployments']}")
+            webbrowser.open(pages["deployments"])
         asyncio.run(serving.serve(deployments))

@@ -27,6 +27,7 @@ from common.sections import texts
 from common.text import clip, escape_markdown
 from constitution.diff import diff
 from constitution.views import diff_markdown
+from flows.orchestration.server import newer_pages
 from flows.report.data import ReportData
 from flows.report.excerpts import constitution_before
 from flows.report.run import examples_markdown, result_markdown, result_rows
@@ -43,7 +44,7 @@ _UPDATE_SECONDS = 3.0
 
 def artifacts_page() -> str:
     """Where the server of this environment shows artifacts."""
-    return f"{PREFECT_API_URL.value() or ''}".removesuffix("/api") + "/v2/artifacts"
+    return f"{PREFECT_API_URL.value() or ''}".removesuffix("/api") + f"{newer_pages()}/artifacts"
 
 
 class PrefectReporter:

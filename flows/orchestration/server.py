@@ -152,6 +152,13 @@ def _start(command: list[str], env: dict[str, str], log: Path) -> subprocess.Pop
         )
 
 
+def newer_pages() -> str:
+    """Where Prefect's newer pages begin; empty where PREFECT_SERVER_UI_V2_ENABLED=false prefers the older ones."""
+    from prefect.settings import get_current_settings
+
+    return "/v2" if get_current_settings().server.ui.v2_enabled else ""
+
+
 def _reached(host: str) -> str:
     """The name under which a browser reaches a server that listens on `host`."""
     name = socket.getfqdn() if host in ("0.0.0.0", "::") else host

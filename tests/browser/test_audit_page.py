@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from harness.audit_page import serving, write_labels
-from harness.browser import CHROMIUM, Screen, chromium, phone_or_desk, pictures
+from harness.browser import Screen, phone_or_desk
 
 from flows.orchestration.audit_web import audit_app
 from judges import Ledger
@@ -37,18 +36,6 @@ HARM = """() => ({
     wider: document.scrollingElement.scrollWidth > innerWidth,
 })"""
 NONE = {"ran": False, "pictures": 0, "scripts": 1, "headings": 1, "links": 0, "wider": False}
-
-
-@pytest.fixture(scope="module")
-def browser(require) -> Iterator:
-    require("Chromium", Path(CHROMIUM).exists(), f"no {CHROMIUM}")
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.getbasetemp() / "screenshots")
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness.browser import CHROMIUM, chromium
-from harness.ui import AUTH, ROOT, start_ui, wait_for
+from harness.browser import PrefectScreen, phone_or_desk
+from harness.ui import ROOT, start_ui, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.prefect, pytest.mark.slow]
-SECONDS = 60
 
 
 def shipped(folder: Path) -> None:
@@ -30,20 +29,14 @@ def shipped(folder: Path) -> None:
     (folder / "configs" / "microworld.yaml").write_text(yaml.safe_dump(values))
 
 
-def test_a_schedule_switched_on_in_the_page_fires(tmp_path, require):
-    require("Chromium", Path(CHROMIUM).exists(), f"no {CHROMIUM}")
+def test_a_schedule_switched_on_in_the_page_fires(browser, shots, tmp_path):
     shipped(tmp_path)
     ui = start_ui(tmp_path)
     try:
-        with chromium() as browser:
-            page = browser.new_context(viewport={"width": 1200, "height": 800}).new_page()
-            page.set_default_timeout(1000 * SECONDS)
-            found = ui.call("GET", "/deployments/name/world/world-now")
-            page.goto(f"{ui.page}/v2/deployments")
-            page.locator("input[type=password]").fill(AUTH)
-            page.keyboard.press("Enter")
-            page.get_by_text("world-now").first.wait_for()
-            page.goto(f"{ui.page}/v2/deployments/deployment/{found['id']}")
+        with phone_or_desk(browser, 1200, "light") as page:
+            screen = PrefectScreen(page, shots, ui=ui)
+            screen.log_in()
+            screen.deployment("world/world-now")
             switch = page.locator("[role=switch]:visible").first
             switch.wait_for()
             assert switch.get_attribute("aria-checked") == "false"
@@ -56,8 +49,8 @@ def test_a_schedule_switched_on_in_the_page_fires(tmp_path, require):
                 return [r for r in runs if r["auto_scheduled"] and r["state"]["type"] == "COMPLETED"]
 
             run = wait_for(finished, "a run of the schedule", 120)[0]
-            page.goto(f"{ui.page}/v2/runs/flow-run/{run['id']}")
-            page.get_by_text("Completed").first.wait_for()
+            screen.run(run["id"])
+            screen.sees("Completed")
             assert (tmp_path / "runs" / "microworld" / "run.json").exists()
     finally:
         ui.stop()
