@@ -194,7 +194,7 @@ def test_a_run_that_over_optimises_ends_at_its_peak(tiny_dir, files, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": 16, "every": 2, "patience": 3}, {"steps": 30, "every": 5, "patience": 3, "max_kl": 40.0}],
+    [{"steps": 12, "every": 2, "patience": 3}, {"steps": 30, "every": 5, "patience": 3, "max_kl": 34.0}],
     ids=["one evaluation short of the patience", "at a step that is not due"],
 )
 def test_a_fall_at_the_end_keeps_the_best_too(tiny_dir, files, tmp_path, changes):
