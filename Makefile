@@ -41,11 +41,11 @@ demo-edit: $(BIN)/.installed ## the same with one principle turned round; only w
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
 
 test: $(BIN)/.installed-dev $(VLLM) system ## the tests, fast ones first; those of minutes and those in a browser apart
-	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
+	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser and not long'
 	@$(PYTEST) -m '(slow or vllm or postgres or prefect) and not browser and not long'
 
 test-fast: $(BIN)/.installed-dev ## the tests that need nothing but the package
-	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser'
+	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser and not long'
 
 test-long: $(BIN)/.installed-dev $(VLLM) system ## what make test leaves out: kills, clusters, whole runs, the pages in Chromium
 	@$(PYTEST) -m 'long or browser'

@@ -250,7 +250,7 @@ def test_a_runs_models_bring_its_prompts_constitution_and_judge(run_folder, make
     assert [c.name for c in resolved.models] == ["base", "other"]
     assert len(resolved.prompts) == 8 and resolved.sampling["max_new_tokens"] == 8
     assert resolved.constitution.name == "tiny" and resolved.templates == "microworld"
-    assert resolved.judge["model"] == str(tiny_model)
+    assert resolved.judge.model == str(tiny_model)
     with pytest.raises(FlowError, match="stage rl of this run is not finished"):
         resolve(CompareRequest(models=(f"{run_folder}:rl_cai", str(other))))
     with pytest.raises(FlowError, match="'best' is not a role of a run: base"):

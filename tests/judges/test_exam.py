@@ -375,7 +375,7 @@ def test_the_command_asks_as_a_run_does(tiny_model, tmp_path, wanted):
     with pytest.raises(SystemExit):
         main(["judge", "exam", "--config", str(path), "--pairs", str(OURS)])
     (exam,) = wanted
-    assert exam.judge["kind"] == "openai" and exam.judge["model"] == "served"
+    assert exam.judge.kind == "openai" and exam.judge.model == "served"
     assert (exam.settings.readout, exam.settings.principles, exam.settings.tie_margin) == ("verdict", 2, 0.1)
     assert (exam.thresholds.min_accuracy, exam.thresholds.probe_pairs) == (0.8, 3)
     assert exam.ledger.endswith("/verdicts/ledger.db") and exam.files == (OURS,)
