@@ -150,7 +150,9 @@ class OwnPagesOnly:
             return (
                 f"Host {host[:100]!r} is not this server; {ORIGINS} names others, for a proxy in front of it"
             )
-        if origin is None or urlsplit(origin).netloc.lower() == host.lower() or origin.lower() in self.more:
+        # An origin is whatever a stranger sent; no parser of URLs that could fail at it.
+        asked_by = (origin or "").partition("://")[2].lower()
+        if origin is None or asked_by == host.lower() or origin.lower() in self.more:
             return None
         return f"pages of {origin[:100]!r} may not ask this server; {ORIGINS} names those that may"
 
