@@ -179,7 +179,9 @@ def _kept_by_parser(choice: Mapping[str, Any]) -> Answer | None:
     if not isinstance(message, dict) or message.get("content"):
         return None
     field = next((name for name in ("reasoning_content", "reasoning") if message.get(name)), None)
-    if field is None and not ("content" in message and choice.get("finish_reason") == "length"):
+    # Without a parser a token that reads as nothing leaves an empty text, not null.
+    nothing = "content" in message and message["content"] is None and choice.get("finish_reason") == "length"
+    if field is None and not nothing:
         return None
     thought = f": {str(message[field])[:80]!r}" if field else ""
     ended = choice.get("finish_reason") != "length"

@@ -12,11 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines import VllmServer
+from engines import EngineError, VllmServer
 from judges import (
     Call,
     InProcessJudge,
-    JudgeError,
     LabelSettings,
     Ledger,
     OpenAIJudge,
@@ -174,18 +173,18 @@ def test_the_server_is_killed_and_restarted_and_the_run_completes(
 
 
 def test_what_is_wrong_is_one_line(environment, tiny_model, server, tmp_path):
-    with pytest.raises(JudgeError, match=r"no vLLM environment in .*make vllm"):
+    with pytest.raises(EngineError, match=r"no vLLM environment in .*make vllm"):
         VllmServer(tiny_model, environment=tmp_path)
-    with pytest.raises(JudgeError, match="no model in"):
+    with pytest.raises(EngineError, match="no model in"):
         VllmServer(tmp_path, environment=environment)
-    with pytest.raises(JudgeError, match=r"--api-key: .* set VLLM_API_KEY"):
+    with pytest.raises(EngineError, match=r"--api-key: .* set VLLM_API_KEY"):
         VllmServer(tiny_model, environment=environment, arguments=["--api-key=x"])
     taken = VllmServer(tiny_model, environment=environment, port=server.port)
-    with pytest.raises(JudgeError, match=f"port {server.port} is taken"):
+    with pytest.raises(EngineError, match=f"port {server.port} is taken"):
         taken.start()
     wrong = VllmServer(tiny_model, environment=environment, arguments=["--max-model-len", "999999"])
     wrong.start()
-    with pytest.raises(JudgeError, match=r"vLLM ended while starting: .*max_model_len") as caught:
+    with pytest.raises(EngineError, match=r"vLLM ended while starting: .*max_model_len") as caught:
         wrong.wait_until_ready(START_S)
     assert "\n" not in str(caught.value)
     wrong.stop()
