@@ -11,7 +11,7 @@ from collections.abc import Callable
 _IN_ADDRESSES = re.compile(r"(?<=@)(?!\d+\.\d+\.\d+(?![\w.-]))|(?<=:)(?=/)|(?<=www)(?=\.)", re.IGNORECASE)
 _APART = "<!-- -->"
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
-_SYNTAX = re.compile(r"[^\w\s,.;:?!'()\u0080-\U0010ffff-]|_")
+_SYNTAX = re.compile(r"[^\w\s,.;:?!'()%+=/\u0080-\U0010ffff-]|_|(?<=[:/])/|/(?=/)")
 
 
 # Prefect's page decodes these references in Markdown and shows others as they stand; what is left takes a backslash.
@@ -47,12 +47,12 @@ def unlinked(text: str, escape: Callable[[str], str]) -> str:
 def plain(text: str, *, limit: int = 160) -> str:
     """Text for a place that one page takes for Markdown and another shows letter by letter, on one line.
 
-    No escape reads well in both, so a mark that Markdown or HTML knows becomes a space, and a dot inside a word, which
-    could make an address, one that looks the same. Long words are parted: such a place may not wrap them.
+    No escape reads well in both, so a mark that Markdown or HTML knows becomes a space, and a dot before a letter,
+    which could make an address, one that looks the same. Long words are parted: such a place may not wrap them.
     """
     words = " ".join(_SYNTAX.sub(" ", printable(clip(text, limit))).split())
     words = re.sub(r"(\S{40})(?=\S)", r"\1 ", words)
-    return re.sub(r"\.(?=\w)", "\u2024", words)
+    return re.sub(r"\.(?=[^\W\d])", "\u2024", words)
 
 
 def clip(text: str, limit: int = 60) -> str:

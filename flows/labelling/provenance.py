@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from common.record import ABSENT, REST, Record
 from flows.labelling.gates import NO_EXAM, agreement_of, audit_problem, newest_exam
 from flows.runs.record import RunRecord
-from flows.stages.contract import Stage
 from judges.audit import Agreement
 from judges.exam import ExamReport
+
+if TYPE_CHECKING:
+    from flows.stages.contract import Stage
 
 
 @dataclass(frozen=True, kw_only=True)

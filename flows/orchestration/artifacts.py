@@ -6,9 +6,9 @@ Artifacts are views: everything in them can be rebuilt from the run directory. M
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -24,7 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from common.sections import texts
-from common.text import clip, escape_markdown
+from common.text import clip, escape_markdown, plain
 from constitution.diff import diff
 from constitution.views import diff_markdown
 from flows.orchestration.server import newer_pages
@@ -112,15 +112,23 @@ def _without_retries(settings: Settings) -> Settings:
     return _known[1]
 
 
+def publish_table(key: str, rows: Sequence[Mapping[str, Any]], *, description: str) -> None:
+    """A table artifact, whose description is Markdown."""
+    create_table_artifact(key=key, table=inert_cells(rows), description=description)
+
+
+def inert_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as both of Prefect's pages show them: the older one takes a cell for Markdown, the newer one for letters."""
+    return [{k: plain(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+
+
 def publish(session: Session, data: ReportData) -> None:
     """Publish what the finished stages of this attempt have to show."""
     mark = "" if session.constitution.published else " (unpublished)"
     title = escape_markdown(f"{session.config.name}, {clip(session.constitution.ref)}{mark}", limit=200)
     if data.models:
         heading, *rows = texts(result_rows(data))
-        create_table_artifact(
-            key="results", table=[dict(zip(heading, row, strict=True)) for row in rows], description=title
-        )
+        publish_table("results", [dict(zip(heading, row, strict=True)) for row in rows], description=title)
         create_markdown_artifact(key="report", markdown=result_markdown(data), description=title)
         create_markdown_artifact(key="walk-through", markdown=examples_markdown(data), description=title)
     if (before := constitution_before(session)) is not None:

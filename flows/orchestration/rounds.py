@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from common.text import clip, escape_markdown
 from flows.config.forms import RoundsRules, RunRequest
+from flows.orchestration.artifacts import publish_table
 from flows.orchestration.rlaif import run_name, run_step, show, working
 from flows.orchestration.states import fails_in_one_line
 from flows.pipeline.launch import finish
@@ -70,7 +71,7 @@ def rlaif_rounds(request: RunRequest = _REQUEST, rules: RoundsRules = _RULES) ->
 def _show(session: Session, done: list[Round], rules: RoundsRules) -> None:
     rows = [_row(r.record()) for r in done]
     title = f"{session.config.name}, {clip(session.constitution.ref)}; kept: {kept(done, rules) or 'the SL-CAI model'}"
-    create_table_artifact(key="rounds", table=rows, description=escape_markdown(title, limit=200))
+    publish_table("rounds", rows, description=escape_markdown(title, limit=200))
     last = rows[-1]
     get_run_logger().info(
         "round %s: %s", last["round"], ", ".join(f"{k} {v}" for k, v in last.items() if k != "round")

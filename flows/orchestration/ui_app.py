@@ -4,7 +4,7 @@
 - a request that comes from another site's page, or under a name that is not this server's, is refused in one line;
 - pages carry a content security policy that lets them load and ask from this server only;
 - the page's usage statistics, which it starts before it knows whether they are wanted, are taken out of its scripts,
-  and so are logos and pages that come from elsewhere; *Submit* leads to the page of the run;
+  and so are logos and pages that come from elsewhere; *Submit* leads to the page of the run, and logs link nowhere;
 - the page is told to reach the API under the name that the browser used;
 - our own audit page is at /charter/audit.
 """
@@ -67,6 +67,13 @@ _AFTER_SUBMIT = re.compile(
     r"(to:`)(/runs/flow-run/\$id`,params:\{id:)([\w$]+\.id\}"
     r".{1,100}?`View run`.{1,30}?to:`)/deployments/deployment/\$id`,params:\{id:[\w$]+\.id\}(\}\),[\w$]+\.reset)"
 )
+# What both pages make a link in a log; of what a model may have said there, only our own word for the artifacts is one.
+_LINK_IN_LOG = re.compile(
+    r"/\((?:\(\?:https\?\|ftp\)|https\?):\\/\\/\[\^\\s/\$\.\?#\]\.\[\^\\s\)[^\]]*\]\*\)/g"
+)
+_ARTIFACTS_IN_LOG = (
+    'new RegExp("("+location.origin.replaceAll(".","\\\\.")+"(?:/v2)?/artifacts)(?=\\\\s|$)","g")'
+)
 # FastAPI's pages about an API load their scripts from a public network.
 _PAGES_FROM_ELSEWHERE = {"/docs", "/docs/oauth2-redirect", "/redoc"}
 _WITH_LOGOS = ("/api/block_", "/api/collections/")
@@ -112,13 +119,15 @@ def mend_pages(pages: Path) -> int:
 
 
 def mended(script: str) -> str:
-    """A script without the key of the statistics service, and with the way to the run after *Submit*."""
+    """A script without the key of the statistics service, with the way to the run after *Submit*, and with no link in a
+    log but ours."""
 
     def to_the_run(found: re.Match[str]) -> str:
         to, run, between, end = found.groups()
         return f"{to}{run}{between}{run}{between.partition('}')[0]}}}{end}"
 
-    return _AFTER_SUBMIT.sub(to_the_run, _STATISTICS_KEY.sub(r"\1``", script))
+    script = _AFTER_SUBMIT.sub(to_the_run, _STATISTICS_KEY.sub(r"\1``", script))
+    return _LINK_IN_LOG.sub(lambda _: _ARTIFACTS_IN_LOG, script)
 
 
 class OwnPagesOnly:

@@ -16,6 +16,7 @@ from common.text import escape_markdown
 from constitution import ComparisonPrinciple, Constitution
 from constitution.diff import diff
 from constitution.views import diff_markdown
+from flows.orchestration.artifacts import inert_cells
 from flows.report.data import Example, ReportData, Revision
 from flows.report.run import examples_markdown, result_markdown, write_html
 from flows.report.summary import Summary
@@ -56,8 +57,9 @@ def hostile(ui, started) -> dict[str, str]:
     shown = escape_markdown(" ".join(t for t in HOSTILE if len(t) < 200), limit=1000)
     for key, body in bodies.items():
         ui.call("POST", "/artifacts/", key=key, type="markdown", data=body, description=shown)
-    cells = [{"model": text, "helpful": "1"} for text in HOSTILE]
+    cells = inert_cells([{"model": text, "helpful": "25 (10-65)"} for text in HOSTILE])
     ui.call("POST", "/artifacts/", key="results", type="table", data=json.dumps(cells), description=shown)
+    logged = {"name": "prefect.flow_runs", "level": 30, "timestamp": "2026-12-01T00:00:00Z"}
     write_labels(ui.folder / "runs" / "hostile" / "ledger.db", HOSTILE, judge=NAME)
     request = {
         "run": str(ui.folder / "runs" / "hostile"),
@@ -67,6 +69,9 @@ def hostile(ui, started) -> dict[str, str]:
     }
     run = ui.start("audit-labels/audit-labels", request=request)
     wait_for(lambda: ui.state(run)["type"] in {"PAUSED", *ENDED}, "the page", LIMIT)
+    ui.call(
+        "POST", "/logs/", rows=[{**logged, "message": text[:500], "flow_run_id": run} for text in HOSTILE]
+    )
     return {"run": run}
 
 
@@ -76,7 +81,7 @@ def hostile(ui, started) -> dict[str, str]:
         ("walk-through", "window.pwned=1"),
         ("report", "Constitution"),
         ("constitution-diff", "window.pwned=1"),
-        ("results", "window.pwned=1"),
+        ("results", "25 (10-65)"),
         ("audit-page", "Pair 8"),
     ],
 )
@@ -102,9 +107,9 @@ def test_addresses_are_read_and_copied_as_they_were(page, hostile):
 
 
 def test_on_a_run_and_in_its_form_they_are_only_text(page, hostile):
-    for tab in ("Details", "Parameters", "Artifacts"):
+    for tab, text in (("Logs", "xmpp:e@evil.example"), ("Details", "Run Count"), ("Parameters", "reviewer")):
         page.run(hostile["run"], tab=tab)
-        page.page.get_by_role("tab", name=tab).or_(page.page.get_by_text(tab, exact=True)).first.click()
+        page.sees(text)
         page.harmless()
     page.goto("/runs")
     page.sees("audit-labels of hostile")

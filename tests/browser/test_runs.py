@@ -34,7 +34,7 @@ def test_the_page_of_a_run_shows_its_stages_and_leads_to_what_it_published(ui, p
     prefect.errors.clear()
     prefect.run(started.run, tab="Subflow Runs")
     # The stages' bars above are drawn on a canvas; their names can be read in the list.
-    prefect.sees("evaluate of microworld")
+    prefect.sees("evaluate of microworld under microworld@^1")
     canvas = prefect.page.locator("canvas")
     canvas.wait_for()
     wait_for(lambda: canvas.evaluate("c => c.width * c.height") > 0, "the graph", 30)
@@ -79,11 +79,13 @@ def test_tables_folds_and_pictures_of_artifacts_are_shown(prefect, started):
 
 def test_a_required_field_is_not_called_optional(prefect, started):
     prefect.custom_run("audit-labels/audit-labels")
+    prefect.sees("Seconds that a page waits (Optional)")
     labels = prefect.page.locator("label").all_inner_texts()
     assert "Reviewer" in labels and "Pairs on a page (Optional)" in labels
     prefect.click("button", "Submit")
     prefect.sees("'reviewer' is a required property")
     prefect.custom_run("relabel/relabel")
+    prefect.sees("Changes to the configuration (Optional)")
     assert "New constitution" in prefect.page.locator("label").all_inner_texts()
 
 

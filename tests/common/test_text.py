@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import escape_html, escape_markdown
+from common.text import escape_html, escape_markdown, plain
 from constitution.views import escape as constitution_escape
 
 # What Prefect's newer page (remark-gfm) looks for in a text once Markdown is parsed, and its older one (marked) in the
@@ -90,6 +90,18 @@ def test_whatever_the_text_no_renderer_finds_an_address(text):
         assert_no_links(shown)
         rest = shown.replace("<!-- -->", "")
         assert "\n" not in rest and "<" not in rest and ">" not in rest
+
+
+@given(texts)
+def test_plain_text_is_no_markup_for_anyone(text):
+    shown = plain(text)
+    assert not any(pattern.search(shown) for pattern in (*IN_TEXT, IN_SOURCE))
+    assert not re.search(r"[<>\[\]*_`|\\@\n]|//|\S{41}", shown)
+
+
+@pytest.mark.parametrize("cell", ["25 (10-65)", "0.85", "+0.018", "94.5%", "1/3", "SL-CAI", "a = 0.5", "-"])
+def test_a_cell_of_figures_stays_as_it_is(cell):
+    assert plain(cell) == cell
 
 
 @given(texts)

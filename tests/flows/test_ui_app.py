@@ -133,14 +133,19 @@ def test_what_is_mended_is_still_in_the_pages_of_the_installed_prefect():
     import prefect
 
     changed = {
-        script.name.split("-")[0]: (before, after)
-        for script in Path(prefect.__ui_v2_static_path__).glob("assets/*.js")
+        f"{Path(folder).name}/{script.name.split('-')[0]}": (before, after)
+        for folder in (prefect.__ui_v2_static_path__, prefect.__ui_static_path__)
+        for script in sorted(Path(folder).glob("assets/*.js"))
         if (after := mended(before := script.read_text(encoding="utf-8"))) != before
     }
-    assert set(changed) == {"index", "deployment_._id.run"}
-    before, after = changed["index"]
-    assert len(before) - len(after) == 32 and mended(after) == after
-    before, after = changed["deployment_._id.run"]
+    assert set(changed) == {"ui-v2/index", "ui-v2/deployment_._id.run", "ui-v2/run", "ui/index"}
+    assert all(mended(after) == after for _, after in changed.values())
+    before, after = changed["ui-v2/index"]
+    assert len(before) - len(after) == 32
+    for logs in ("ui-v2/run", "ui/index"):
+        before, after = changed[logs]
+        assert after.count("location.origin.replaceAll") == 1 and "/artifacts)" in after
+    before, after = changed["ui-v2/deployment_._id.run"]
     lost, new = "`/deployments/deployment/$id`", "`/runs/flow-run/$id`"
     assert after.count(new) == before.count(new) + 1 and after.count(lost) == before.count(lost) - 1
 

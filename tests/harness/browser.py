@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socketserver
 import threading
 import time
@@ -45,8 +46,13 @@ HOSTILE = (
 )
 
 
+# A name in a request or in the greeting of an encrypted one; the browser itself looks for updates and for its maker.
+_NAME = re.compile(rb"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}")
+_BROWSERS_OWN = re.compile(rb"\.(google|googleapis|gstatic)\.com$")
+
+
 class Elsewhere(socketserver.ThreadingTCPServer):
-    """Where every other host is for the browser: here, and `heard` is what it was told, if only a TLS greeting."""
+    """Where every other host is for the browser: here. `heard` is which were asked, the browser's own left out."""
 
     daemon_threads = True
 
@@ -55,7 +61,8 @@ class Elsewhere(socketserver.ThreadingTCPServer):
 
         class Hear(socketserver.BaseRequestHandler):
             def handle(hear) -> None:
-                self.heard.append(hear.request.recv(2000))
+                said = hear.request.recv(4000)
+                self.heard += [name for name in _NAME.findall(said) if not _BROWSERS_OWN.search(name)]
 
         super().__init__(("127.0.0.1", 0), Hear)
 
@@ -184,7 +191,7 @@ class PrefectScreen(Screen):
     def deployment(self, name: str, *, tab: str = "Runs") -> None:
         found = self.ui.call("GET", f"/deployments/name/{name}")
         self.goto(f"/deployments/deployment/{found['id']}?tab={tab}")
-        self.sees("Entrypoint")
+        self.page.get_by_role("button", name="Run", exact=True).first.wait_for()
 
     def custom_run(self, name: str) -> None:
         """The form of a deployment."""
@@ -194,8 +201,11 @@ class PrefectScreen(Screen):
         self.sees("Enforce Parameter Schema")
 
     def run(self, run: str, *, tab: str = "Logs") -> None:
-        self.goto(f"/runs/flow-run/{run}?tab={tab}")
-        self.page.get_by_role("tab", name=tab).wait_for()
+        self.goto(f"/runs/flow-run/{run}")
+        found = (
+            self.page.get_by_role("tab", name=tab) if self.base else self.page.get_by_text(tab, exact=True)
+        )
+        found.first.click()
 
     def menu(self, entry: str) -> None:
         """An entry of the menu (⋮) of the page."""

@@ -39,7 +39,7 @@ class UI:
     page: str
 
     def call(self, method: str, path: str, /, **body: Any) -> Any:
-        """What the API answers. Raises httpx.HTTPStatusError where it refuses.
+        """What the API answers to `body`, or to a list given as `rows`. Raises httpx.HTTPStatusError where it refuses.
 
         A server whose database is busy says so with 503, and Prefect's own clients ask again; so does this.
         """
@@ -47,7 +47,7 @@ class UI:
             answer = httpx.request(
                 method,
                 f"{self.page}/api{path}",
-                json=body if method == "POST" else None,
+                json=body.get("rows", body) if method == "POST" else None,
                 auth=tuple(AUTH.split(":")),
                 timeout=30,
                 trust_env=False,
