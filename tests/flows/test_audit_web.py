@@ -372,7 +372,7 @@ def test_the_report_is_published_and_leads_back_here(label_set):
         with get_client(sync_client=True) as client:
             found = {artifact.key: artifact.data for artifact in client.read_artifacts()}
     assert set(found) == {"label-audit", "principle-report-card"}
-    assert "People judged 1 pairs (Ada 1)" in found["label-audit"]
+    assert r"People judged 1 pairs \(Ada 1\)" in found["label-audit"]
     [back] = re.findall(rf"\]\(({ROOT}/\?[^)]+)\)", found["label-audit"])
     assert back == f"{ROOT}/?run=runs%2Fmicroworld"
     ada.page = ada.http.get(back)
