@@ -1,1 +1,1 @@
-"""What the benchmarks against TRL share. Not a benchmark: `make bench` starts only the files beside this folder."""
+"""What the benchmarks share: sides that take turns, their data, and the table in docs/benchmarks.md."""

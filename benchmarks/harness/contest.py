@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import duel, figure, pairs
-from bench.roofline import Work, flops, matmul_peak
+from benchmarks.harness import duel, figure, pairs
+from benchmarks.harness.machine import THREADS, machine
+from benchmarks.harness.roofline import Work, flops, matmul_peak
 
 
 def ratios(
@@ -36,7 +37,7 @@ def roofline(
     config: Any, work: Mapping[str, Work], passes: Mapping[str, float], sides: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """How near each side came to the fastest matrix product of this machine, measured now."""
-    peak = matmul_peak(duel.THREADS)
+    peak = matmul_peak(THREADS)
     found: dict[str, Any] = {"matmul_gflops": round(peak / 1e9, 1)}
     for side, one in work.items():
         needed = flops(config, one, passes=passes[side])
@@ -81,7 +82,7 @@ def preference_contest(
         "largest_loss_difference": figure.largest_difference(curves["ours"], curves[peer]),
         "roofline": roofline(config, work, passes, sides),
         "sides": sides,
-        "machine": duel.machine(),
+        "machine": machine(),
         "versions": duel.versions("trl"),
         "loss_curves": {side: curves[side] for side in ("ours", peer)},
     }

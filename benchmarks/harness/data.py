@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bench.duel import REPOSITORY
+from benchmarks.harness.machine import REPOSITORY
 
 PAIRS = REPOSITORY.parent / "shared" / "data" / "hh-rlhf-harmless-base-test.jsonl.gz"
 VOCABULARY = 2048

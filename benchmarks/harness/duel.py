@@ -15,13 +15,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = REPOSITORY / "benchmarks" / "results"
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+from benchmarks.harness import figure, page
+from benchmarks.harness.machine import REPOSITORY, RESULTS, THREADS
+
 # Alike for all sides. Without the malloc settings the kernel maps and clears every large tensor anew.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": str(THREADS),
@@ -128,24 +127,6 @@ def speeds(sides: Mapping[str, dict[str, Any]], units: int) -> dict[str, float]:
     return {side: round(units / found["median_s"], 2) for side, found in sides.items()}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    flags, name = "", ""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-        if line.startswith("flags"):
-            flags = line
-    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": name,
-        "cores": os.cpu_count(),
-        "threads": THREADS,
-        "instructions": [flag for flag in known if f" {flag}" in flags],
-    }
-
-
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of these packages and of what all sides run on."""
     return {
@@ -167,8 +148,6 @@ def finish(name: str, result: Mapping[str, Any], *, partial: bool) -> None:
     print(json.dumps(shown, indent=1))
     if partial:
         return
-    from bench import figure, page
-
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     figure.draw()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bench.duel import REPOSITORY, RESULTS
+from benchmarks.harness.machine import IMAGES, RESULTS
 
-IMAGE = REPOSITORY / "docs" / "images" / "bench-losses.png"
+IMAGE = IMAGES / "bench-losses.png"
 TITLES = {"reward_model": "reward model", "dpo": "DPO", "sft": "SFT", "grpo": "GRPO: reward"}
 
 

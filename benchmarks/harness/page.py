@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.duel import REPOSITORY, RESULTS
+from benchmarks.harness.machine import REPOSITORY, RESULTS
 from common.files import write_atomically
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- written by benchmarks/bench/page.py -->", "<!-- end -->"
+BEGIN, END = "<!-- written by benchmarks/harness/page.py -->", "<!-- end -->"
 WORK = {
     "reward_model": ("Reward model", "pairs/s"),
     "dpo": ("DPO", "pairs/s"),

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench import data
-from bench.roofline import Work
-from bench.trl_side import in_step_order
+from benchmarks.harness import data
+from benchmarks.harness.roofline import Work
+from benchmarks.harness.trl_side import in_step_order
 
 BATCH = 8  # TRL's default
 SEED = 0

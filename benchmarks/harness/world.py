@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bench.duel import REPOSITORY
+from benchmarks.harness.machine import REPOSITORY
 
 MODEL = REPOSITORY / "microworld" / "weights" / "base"
 

@@ -1,6 +1,6 @@
 """`charter constitution check` on a file of 200 principles, against what any checker must pay.
 
-    python benchmarks/constitution_check.py [--rounds 11]
+    python -m benchmarks.limits.constitution_check [--rounds 11]
 
 Each round runs three fresh processes in turn: the bare interpreter, the interpreter reading the file with
 PyYAML's C loader, and the check. Writes benchmarks/results/constitution_check.json: medians in seconds of
@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import yaml
-from microworld_seeds import RESULTS, machine
 
-REPOSITORY = Path(__file__).parents[1]
+from benchmarks.harness.machine import REPOSITORY, RESULTS, machine
+
 WORDS = (REPOSITORY / "constitution" / "library" / "hhh.yaml").read_text(encoding="utf-8").split()
 
 

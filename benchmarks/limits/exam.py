@@ -1,6 +1,6 @@
 """The exam in the microworld: the shipped judge, and three that only seem to judge.
 
-    python benchmarks/exam.py [--pairs 400] [--seeds 0 1 2]
+    python -m benchmarks.limits.exam [--pairs 400] [--seeds 0 1 2]
 
 Pairs on held-out topics whose better answer gold knows, asked and measured as a run's exam does, with its thresholds.
 Beside the shipped judge stand one that always answers A, one that takes the longer response, and the shipped judge
@@ -13,12 +13,11 @@ import argparse
 import re
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.duel import against, finish, machine, versions
-
+from benchmarks.harness.duel import against, finish, versions
+from benchmarks.harness.machine import REPOSITORY, machine
 from constitution import load
 from flows.config import load_config
 from flows.labelling.exam import Exam
@@ -27,8 +26,7 @@ from judges import InProcessJudge, Judge, Ledger, ScriptedJudge
 from judges.exam import ExamReport, examine
 from judges.records import Call, JudgeIdentity, Reading
 
-ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "microworld" / "weights" / "feedback"
+WEIGHTS = REPOSITORY / "microworld" / "weights" / "feedback"
 _RESPONSES = re.compile(r"\(A\) (.*)\n\(B\) (.*)\n+Better:", re.DOTALL)
 _ORDER = re.compile(r"choose A|choose B|choose it|is the better one|the answer is A|better: A", re.IGNORECASE)
 
@@ -74,7 +72,7 @@ def contestants() -> dict[str, Judge]:
 
 def take(judge: Judge, seed: int, pairs: int) -> ExamReport:
     """One exam, as a run of the shipped configuration takes it, but for its size."""
-    config = load_config(ROOT / "configs" / "microworld.yaml", (f"seed={seed}",))
+    config = load_config(REPOSITORY / "configs" / "microworld.yaml", (f"seed={seed}",))
     constitution = load(config.constitution)
     exam = Exam.of_run(config, constitution)
     known = generated_pairs(constitution, n=pairs, seed=seed, principles=exam.settings.principles)

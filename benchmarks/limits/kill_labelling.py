@@ -1,6 +1,6 @@
 """A labelling process killed with SIGKILL at random points and started again until it is done.
 
-    python benchmarks/kill_labelling.py [--kills 50] [--ledger URL] [--seed 7]
+    python -m benchmarks.limits.kill_labelling [--kills 50] [--ledger URL] [--seed 7]
 
 Counts, after every kill, what the judge was asked and what the ledger holds, and at the end looks at every label.
 Writes benchmarks/results/kill_labelling.json and exits with 1 when a judgement was lost, invented or stored twice,
@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from bench import duel
-from microworld_seeds import RESULTS, machine
 
+from benchmarks.harness import duel
+from benchmarks.harness.machine import REPOSITORY, RESULTS, machine
 from judges import Ledger
 from judges.ledger import schema
 from judges.ledger.reading import find_label_set, labelled_pairs
 
-REPOSITORY = Path(__file__).parents[1]
 WORKER = REPOSITORY / "tests" / "judges" / "labelling_worker.py"
 BATCH_PAIRS = 4
 PAIRS_PER_KILL = 40

@@ -1,6 +1,6 @@
 """A million judgements in the ledger, on SQLite and on PostgreSQL: how fast, and whether memory stays flat.
 
-    python benchmarks/ledger_scale.py [--databases sqlite postgresql] [--sizes 100000 300000 1000000]
+    python -m benchmarks.limits.ledger_scale [--databases sqlite postgresql] [--sizes 100000 300000 1000000]
 
 Every database and size gets a process of its own, which writes the judgements, then the labels of their pairs with
 texts and memberships, then looks for what is missing as a resumed run does (a tenth is), asks for the statistics of
@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import duel
-from microworld_seeds import IMAGES, RESULTS, machine
-
+from benchmarks.harness import duel
+from benchmarks.harness.machine import IMAGES, RESULTS, machine
 from common.digest import digest
 from judges import JudgeIdentity, Label, LabelSettings, Ledger, Pair, Reading, export_preferences
 from judges.ledger import Batch, Judgement, LabelRow
@@ -174,7 +173,15 @@ def measure(url: str, n: int, folder: Path) -> dict[str, Any]:
 
 def in_own_process(database: str, n: int) -> dict[str, Any]:
     """`measure` in a fresh process on a fresh ledger."""
-    command = [sys.executable, __file__, "--worker", database, "--sizes", str(n)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.limits.ledger_scale",
+        "--worker",
+        database,
+        "--sizes",
+        str(n),
+    ]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(printed.splitlines()[-1])
 

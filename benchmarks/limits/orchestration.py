@@ -1,6 +1,6 @@
 """What Prefect costs: the labels flow over scripted judgements, beside the very same work without Prefect.
 
-    python benchmarks/orchestration.py [--judgements 100000] [--rate 1000] [--rounds 1]
+    python -m benchmarks.limits.orchestration [--judgements 100000] [--rate 1000] [--rounds 1]
 
 Both sides run the stage `labels` on the same pairs into a new SQLite ledger each, and make the labels' audit and report
 card: `with` as the flow, under a server as `charter ui` starts it (its database in SQLite, events, task runs and
@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from microworld_seeds import RESULTS, machine
+from benchmarks.harness.machine import RESULTS, machine
 
 OUT = RESULTS / "orchestration.json"
 PROMISES = {"overhead_percent": 2.0, "database_mb": 10.0}
@@ -174,7 +174,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     label_shards.make_judge = lambda settings: PacedJudge(
         options.rate
     )  # the one part that is not a run's own
-    config = Path(__file__).parents[1] / "configs" / "microworld.yaml"
+    config = Path(__file__).parents[2] / "configs" / "microworld.yaml"
     pairs, warm = folder / "pairs.jsonl", folder / "warm.jsonl"
     n = options.judgements // 2 // options.principles
     write_pairs(pairs, n)

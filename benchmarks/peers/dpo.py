@@ -1,6 +1,6 @@
 """Direct preference optimisation on hh-rlhf's pairs, against TRL's DPOTrainer.
 
-    python benchmarks/dpo.py [--size 40] [--rounds 5]
+    python -m benchmarks.peers.dpo [--size 40] [--rounds 5]
 
 Sides: ours; TRL at its defaults; and TRL without gradient checkpointing on batches of like length. The reference's pass
 counts on every side. All train the same 3.7M-parameter Llama on the same pairs, 8 a step, in float32 on two threads.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import contest, data, duel, our_side, pairs, trl_side
+from benchmarks.harness import contest, data, duel, our_side, pairs, trl_side
 
 LEARNING_RATE = 1e-4
 

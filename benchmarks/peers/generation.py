@@ -1,6 +1,6 @@
 """Generation in process, against transformers' `generate`, in tokens a second.
 
-    python benchmarks/generation.py [--size 256] [--rounds 5]
+    python -m benchmarks.peers.generation [--size 256] [--rounds 5]
 
 The microworld's base model (2.0M parameters) answers in float32 on two threads, at most 64 tokens each, 64 answers at a
 time. Three workloads: the prompts of hh-rlhf, greedy; prompts of its own world, greedy (short answers of like length);
@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import data, duel, world
-from bench.roofline import Work, decoding_bytes, flops, matmul_peak, read_bandwidth
+from benchmarks.harness import data, duel, world
+from benchmarks.harness.machine import THREADS, machine
+from benchmarks.harness.roofline import Work, decoding_bytes, flops, matmul_peak, read_bandwidth
 
 BATCH = 64
 NEW_TOKENS = 64
@@ -145,7 +146,7 @@ def roofline(
 
     Prompts and answers, with no padding; prompts pass once, and of their tokens only the last has logits.
     """
-    peak, bandwidth = matmul_peak(duel.THREADS), read_bandwidth(duel.THREADS)
+    peak, bandwidth = matmul_peak(THREADS), read_bandwidth(THREADS)
     found: dict[str, Any] = {
         "matmul_gflops": round(peak / 1e9, 1),
         "read_gb_per_s": round(bandwidth / 1e9, 1),
@@ -210,7 +211,7 @@ def main() -> None:
             sides,
         ),
         "sides": sides,
-        "machine": duel.machine(),
+        "machine": machine(),
         "versions": duel.versions(),
     }
     duel.finish("generation", result, partial=bool(options.sides))

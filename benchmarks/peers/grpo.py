@@ -1,6 +1,6 @@
 """Group relative policy optimisation, against TRL's GRPOTrainer.
 
-    python benchmarks/grpo.py [--size 4] [--rounds 5]
+    python -m benchmarks.peers.grpo [--size 4] [--rounds 5]
 
 The microworld's base model (2.0M parameters) answers prompts of its world: 8 prompts a step, 8 answers each, at most
 64 tokens, temperature 1, one update a step, KL to the reference at 0.05, the same loss (GRPO's, averaged over
@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import contest, duel, our_side, trl_side, world
-from bench.roofline import Work
+from benchmarks.harness import contest, duel, our_side, trl_side, world
+from benchmarks.harness.machine import machine
+from benchmarks.harness.roofline import Work
 
 PROMPTS = 8
 GROUP = 8
@@ -198,7 +199,7 @@ def main() -> None:
             sides,
         ),
         "sides": sides,
-        "machine": duel.machine(),
+        "machine": machine(),
         "versions": duel.versions("trl"),
         "loss_curves": {side: curves[side] for side in ("ours", "trl_defaults")},
     }

@@ -1,6 +1,6 @@
 """Judgements per second against a real vLLM server on this machine, beside other ways to ask for them.
 
-    python benchmarks/judge_throughput.py [--rounds 5] [--judgements 4000] [--distilabel PYTHON] [--append]
+    python -m benchmarks.peers.judge_throughput [--rounds 5] [--judgements 4000] [--distilabel PYTHON] [--append]
 
 Contestants, each on prompts that no one has sent before, in an order that turns round with every round:
 
@@ -33,10 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import duel
-from contestants.clients import REPOSITORY, Contestant, bare_loop, one_request_each
-from microworld_seeds import RESULTS, machine
-
+from benchmarks.harness import duel
+from benchmarks.harness.clients import Contestant, bare_loop, one_request_each
+from benchmarks.harness.machine import REPOSITORY, RESULTS, machine
 from constitution import load
 from engines import VllmServer
 from judges import Call, LabelSettings, Ledger, OpenAIJudge, Pair, label_pairs

@@ -1,6 +1,6 @@
 """What vLLM's prefix cache gives when every prompt begins with a long constitution.
 
-    python benchmarks/judge_throughput_prefix.py [--rounds 5] [--pairs 200]
+    python -m benchmarks.peers.judge_throughput_prefix [--rounds 5] [--pairs 200]
 
 Two servers of the same model, one with prefix caching (vLLM's default) and one without, are asked in turn about both
 orders of new pairs, through `OpenAIJudge`. The template puts the constitution first, then the conversation, then the
@@ -21,11 +21,9 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from bench import duel
-from contestants.clients import REPOSITORY
-from judge_throughput import MODEL, make_pairs
-from microworld_seeds import RESULTS, machine
-
+from benchmarks.harness import duel
+from benchmarks.harness.machine import REPOSITORY, RESULTS, machine
+from benchmarks.peers.judge_throughput import MODEL, make_pairs
 from constitution import load
 from engines import VllmServer
 from judges import OpenAIJudge

@@ -1,6 +1,6 @@
 """Training a reward model on hh-rlhf's pairs, against TRL's RewardTrainer.
 
-    python benchmarks/reward_model.py [--size 64] [--rounds 5]
+    python -m benchmarks.peers.reward_model [--size 64] [--rounds 5]
 
 Sides: ours; TRL at its defaults; the same without gradient checkpointing, which saves memory that nobody lacks here;
 and that with batches of like length. All train the same 3.7M-parameter Llama on the same pairs, 8 a step, in float32 on
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import contest, data, duel, our_side, pairs, trl_side
+from benchmarks.harness import contest, data, duel, our_side, pairs, trl_side
 
 LEARNING_RATE = 1e-4
 

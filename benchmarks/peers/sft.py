@@ -1,6 +1,6 @@
 """Supervised fine-tuning on hh-rlhf's preferred conversations, against TRL's SFTTrainer.
 
-    python benchmarks/sft.py [--size 48] [--rounds 5]
+    python -m benchmarks.peers.sft [--size 48] [--rounds 5]
 
 Sides: ours; TRL at its defaults; and TRL's ways to waste less, all without gradient checkpointing: batches of like
 length, padding-free batches, and packed rows of 2,048 tokens, one a step. The loss is on the
@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import contest, data, duel, figure, our_side, pairs, trl_side
-from bench.roofline import Work
+from benchmarks.harness import contest, data, duel, figure, our_side, pairs, trl_side
+from benchmarks.harness.machine import machine
+from benchmarks.harness.roofline import Work
 
 LEARNING_RATE = 1e-3
 PACKED_LENGTH = 2048
@@ -126,7 +127,7 @@ def main() -> None:
         # The least work is the same for every side that pads nothing.
         "roofline": contest.roofline(model, {"ours": work, best: work}, {"ours": 3.0, best: 3.0}, sides),
         "sides": sides,
-        "machine": duel.machine(),
+        "machine": machine(),
         "versions": duel.versions("trl"),
         "loss_curves": {side: curves[side] for side in ("ours", *like)},
     }

@@ -1,6 +1,6 @@
 """The KL penalty: reinforcement learning at several beta, everything else alike; proxy and gold against KL.
 
-    python benchmarks/beta_sweep.py [--betas 0 0.05 0.2] [--steps 60] [--runs DIR]
+    python -m studies.microworld.beta_sweep [--betas 0 0.05 0.2] [--steps 60] [--runs DIR]
 
 All runs share one run directory, so only the RL stage and the evaluation are done again. They take more steps than the
 demo does, to show where each penalty ends. Writes
@@ -15,9 +15,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from microworld_seeds import RESULTS, machine, run_demo
+from benchmarks.harness.machine import IMAGES, RESULTS, machine
+from studies.microworld.seeds import run_demo
 
-IMAGE = Path(__file__).parents[1] / "docs" / "images" / "beta_sweep.png"
+IMAGE = IMAGES / "beta_sweep.png"
 
 
 def end(curve: list[dict[str, Any]], key: str, last: int = 5) -> float:

@@ -1,6 +1,6 @@
 """The whole loop on the microworld over three seeds, held against what it promises.
 
-    python benchmarks/microworld_seeds.py [--seeds 0 1 2] [--runs DIR]
+    python -m studies.microworld.seeds [--seeds 0 1 2] [--runs DIR]
 
 Each seed is a run of `charter demo` with a world, samples and training of its own; the shipped models stay the
 same. Writes benchmarks/results/microworld_seeds.json: per seed the gold scores of the four models, and every promise
@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
+from benchmarks.harness.machine import IMAGES, RESULTS, machine
 
 
 def run_demo(*changes: str, runs: Path) -> dict[str, Any]:
@@ -93,23 +90,6 @@ def draw(summary: dict[str, Any]) -> None:
     for name, plot in figures(ReportData(summary=Summary.from_json(summary))).items():
         assert plot.draw is not None
         (IMAGES / f"{name}.png").write_bytes(png(plot.draw, dpi=110))
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    import os
-
-    import torch
-    import transformers
-
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def main() -> None:

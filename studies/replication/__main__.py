@@ -1,7 +1,7 @@
 """What the methods learn on the microworld, and which claims of the literature hold there.
 
-    python benchmarks/replication.py [--runs DIR] [--parallel 2] [--prefix "nice -n 10"]
-    python benchmarks/replication.py --report     # write the documents from the rows that are there
+    python -m studies.replication [--runs DIR] [--parallel 2] [--prefix "nice -n 10"]
+    python -m studies.replication --report     # write the documents from the rows that are there
 
 A queue of jobs, each a process of its own that ends in one JSON row. Stopped and started again it goes on where it
 was. Writes docs/methods.md, docs/replication.md and benchmarks/results/methods.json and replication.json, of what
@@ -16,12 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from replication_parts.jobs import Job, Study, perform, python, run_all
-from replication_parts.plan import CLAIM_SEEDS, FUNCTIONS, SEEDS, claims, methods
-from replication_parts.report import write_methods, write_replication
-from replication_parts.results import Results
+from studies.replication.jobs import Job, Study, perform, run_all
+from studies.replication.plan import CLAIM_SEEDS, FUNCTIONS, SEEDS, claims, methods
+from studies.replication.report import write_methods, write_replication
+from studies.replication.results import Results
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -61,7 +61,15 @@ def main() -> None:
 def _run(study: Study, jobs: Sequence[Job], args: argparse.Namespace) -> int:
     # The jobs are processes of their own: they end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    command = [*python(Path(__file__).resolve()), "--runs", str(study.root), "--seeds", *map(str, args.seeds)]
+    command = [
+        sys.executable,
+        "-m",
+        "studies.replication",
+        "--runs",
+        str(study.root),
+        "--seeds",
+        *map(str, args.seeds),
+    ]
     return run_all(study, jobs, command=[*command, "--job"], parallel=args.parallel, prefix=args.prefix)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from common.statistics import wilson
 from flows.stages.gold_model import LEAST_HELD_OUT, LEAST_RIGHT
-from replication_parts.jobs import Study
-from replication_parts.policies import learn
-from replication_parts.reward_models import answers_of_all, fit, preferred
-from replication_parts.world import paths, prompts, read_lines, settings, write_lines
+from studies.replication.jobs import Study
+from studies.replication.policies import learn
+from studies.replication.reward_models import answers_of_all, fit, preferred
+from studies.replication.world import paths, prompts, read_lines, settings, write_lines
 
 _NEVER = 1_000_000
 """A patience that no run exhausts."""

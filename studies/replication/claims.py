@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from replication_parts import policy_claims, rationale_claims
-from replication_parts.intervals import Estimate, both, difference, estimate, verdict
-from replication_parts.jobs import Study
-from replication_parts.methods import claims as method_claims
-from replication_parts.policy_claims import BAI, GAO, LEE, OURS
-from replication_parts.results import Claim, Figures, Results, table
+from studies.replication import policy_claims, rationale_claims
+from studies.replication.intervals import Estimate, both, difference, estimate, verdict
+from studies.replication.jobs import Study
+from studies.replication.methods import claims as method_claims
+from studies.replication.policy_claims import BAI, GAO, LEE, OURS
+from studies.replication.results import Claim, Figures, Results, table
 
 SOFT = f"{BAI}, section 4.3, of the policies that follow from them"
 

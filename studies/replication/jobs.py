@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,14 +139,9 @@ def code_version() -> str:
             ["git", "-C", str(folder), *arguments], stdout=subprocess.PIPE, text=True, check=False
         ).stdout.strip()
 
-    rooms = ("constitution", "judges", "training", "flows", "microworld")
+    rooms = ("common", "constitution", "engines", "judges", "training", "flows", "microworld")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *rooms)
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else "")
-
-
-def python(script: Path) -> list[str]:
-    """The command that runs a script of this study."""
-    return [sys.executable, str(script)]
 
 
 def _write(path: Path, value: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from replication_parts.intervals import Estimate, both, difference, estimate, verdict
-from replication_parts.policies import ends
-from replication_parts.results import Claim, Figures, Results, table
+from studies.replication.intervals import Estimate, both, difference, estimate, verdict
+from studies.replication.policies import ends
+from studies.replication.results import Claim, Figures, Results, table
 
 LEARNERS = {
     "ppo": "PPO",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from replication_parts import brakes, policies, rationales, reward_models, supervision, world
-from replication_parts.jobs import Job
+from studies.replication import brakes, policies, rationales, reward_models, supervision, world
+from studies.replication.jobs import Job
 
 FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "pipeline": world.pipeline,

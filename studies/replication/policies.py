@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.evaluation.gold import curve
-from replication_parts.jobs import Study
-from replication_parts.world import (
+from studies.replication.jobs import Study
+from studies.replication.world import (
     WEIGHTS,
     answers,
     examine,

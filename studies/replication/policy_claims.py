@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from flows.evaluation import length_controlled
-from replication_parts.intervals import Estimate, Verdict, both, difference, estimate, verdict
-from replication_parts.jobs import Study
-from replication_parts.methods import falls, members
-from replication_parts.plan import VERDICTS, WRONG
-from replication_parts.results import Claim, Results
-from replication_parts.wins import compared
+from studies.replication.intervals import Estimate, Verdict, both, difference, estimate, verdict
+from studies.replication.jobs import Study
+from studies.replication.methods import falls, members
+from studies.replication.plan import VERDICTS, WRONG
+from studies.replication.results import Claim, Results
+from studies.replication.wins import compared
 
 BAI = "Bai et al. 2022"
 LEE = "Lee et al. 2023"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from textwrap import fill
 from typing import Any
 
-from replication_parts.intervals import estimate, verdict
-from replication_parts.results import Claim, Results, table
+from studies.replication.intervals import estimate, verdict
+from studies.replication.results import Claim, Results, table
 
 BAI = "Bai et al. 2022"
 

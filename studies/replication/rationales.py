@@ -15,10 +15,10 @@ from typing import Any
 
 from microworld.corpus import Corpus, judge_prompt, soft_label
 from microworld.oracle import score_request
-from replication_parts.jobs import Study
-from replication_parts.reward_models import agreement
-from replication_parts.supervision import gold_of_labels
-from replication_parts.world import WEIGHTS, paths, read_lines, settings, write_lines
+from studies.replication.jobs import Study
+from studies.replication.reward_models import agreement
+from studies.replication.supervision import gold_of_labels
+from studies.replication.world import WEIGHTS, paths, read_lines, settings, write_lines
 
 TEMPLATES = Path(__file__).parent / "templates" / "reasoned"
 LESSONS = 12_000

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from benchmarks.harness.machine import machine
 from common.files import write_atomically
-from replication_parts import claims as literature
-from replication_parts import methods
-from replication_parts.jobs import Study
-from replication_parts.results import Claim, Results, table
+from studies.replication import claims as literature
+from studies.replication import methods
+from studies.replication.jobs import Study
+from studies.replication.results import Claim, Results, table
 
 _RULE = """The unit is the seed: a figure is a mean over seeds, as many as the column says, each with a world, samples
 and training of its own, with the 95% interval of Student's t over them in brackets. Variants are compared within a
@@ -156,20 +155,6 @@ def _short(metrics: Any) -> Any:
             return _short(metrics["value"])
         return {k: _short(v) for k, v in metrics.items() if k not in ("curve", "paths", "stages", "training")}
     return round(metrics, 4) if isinstance(metrics, float) else metrics
-
-
-def machine() -> dict[str, Any]:
-    """What the documents were written on."""
-    import torch
-    import transformers
-
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def _write(path: Path, text: str) -> None:

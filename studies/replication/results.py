@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replication_parts.intervals import Estimate, Verdict, difference, estimate
+from studies.replication.intervals import Estimate, Verdict, difference, estimate
 
 Figures = dict[int, float]
 """One number a seed."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.evaluation.gold import score_answer
-from replication_parts.jobs import Study
-from replication_parts.world import answers, paths, prompts, read_lines, settings, write_lines
+from studies.replication.jobs import Study
+from studies.replication.world import answers, paths, prompts, read_lines, settings, write_lines
 
 CLEAR = 0.25
 """Gold is clear about a pair when its probability is further than this from one half."""

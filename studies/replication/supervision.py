@@ -9,9 +9,9 @@ from typing import Any
 from common.record import plain
 from common.statistics import mean, rate
 from flows.evaluation.gold import figures, score_answer
-from replication_parts.jobs import Study
-from replication_parts.reward_models import CLEAR
-from replication_parts.world import WEIGHTS, answers, paths, prompts, read_lines, settings, write_lines
+from studies.replication.jobs import Study
+from studies.replication.reward_models import CLEAR
+from studies.replication.world import WEIGHTS, answers, paths, prompts, read_lines, settings, write_lines
 
 
 def revisions(

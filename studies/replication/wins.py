@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from replication_parts.jobs import Study
-from replication_parts.world import read_lines
+from studies.replication.jobs import Study
+from studies.replication.world import read_lines
 
 
 def compared(study: Study, first: str, second: str) -> tuple[list[float], list[tuple[float, float]]]:

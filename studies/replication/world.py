@@ -12,7 +12,7 @@ from typing import Any
 import flows
 from flows.evaluation.gold import figures, overall, score_answer
 from flows.stages.sampling import Sampler
-from replication_parts.jobs import Study
+from studies.replication.jobs import Study
 
 CONFIG = Path(flows.__file__).parents[1] / "configs" / "microworld.yaml"
 WEIGHTS = CONFIG.parents[1] / "microworld" / "weights"

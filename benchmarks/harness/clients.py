@@ -13,11 +13,10 @@ from typing import Any
 
 import httpx
 
+from benchmarks.harness.machine import REPOSITORY
 from engines.wire import chat_body, tokens_body
 from judges import Call
 from judges.engine import to_request
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def one_request_each(url: str, model: str, calls: Sequence[Call], *, concurrency: int) -> int:

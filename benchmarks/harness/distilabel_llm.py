@@ -1,6 +1,6 @@
 """distilabel's client, run in an environment of its own: reads one line of JSON a job, writes one line of JSON.
 
-    PYTHON_OF_DISTILABEL benchmarks/contestants/distilabel_llm.py
+    PYTHON_OF_DISTILABEL benchmarks/harness/distilabel_llm.py
 
 A job is `{"chats": FILE, "url": ..., "model": ...}`, the file a JSON list of conversations. The answer is
 `{"seconds": ..., "answered": ...}`: wall time of its `OpenAILLM` alone, in the batches of 50 that a step of its hands

@@ -1,6 +1,6 @@
 """vLLM's offline engine, run in vLLM's own environment: reads one line of JSON a job, writes one line of JSON.
 
-    .venv-vllm/bin/python benchmarks/contestants/offline_engine.py MODEL
+    .venv-vllm/bin/python benchmarks/harness/offline_engine.py MODEL
 
 A job is `{"prompts": FILE, "option_ids": [...]}`, the file a JSON list of lists of token ids. The answer is
 `{"seconds": ..., "answered": ...}`: wall time of `LLM.generate` alone. The engine has its default settings, but
