@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from common.chat import ChatError
 from engines import Answer, Request, Sampling, Spellings
 from engines.remote import row_seed
 from judges.asking.readout import checked, checked_text
@@ -45,6 +47,34 @@ def to_request(call: Call, ids: list[int] | None = None, encoder: CallEncoder | 
         seed=seed,
         schema=schema,
     )
+
+
+def to_requests(
+    calls: Sequence[Call], encoder: CallEncoder | None
+) -> tuple[dict[int, Request], dict[int, Answer]]:
+    """Requests by their calls' numbers; and the answers of calls that the chat template refuses, which nobody is asked.
+
+    Another template is another judge, so such an answer is "no_answer" and is kept.
+    """
+    if encoder is None:
+        return {n: to_request(call) for n, call in enumerate(calls)}, {}
+    try:
+        return {n: to_request(c, i, encoder) for n, (c, i) in enumerate(_encoded(calls, encoder))}, {}
+    except ChatError:
+        requests: dict[int, Request] = {}
+        refused: dict[int, Answer] = {}
+        for n, call in enumerate(calls):
+            try:
+                [(_, ids)] = _encoded([call], encoder)
+            except ChatError as error:
+                refused[n] = Answer(status="no_answer", detail=f"the judge's chat template: {error}")
+            else:
+                requests[n] = to_request(call, ids, encoder)
+        return requests, refused
+
+
+def _encoded(calls: Sequence[Call], encoder: CallEncoder) -> Iterator[tuple[Call, list[int]]]:
+    return zip(calls, encoder.encode(calls), strict=True)
 
 
 def spellings(encoder: CallEncoder, call: Call) -> Spellings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engines import Answer, Request
 from judges.encoding import CallEncoder
-from judges.engine import to_reading, to_request
+from judges.engine import to_reading, to_requests
 from judges.errors import JudgeError, one_line
 from judges.records import Call, JudgeIdentity, Reading
 from judges.weights import former_revision, model_revision
@@ -75,15 +75,13 @@ class InProcessJudge:
         with self._lock, one_line():
             engine, encoder = self._load()
             started = time.perf_counter()
-            prompts = encoder.encode(calls)
-            requests = [to_request(c, ids, encoder) for c, ids in zip(calls, prompts, strict=True)]
-            answers: dict[int, Answer] = {}
-            reading = [n for n, call in enumerate(calls) if call.write is None]
+            requests, answers = to_requests(calls, encoder)
+            reading = [n for n, request in requests.items() if request.write is None]
             found = engine.option_logprobs(
                 [requests[n].ids or () for n in reading], [requests[n].spellings for n in reading]
             )
             answers |= dict(zip(reading, found, strict=True))
-            answers |= _written(engine, {n: r for n, r in enumerate(requests) if r.write is not None})
+            answers |= _written(engine, {n: r for n, r in requests.items() if r.write is not None})
             latency = (time.perf_counter() - started) / len(calls)
         return [to_reading(answers[n], call, latency_s=latency) for n, call in enumerate(calls)]
 

@@ -17,7 +17,7 @@ from typing import Any
 from engines import Answer, RemoteEngine
 from engines.stops import folder_stop_ids
 from judges.encoding import CallEncoder
-from judges.engine import to_reading, to_request
+from judges.engine import to_reading, to_requests
 from judges.errors import JudgeError, one_line
 from judges.records import Call, JudgeIdentity, Reading
 from judges.weights import former_revision, model_revision, tokenizer_digest
@@ -116,23 +116,18 @@ class OpenAIJudge:
         if not calls:
             return []
         started = time.perf_counter()
-        encoder = self._encoder
-        if encoder is None:
-            requests = [to_request(call) for call in calls]
-        else:
-            prompts = encoder.encode(calls)
-            requests = [to_request(c, ids, encoder) for c, ids in zip(calls, prompts, strict=True)]
+        requests, answers = to_requests(calls, self._encoder)
         with one_line(hint=" (start one with: charter judge serve)"):
-            answers = self._engine.ask(requests)
+            answers |= dict(zip(requests, self._engine.ask(list(requests.values())), strict=True))
         latency = (time.perf_counter() - started) / len(calls)
         return [
             to_reading(
-                answer,
+                answers[n],
                 call,
                 latency_s=latency,
-                cost=None if self._prices is None else self._prices.of(answer),
+                cost=None if self._prices is None else self._prices.of(answers[n]),
             )
-            for answer, call in zip(answers, calls, strict=True)
+            for n, call in enumerate(calls)
         ]
 
     @cached_property
