@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -79,11 +81,13 @@ def prefect(ui, browser, shots) -> Iterator[PrefectScreen]:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A run that was started from its form: its folder, its id, and how many clicks it took from the first page."""
+    """A run that was started from its form: its folder, its id, how many clicks it took from the first page, and its
+    summary as it stood when it ended; later tests run a part of it again."""
 
     folder: Path
     run: str
     clicks: int
+    summary: dict[str, Any]
 
 
 @pytest.fixture(scope="package")
@@ -105,4 +109,6 @@ def started(ui, prefect) -> Started:
     prefect.page.get_by_role("tab", name="Logs").wait_for()
     state = ui.ended(run, LIMIT)
     assert state["type"] == "COMPLETED", state
-    return Started(folder=ui.folder / "runs" / "microworld", run=run, clicks=clicks)
+    folder = ui.folder / "runs" / "microworld"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return Started(folder=folder, run=run, clicks=clicks, summary=summary)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from harness.browser import PrefectScreen, phone_or_desk
 from harness.ui import ENDED, wait_for
@@ -25,7 +23,7 @@ def test_what_most_people_start_stands_first_and_takes_five_clicks(prefect, star
     names = prefect.page.locator("tbody a[href*='/deployments/deployment/']").all_inner_texts()
     assert names[: len(FIRST)] == FIRST
     assert started.clicks == 5
-    summary = json.loads((started.folder / "summary.json").read_text(encoding="utf-8"))
+    summary = started.summary
     assert summary["seed"] == 3 and len({p["step"] for p in summary["rl"]["curve"]}) == 1
     assert summary["constitution"]["ref"].startswith("microworld@1.")
 

@@ -48,7 +48,7 @@ HOSTILE = (
 
 # A name in a request or in the greeting of an encrypted one; the browser itself looks for updates and for its maker.
 _NAME = re.compile(rb"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}")
-_BROWSERS_OWN = re.compile(rb"\.(google|googleapis|gstatic)\.com$")
+_BROWSERS_OWN = re.compile(rb"\.(google|googleapis|gstatic)\.com")
 
 
 class Elsewhere(socketserver.ThreadingTCPServer):
