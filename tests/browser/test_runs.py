@@ -122,7 +122,7 @@ def test_a_training_is_cancelled_on_its_page(ui, prefect):
     assert training
     prefect.run(run)
     prefect.menu("Cancel")
-    prefect.dialog.get_by_role("button", name="Cancel Run").click()
+    prefect.dialog.get_by_role("button", name="Cancel Flow Run").click()
     state = ui.ended(run, LIMIT)
     assert state["type"] == "CANCELLED", state
     prefect.run(run)
