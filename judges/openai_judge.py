@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import Answer, RemoteEngine
+from engines.pool import Pool
 from engines.stops import folder_stop_ids
 from judges.encoding import CallEncoder
 from judges.engine import to_reading, to_request
@@ -48,6 +49,7 @@ class OpenAIJudge:
         tokenizer: str | Path | None = None,
         revision: str | None = None,
         api_key_env: str | None = None,
+        api_key: str | None = None,
         prompts_per_request: int = 32,
         concurrency: int = 8,
         timeout_s: float = 120.0,
@@ -69,6 +71,7 @@ class OpenAIJudge:
         self._model, self._endpoints = model, list(endpoints)
         self._options: dict[str, Any] = {
             "api_key_env": api_key_env,
+            "api_key": api_key,
             "prompts_per_request": prompts_per_request,
             "concurrency": concurrency,
             "timeout_s": timeout_s,
@@ -106,6 +109,11 @@ class OpenAIJudge:
             serving=serving,
             former_revision=former,
         )
+
+    @property
+    def pool(self) -> Pool:
+        """The servers, for whoever started them."""
+        return self._engine.pool
 
     def close(self) -> None:
         """Closes connections and threads."""

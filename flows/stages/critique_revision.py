@@ -18,7 +18,14 @@ from constitution import draw_critique, render_critique, render_revision, templa
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.sampling import (
+    Answer,
+    Sampler,
+    engine_settings,
+    engine_tuning,
+    sample_in_parts,
+    sampler_of,
+)
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -71,14 +78,13 @@ def run(work: StageInput) -> Result:
 
     Raises FlowError when no chain is left.
     """
-    dtype = work.settings["dtype"]
-    writer = Sampler(work.inputs["model"], dtype=dtype)
-    critic = writer
-    if work.inputs["critic"] != work.inputs["model"]:
-        critic = Sampler(work.inputs["critic"], dtype=dtype)
+    writer = critic = sampler_of(work, "model")
     red_team = list(read_prompts(work.input("prompts_sl")))
     benign = list(read_prompts(work.input("prompts_sl_benign"))) if "prompts_sl_benign" in work.inputs else []
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
+    if work.inputs["critic"] != work.inputs["model"]:
+        writer.close()
+        critic = sampler_of(work, "critic")
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]
     keep = work.settings["keep_truncated"]
@@ -86,6 +92,7 @@ def run(work: StageInput) -> Result:
         chain.end_on("response", chain.finish, keep_truncated=keep)
     for step in range(work.settings["revisions"]):
         _revise(work, critic, chains, step)
+    critic.close()
     write_jsonl(work.directory / "chains.jsonl", map(plain, chains + kept))
     usable = [c for c in chains + kept if c.status == "ok"]
     if not any(c.status == "ok" for c in chains):
@@ -194,6 +201,7 @@ def _settings(config: RunConfig) -> Json:
         "templates_digest": templates_digest(section.templates),
         "keep_truncated": section.keep_truncated,
         "dtype": config.models.dtype,
+        **engine_settings(config),
         **{kind: getattr(section, kind).model_dump(exclude={"batch_size"}) for kind in _SAMPLED},
     }
 
@@ -201,7 +209,7 @@ def _settings(config: RunConfig) -> Json:
 def _tuning(config: RunConfig) -> Json:
     section = config.critique_revision
     batch_size = {kind: getattr(section, kind).batch_size for kind in _SAMPLED}
-    return {"templates": section.templates, "batch_size": batch_size}
+    return {"templates": section.templates, "batch_size": batch_size, **engine_tuning(config)}
 
 
 def _forecast(ahead: Forecaster) -> Needs:

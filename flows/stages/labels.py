@@ -44,7 +44,9 @@ def run(work: StageInput) -> Result:
         settings=asked_as(work),
         judge=PricedJudge.model_validate(work.tuning["judge"]),
         ledger=ledger_url(work),
+        logs=str(work.directory),
         listen=heard,
+        say=lambda line: work.progress(0, len(pairs), line),
     )
     parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     try:
@@ -177,8 +179,8 @@ def _settings(config: RunConfig) -> Json:
 
 def judge_settings(config: RunConfig) -> Json:
     """What of the judge's section decides its answers, beside the folder among the inputs."""
-    if config.judge.kind == "in_process":
-        return {"dtype": config.judge.dtype}
+    if config.judge.kind != "openai":
+        return {"dtype": config.judge.dtype} | ({"served": True} if config.judge.kind == "vllm" else {})
     return {"served_model": config.judge.model, "revision": config.judge.revision}
 
 

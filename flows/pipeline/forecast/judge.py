@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from constitution import Constitution
-from flows.labelling.judge import label_settings, make_judge
+from flows.labelling.judge import closing, label_settings, make_judge
 from flows.labelling.ledger import existing
 from judges import Judge, JudgeError, JudgeIdentity, Ledger, Pair
 from judges.asking.questions import Questionnaire
@@ -63,7 +63,8 @@ class JudgeForecaster:
         if given is not None:
             return Speed(per_second=given, source="as stated")
         if probe:
-            return self._probe(probe)
+            with closing(self._judge):
+                return self._probe(probe)
         with existing(self._ledger) as ledger:
             seconds = None if ledger is None else PlanStatistics(ledger).seconds_per_call()
         return Speed(per_second=1 / seconds, source="mean of the ledger's judgements") if seconds else None
@@ -122,7 +123,7 @@ class JudgeForecaster:
         """Mean tokens of a question about these pairs, and how that is known."""
         calls = self._calls(pairs)
         folder = self._config.judge.tokenizer
-        if self._config.judge.kind == "in_process" and Path(self._config.judge.model).is_dir():
+        if self._config.judge.kind != "openai" and Path(self._config.judge.model).is_dir():
             folder = Path(self._config.judge.model)
         if folder is not None:
             from transformers import AutoTokenizer
