@@ -1,4 +1,4 @@
-"""How many prompts go into one request, and how long a request may take: both by tokens, so that a slow server keeps up.
+"""How many prompts go into one request, and how long it may take: both by tokens, so that a slow server keeps up.
 
 A request of 32 long prompts takes a CPU minutes, and what was finished of it is lost when its time is over.
 """

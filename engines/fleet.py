@@ -1,7 +1,8 @@
 """The vLLM servers of one model that a run starts, watches and ends.
 
 They load side by side, listen on 127.0.0.1 alone, and ask for a key that nobody else knows. One that dies at work is
-started once more in its place; the second time it is left out, and when none is left whoever asks gets one line that says why.
+started once more in its place; the second time it is left out, and when none is left whoever asks gets one line that
+says why.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Fleet:
         server.wait_until_ready(PATIENCE_S)
 
     def _again(self, number: int, *, port: int | None = None) -> None:
-        """The same server, by default at the same place, with a log of its own: the first one says why it was needed."""
+        """The same server, by default at the same place, with a log of its own: the first says why it was needed."""
         old = self._servers[number]
         old.stop()
         gpus = visible_gpus() if not serves_on_cpu(self._settings.environment) else []

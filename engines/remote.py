@@ -232,7 +232,7 @@ class RemoteEngine:
         ]
 
     def _post(self, path: str, body: dict[str, Any], limit_s: float) -> dict[str, Any]:
-        """One answer within `limit_s`. Fields that the server refuses by name are left out from then on, and said once."""
+        """One answer within `limit_s`. Fields that the server refuses by name are left out from then on, once said."""
         while True:
             sent = {name: value for name, value in body.items() if name not in self._refused}
             try:

@@ -171,7 +171,7 @@ RESTART_S = 1800.0
 
 
 class ChatSampler:
-    """Servers of somebody else's model: conversations to `/chat/completions`, or token ids where its tokenizer is here."""
+    """Servers of another model: conversations to `/chat/completions`, or token ids where its tokenizer is here."""
 
     def __init__(
         self,

@@ -60,8 +60,9 @@ class VllmServer:
         """`model` is a folder in Hugging Face format, served under its name. `port` 0 takes a free one.
 
         `dtype` is vLLM's; by default float32 on the CPU and the model's own on a GPU. `arguments` go to vLLM
-        as they are, `log` takes its output, `variables` are its environment beside ours. Raises EngineError when the model or the environment is missing, or
-        when a key stands among the arguments.
+        as they are, `log` takes its output, `variables` are its environment beside ours.
+
+        Raises EngineError when the model or the environment is missing, or when a key stands among the arguments.
         """
         if any(argument.partition("=")[0] == "--api-key" for argument in arguments):
             raise EngineError(f"--api-key: every user of this machine could read it; set {KEY_ENV} instead")

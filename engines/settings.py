@@ -19,7 +19,7 @@ Endpoint = Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]
 
 
 class VllmSettings(BaseModel):
-    """vLLM servers of one model that are started here, on free ports of 127.0.0.1, and ended when their work is done."""
+    """vLLM servers of one model, started here on free ports of 127.0.0.1 and ended when their work is done."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

@@ -18,8 +18,8 @@ class JudgeSettings(VllmSettings):
 
     kind: Literal["in_process", "vllm", "openai"] = Field(
         default="in_process",
-        description="in_process loads a model here; vllm starts vLLM servers of it and ends them; openai asks servers of "
-        "yours with OpenAI's HTTP surface, such as vLLM.",
+        description="in_process loads a model here; vllm starts vLLM servers of it and ends them; openai asks "
+        "servers of yours with OpenAI's HTTP surface, such as vLLM.",
     )
     model: str | None = Field(
         default=None,
@@ -29,8 +29,8 @@ class JudgeSettings(VllmSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Number format: auto is, in process, bfloat16 where the machine computes it fast, else float32; for "
-        "vLLM, float32 on a CPU and the model's own on a GPU.",
+        description="Number format: auto is, in process, bfloat16 where the machine computes it fast, else float32; "
+        "for vLLM, float32 on a CPU and the model's own on a GPU.",
     )
     endpoints: tuple[Endpoint, ...] = Field(
         default=(),

@@ -147,8 +147,8 @@ class RunConfig(Section):
         for name, judge in asked.items():
             if judge is not None and judge.kind == "vllm":
                 raise ValueError(
-                    f"{name}: is asked while the policy trains, when servers of kind vllm have ended; serve it yourself "
-                    "(charter judge serve) and set kind: openai"
+                    f"{name}: is asked while the policy trains, when servers of kind vllm have ended; serve it "
+                    "yourself (charter judge serve) and set kind: openai"
                 )
         return self
 

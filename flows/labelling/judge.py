@@ -137,8 +137,8 @@ class LabelShard:
     """Labels the pairs it is called with; plain data, so that a task runner can carry it to another machine.
 
     `constitution` is a snapshot (`constitution.snapshot`), `ledger` a URL without a
-    password, `logs` the folder of the logs of servers that are started. `listen(first pair's id, report)` hears of every
-    commit, `say` how long servers have been loading; both stay behind when the shard travels.
+    password, `logs` the folder of the logs of servers that are started. `listen(first pair's id, report)` hears of
+    every commit, `say` how long servers have been loading; both stay behind when the shard travels.
     """
 
     constitution: Mapping[str, Any]

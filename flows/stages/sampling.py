@@ -1,6 +1,6 @@
 """Sampling from a model in parts that survive a kill: a finished part is a file and is not drawn again.
 
-Of a part that servers draw, each finished text is kept at once: a text is decided by the part's seed and its own number.
+Of a part that servers draw, each finished text is kept at once: the part's seed and its own number decide it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Messages = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A sampled text and its tokens; `finish` is stop, length (cut off), prompt_too_long (nothing was drawn) or refused."""
+    """A sampled text and its tokens; `finish` is stop, length (cut off), prompt_too_long (nothing drawn) or refused."""
 
     text: str
     finish: str
