@@ -190,8 +190,10 @@ class Fleet:
                 self._pool.leave(url, problem)
 
     def _stop_all(self) -> None:
-        with ThreadPoolExecutor(len(self._servers)) as executor:
-            list(executor.map(VllmServer.stop, self._servers))
+        for server in self._servers:
+            server.interrupt()
+        for server in self._servers:
+            server.stop()
 
 
 def check_devices(settings: VllmSettings) -> list[str]:

@@ -17,6 +17,7 @@ from engines.errors import EngineError
 from engines.fleet import Fleet, Say
 from engines.protocol import Answer, Completion, Request, Sampling
 from engines.remote import RemoteEngine, row_seed
+from engines.served import Served
 from engines.settings import VllmSettings
 from engines.stops import folder_stop_ids
 
@@ -123,6 +124,7 @@ class VllmSampler:
         self._folder, self._timeout_s, self._say = Path(folder), timeout_s, say
         self._fleet = Fleet(self._folder, settings, logs=logs, dtype=dtype)
         self._started = False
+        self._served: Served | None = None
 
     def draw(
         self,
@@ -150,6 +152,9 @@ class VllmSampler:
             retry_s=RESTART_S,
         )
         self._fleet.tell(engine.pool)
+        if self._served is None:
+            self._served = engine.served
+        engine.served = self._served  # a server that is being started again cannot say it
         try:
             generate(
                 engine, prompts, sampling, seed=seed, rows=rows, on_text=on_text, on_progress=on_progress

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Self
@@ -181,6 +182,12 @@ class VllmServer:
         """Waits for the process to end by itself; returns its exit status."""
         assert self._process is not None, "the server was started"
         return self._process.wait()
+
+    def interrupt(self) -> None:
+        """Asks the server to end and returns at once; `stop` waits for it."""
+        if (process := self._process) is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """Asks the server to end and, if it does not, ends it with everything it started."""

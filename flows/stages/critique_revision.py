@@ -226,7 +226,8 @@ def _forecast(ahead: Forecaster) -> Needs:
     disk = 2 * tokens * ahead.inputs.bytes_per_token
     disk += drawn["response"] * (2 * ahead.inputs.prompt_bytes + 2 * ROW)
     disk += drawn["response"] * section.revision.max_new_tokens * ahead.inputs.bytes_per_token
-    return ahead.sampling(sum(drawn.values()), tokens, disk)
+    models = ("helpful_only", *(["critic"] if ahead.config.models.critic else []))
+    return ahead.sampling(sum(drawn.values()), tokens, disk, models=models)
 
 
 STAGE = Stage(

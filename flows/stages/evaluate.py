@@ -175,11 +175,12 @@ def _tuning(config: RunConfig) -> Json:
 def _forecast(ahead: Forecaster) -> Needs:
     """All models answer the held-out prompts."""
     section = ahead.config.evaluate
-    roles = 3 + ahead.config.has_demonstrations
-    answers = roles * section.samples_per_prompt * ahead.inputs.count("eval")
+    roles = [role for role in ROLES if role != "helpful_only" or ahead.config.has_demonstrations]
+    answers = len(roles) * section.samples_per_prompt * ahead.inputs.count("eval")
     tokens = answers * section.sampling.max_new_tokens
     disk = answers * (3 * section.sampling.max_new_tokens * ahead.inputs.bytes_per_token + 2 * ROW)
-    return ahead.sampling(answers, tokens, disk + ahead.inputs.count("eval") * ahead.inputs.prompt_bytes)
+    disk += ahead.inputs.count("eval") * ahead.inputs.prompt_bytes
+    return ahead.sampling(answers, tokens, disk, models=roles)
 
 
 STAGE = Stage(

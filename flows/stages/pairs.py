@@ -113,7 +113,8 @@ def _forecast(ahead: Forecaster) -> Needs:
     # Each answer lies in its part and in its pair.
     answer = longest * ahead.inputs.bytes_per_token
     disk = prompts * (4 * answer + ahead.inputs.prompt_bytes + 2 * ROW)
-    return ahead.sampling(2 * prompts, 2 * prompts * longest, disk)
+    models = ("sl_cai", *filter(None, [ahead.config.pairs.contrast]))
+    return ahead.sampling(2 * prompts, 2 * prompts * longest, disk, models=models)
 
 
 STAGE = Stage(

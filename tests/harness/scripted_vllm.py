@@ -1,8 +1,9 @@
 """A stand-in for vLLM's server: `environment(folder)` makes a vLLM environment whose server this file is.
 
-It speaks as much of vLLM's surface as sampling and judging need, asks for the key, and answers every prompt with its
-own last ids, at a fixed speed. `behave.json` in the model's folder says how it misbehaves: {"die_after": requests} ends
-it once, {"die_always": true} ends every one of them at that point, {"token_s": seconds} slows every token.
+It speaks as much of vLLM's surface as sampling and judging need, asks for the key, and answers every prompt with
+four tokens that depend on it and on the seed. `behave.json` in the model's folder says how it misbehaves: {"die_after":
+requests} ends it once, {"die_always": true} ends every one of them at that point, {"token_s": seconds} slows every
+token.
 """
 
 from __future__ import annotations
@@ -64,16 +65,24 @@ def main(arguments: list[str]) -> None:
                     once.touch()
                     print("RuntimeError: the scripted server ends here", flush=True)
                     os._exit(1)
-            ids = [[*prompt[-2:], *body.get("stop_token_ids", [])[:1]] for prompt in prompts]
+            seed, stops = body.get("seed", 0), body.get("stop_token_ids", [])
+            ids = [[*((seed + 7 * n * sum(p)) % 50 + 40 for n in range(4)), *stops[:1]] for p in prompts]
             time.sleep(behave.get("token_s", 0.0) * sum(map(len, ids)))
-            listed = {f"token_id:{i}": -1.0 - n for n, i in enumerate(body.get("logprob_token_ids") or [])}
+            options = [f"token_id:{i}" for i in body.get("logprob_token_ids") or []]
+            listed = [
+                {
+                    name: -0.1 - 3 * ((n + sum(k * i for k, i in enumerate(p))) % 2)
+                    for n, name in enumerate(options)
+                }
+                for p in prompts
+            ]
             choices = [
                 {
                     "index": n,
                     "text": "x",
                     "token_ids": found,
                     "finish_reason": "stop",
-                    "logprobs": {"token_logprobs": [-0.5] * len(found), "top_logprobs": [listed]},
+                    "logprobs": {"token_logprobs": [-0.5] * len(found), "top_logprobs": [listed[n]]},
                 }
                 for n, found in enumerate(ids)
             ]
