@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engines.settings import Endpoint, VllmSettings
 from judges.asking.combine import Margins
 from judges.openai_judge import Prices
 from judges.records import Sampling
+from judges.thinking import Thinking, yaml_word
 
 
 class JudgeSettings(VllmSettings):
@@ -53,6 +54,12 @@ class JudgeSettings(VllmSettings):
         description="Which weights a server serves, where `tokenizer` is no folder with the weights. A label is of one "
         "revision.",
     )
+    thinking: Thinking | None = Field(
+        default=None,
+        description="Whether a model that can think does so before it answers: off, on, or {budget: tokens}; thoughts "
+        "are kept in the ledger and go into no other prompt. By default prompts rendered here leave thoughts out, and "
+        "servers that render do as their template says.",
+    )
     concurrency: int = Field(
         default=8, ge=1, le=1024, description="Requests under way at the same time, per server."
     )
@@ -68,6 +75,11 @@ class JudgeSettings(VllmSettings):
         le=3600,
         description="Seconds that a server may take for one request; in proportion more where it has many tokens.",
     )
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return yaml_word(value)
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:

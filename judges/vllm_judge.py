@@ -13,8 +13,10 @@ from engines.fleet import Fleet
 from engines.serve import vllm_build
 from engines.settings import VllmSettings
 from judges.errors import JudgeError, one_line
+from judges.identity import joined
 from judges.openai_judge import OpenAIJudge, Prices
 from judges.records import Call, JudgeIdentity, Reading
+from judges.thinking import Thinking, serving_of
 from judges.weights import former_revision, model_revision
 
 RESTART_S = 1800.0
@@ -33,6 +35,7 @@ class VllmJudge:
         logs: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
         prices: Prices | None = None,
+        thinking: Thinking | None = None,
         **asking: Any,
     ) -> None:
         """`model` is a folder in Hugging Face format; `logs` takes the servers' logs, by default a new folder; `say`
@@ -46,7 +49,7 @@ class VllmJudge:
         if not any(self._folder.glob("*.safetensors")):
             raise JudgeError(f"no *.safetensors in {self._folder}: only safetensors weights are served")
         self._dtype, self._logs, self._say = dtype, logs, say
-        self._prices, self._asking = prices, asking
+        self._prices, self._thinking, self._asking = prices, thinking, asking
         self._fleet: Fleet | None = None
         self._asked: OpenAIJudge | None = None
         self._lock = threading.Lock()
@@ -59,7 +62,9 @@ class VllmJudge:
             model=self._folder.resolve().name,
             revision=model_revision(self._folder),
             build=vllm_build(self._settings.environment),
-            serving="bfloat16" if self._dtype == "bfloat16" else "",
+            serving=joined(
+                "bfloat16" if self._dtype == "bfloat16" else "", serving_of(self._thinking, by_ids=True)
+            ),
             former_revision=former_revision(self._folder),
         )
 
@@ -91,6 +96,7 @@ class VllmJudge:
                     api_key=fleet.api_key,
                     retry_s=RESTART_S,
                     prices=self._prices,
+                    thinking=self._thinking,
                     **self._asking,
                 )
                 fleet.tell(self._asked.pool)

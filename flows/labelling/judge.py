@@ -52,7 +52,7 @@ def make_judge(
 
         disable_progress_bar()  # its bar would tear through the run's own progress
         assert settings.model is not None
-        return InProcessJudge(settings.model, dtype=settings.dtype)
+        return InProcessJudge(settings.model, dtype=settings.dtype, thinking=settings.thinking)
     prices = settings.prices if isinstance(settings, PricedJudge) else None
     asking = settings.model_dump(include={"concurrency", "prompts_per_request", "timeout_s"})
     if settings.kind == "vllm":
@@ -63,7 +63,14 @@ def make_judge(
                 f"judge.model: {settings.model}: is not in the local hub cache; download it first"
             )
         return VllmJudge(
-            folder, settings.vllm(), dtype=settings.dtype, logs=logs, say=say, prices=prices, **asking
+            folder,
+            settings.vllm(),
+            dtype=settings.dtype,
+            logs=logs,
+            say=say,
+            prices=prices,
+            thinking=settings.thinking,
+            **asking,
         )
     return OpenAIJudge(
         endpoints=list(settings.endpoints),
@@ -72,6 +79,7 @@ def make_judge(
         revision=settings.revision,
         api_key_env=settings.api_key_env,
         prices=prices,
+        thinking=settings.thinking,
         **asking,
     )
 

@@ -179,9 +179,11 @@ def _settings(config: RunConfig) -> Json:
 
 def judge_settings(config: RunConfig) -> Json:
     """What of the judge's section decides its answers, beside the folder among the inputs."""
-    if config.judge.kind != "openai":
-        return {"dtype": config.judge.dtype} | ({"served": True} if config.judge.kind == "vllm" else {})
-    return {"served_model": config.judge.model, "revision": config.judge.revision}
+    judge = config.judge
+    thinking = {} if judge.thinking is None else {"thinking": judge.model_dump(mode="json")["thinking"]}
+    if judge.kind != "openai":
+        return {"dtype": judge.dtype, **({"served": True} if judge.kind == "vllm" else {}), **thinking}
+    return {"served_model": judge.model, "revision": judge.revision, **thinking}
 
 
 def _tuning(config: RunConfig) -> Json:

@@ -265,7 +265,8 @@ class _Kept:
             except ValueError:
                 continue
             if row.pop("asked") == self._asked:
-                found[row.pop("row")] = Answer(**row)
+                number = row.pop("row")
+                found[number] = Answer(**row)
         return found
 
     def add(self, row: int, answer: Answer) -> None:

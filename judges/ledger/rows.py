@@ -95,7 +95,7 @@ def judgement_values(judgement: Judgement) -> dict[str, Any]:
         "method": judgement.method,
         "status": reading.status,
         "logprobs": None if reading.logprobs is None else dump_logprobs(reading.logprobs),
-        "text": storable(reading.text),
+        "text": storable(reading.written),
         "detail": storable(reading.detail),
         "prompt_tokens": reading.prompt_tokens,
         "completion_tokens": reading.completion_tokens,

