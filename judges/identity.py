@@ -34,9 +34,9 @@ class JudgeIdentity:
         return re.fullmatch(r"[0-9a-f]{64}", self.revision) is not None
 
     @property
-    def thinks_otherwise(self) -> bool:
-        """Whether thoughts were turned on or off by a setting, which no ledger before schema 0006 knew."""
-        return "thinking" in self.serving
+    def thoughts(self) -> str:
+        """What a setting says of thoughts, as `serving` has it; empty without one."""
+        return next((part for part in self.serving.split("; ") if part.startswith("thinking")), "")
 
     def key(self) -> dict[str, str]:
         """The part that goes into the key of a judgement."""

@@ -157,7 +157,7 @@ class Questionnaire:
                     "readout": self.method.readout,
                 }
                 identity = self._identities[judge]
-                formerly = identity.serving and not identity.thinks_otherwise
+                formerly = identity.serving and not identity.thoughts  # a setting that those did not know
                 former = digest({**asked, "judge": identity.former_key()}) if formerly else None
                 found.append(
                     Vote(
