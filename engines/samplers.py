@@ -7,7 +7,6 @@ in process and on vLLM alike, so greedy answers are equal; what is drawn depends
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,25 +14,12 @@ from typing import Any, Protocol
 from common.chat import Conversation, renderer_of
 from engines.errors import EngineError
 from engines.fleet import Fleet, Say
-from engines.protocol import Answer, Completion, Request, Sampling
+from engines.protocol import Completion, Request, Sampling
 from engines.remote import RemoteEngine, row_seed
 from engines.served import Served
 from engines.settings import VllmSettings
 from engines.stops import folder_stop_ids
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """A sampled text, and its cost in tokens.
-
-    `finish` is stop, length (cut off), prompt_too_long (nothing was drawn) or refused (an API's filter answered).
-    """
-
-    text: str
-    finish: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
+from engines.texts import Reader, Text, written_text
 
 OnText = Callable[[int, Text], None]
 """`on_text(place, text)`: the text of the conversation at `place` is finished."""
@@ -89,7 +75,7 @@ class InProcessSampler:
         from engines.in_process import generate_ids
 
         model, tokenizer = self.loaded
-        prompts = renderer_of(tokenizer).prompts_ids(conversations)
+        prompts, reader = renderer_of(tokenizer).prompts_ids(conversations), Reader(tokenizer)
         completions = generate_ids(
             model,
             tokenizer,
@@ -101,7 +87,7 @@ class InProcessSampler:
             on_progress=lambda done, total: on_progress(done),
         )
         for place, (ids, completion) in enumerate(zip(prompts, completions, strict=True)):
-            on_text(place, _text(ids, completion))
+            on_text(place, reader.text(ids, completion))
 
     def close(self) -> None:
         self.__dict__.pop("loaded", None)
@@ -156,9 +142,16 @@ class VllmSampler:
             self._served = engine.served
         engine.served = self._served  # a server that is being started again cannot say it
         try:
-            generate(
-                engine, prompts, sampling, seed=seed, rows=rows, on_text=on_text, on_progress=on_progress
-            )
+            reader = Reader(self._tokenizer)
+            done = 0
+
+            def finished(place: int, completion: Completion) -> None:
+                nonlocal done
+                done += 1
+                on_text(place, reader.text(prompts[place], completion))
+                on_progress(done)
+
+            engine.generate(prompts, sampling, seed=seed, rows=rows, on_done=finished)
         finally:
             engine.close()
 
@@ -228,7 +221,7 @@ class ChatSampler:
             for start in range(0, len(requests), 4 * at_once):
                 for place, answer in enumerate(engine.ask(requests[start : start + 4 * at_once]), start):
                     if answer.status in ("ok", "truncated", "refused"):
-                        on_text(place, _written(answer))
+                        on_text(place, written_text(answer))
                     else:
                         problems.append(f"{self._endpoints[0]}: {answer.status}: {answer.detail}")
                 done = min(start + 4 * at_once, len(requests))
@@ -242,28 +235,6 @@ class ChatSampler:
         pass
 
 
-def generate(
-    engine: RemoteEngine,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    *,
-    seed: int,
-    rows: Sequence[int],
-    on_text: OnText,
-    on_progress: Callable[[int], None],
-) -> None:
-    """Completions of encoded prompts, told as they are finished."""
-    done = 0
-
-    def finished(place: int, completion: Completion) -> None:
-        nonlocal done
-        done += 1
-        on_text(place, _text(prompts[place], completion))
-        on_progress(done)
-
-    engine.generate(prompts, sampling, seed=seed, rows=rows, on_done=finished)
-
-
 def load_tokenizer(folder: Path) -> Any:
     """A model folder's tokenizer. Raises EngineError in one line."""
     from transformers import AutoTokenizer
@@ -272,25 +243,3 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"{folder}: cannot load the tokenizer: {str(error).splitlines()[0]}") from error
-
-
-def _text(prompt: Sequence[int], completion: Completion) -> Text:
-    return Text(
-        text=completion.text,
-        finish=completion.finish_reason,
-        prompt_tokens=len(prompt),
-        completion_tokens=len(completion.token_ids),
-    )
-
-
-def _written(answer: Answer) -> Text:
-    too_long = (answer.cause or "").startswith("context")
-    finish = {"ok": "stop", "refused": "refused"}.get(
-        answer.status, "prompt_too_long" if too_long else "length"
-    )
-    return Text(
-        text=answer.text or "",
-        finish=finish,
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-    )

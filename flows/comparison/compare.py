@@ -44,7 +44,8 @@ from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
 from flows.runs.record import describe_constitution
 from flows.stages.contract import StageInput
-from flows.stages.sampling import Answer, Messages, in_process_sampler, sample_in_parts
+from flows.stages.samplers import Answer, Messages, in_process_sampler
+from flows.stages.sampling import sample_in_parts
 from judges import LabelSettings, Ledger
 
 

@@ -9,7 +9,8 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_rows
 from flows.runs.digests import digest_json
 from flows.stages.contract import Json, StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Sampler
+from flows.stages.sampling import sample_in_parts
 
 
 def answers_of(
@@ -37,6 +38,7 @@ def answers_of(
             [p.prompt for p in prompts],
             work.settings["sampling"],
             batch_size=work.tuning["batch_size"],
+            kind="evaluation",
         )
         write_jsonl(path, map(vars, sampled))
 

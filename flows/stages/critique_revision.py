@@ -18,14 +18,8 @@ from constitution import draw_critique, render_critique, render_revision, templa
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
-from flows.stages.sampling import (
-    Answer,
-    Sampler,
-    engine_settings,
-    engine_tuning,
-    sample_in_parts,
-    sampler_of,
-)
+from flows.stages.samplers import Answer, Sampler, engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import sample_in_parts, spent
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -107,6 +101,7 @@ def run(work: StageInput) -> Result:
             "harmless_kept": sum(c.status == "ok" for c in kept),
             "unchanged": sum(c.status == "ok" and c.last == c.response for c in chains),
             "left_out": dict(Counter(c.status for c in chains + kept if c.status != "ok")),
+            "texts": spent(work),
             "principles": dict(Counter(s.principle for c in chains for s in c.steps)),
         },
     )

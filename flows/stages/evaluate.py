@@ -21,7 +21,8 @@ from flows.stages.answers import answers_of, rewards_of, side_by_side
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.gold_exam import gold_agreement, gold_exam
 from flows.stages.labels import judge_settings
-from flows.stages.sampling import Answer, Sampler, engine_settings, engine_tuning, sampler_of
+from flows.stages.samplers import Answer, Sampler, engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import spent
 from flows.stages.weights import moved_weights
 from judges import TemplateSet
 
@@ -72,7 +73,7 @@ def run(work: StageInput) -> Result:
     write_json(work.directory / "evaluation.json", evaluation)
     return Result(
         outputs={"answers": "answers.jsonl", "evaluation": "evaluation.json"},
-        metrics={"prompts": len(prompts), "answers": len(repeated) * len(roles)},
+        metrics={"prompts": len(prompts), "answers": len(repeated) * len(roles), "texts": spent(work)},
     )
 
 

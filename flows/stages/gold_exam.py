@@ -18,7 +18,8 @@ from flows.labelling.judge import closing, make_judge
 from flows.labelling.known_pairs import CLEAR, gold_preference
 from flows.runs.digests import digest_json
 from flows.stages.contract import Json, StageInput
-from flows.stages.sampling import part_seed, sampler_of
+from flows.stages.samplers import sampler_of
+from flows.stages.sampling import part_seed
 from judges import Pair, TemplateSet
 from judges.asking.readout import normalised
 

@@ -17,7 +17,8 @@ from flows.runs.digests import digest_json
 from flows.stages import labels
 from flows.stages.answers import answers_of, rewards_of
 from flows.stages.contract import Json, Result, Stage, StageInput
-from flows.stages.sampling import engine_settings, engine_tuning, sampler_of
+from flows.stages.samplers import engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import spent
 from judges import Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
 
@@ -60,6 +61,7 @@ def run(work: StageInput) -> Result:
             if work.settings["gold"]
             else None,
             "unjudged": sum(w is None for w in wins),
+            "texts": spent(work),
         },
     )
 

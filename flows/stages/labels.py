@@ -18,6 +18,7 @@ from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
 from flows.labelling.ledger import ledger_at, people_said
 from flows.pipeline.forecast.needs import Forecaster, Needs
+from flows.runs.pace import Pace
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
@@ -93,15 +94,18 @@ class ShardProgress:
     """The progress of all shards together, whichever of them speaks."""
 
     def __init__(self, work: StageInput, total: int) -> None:
-        self._work, self._total = work, total
+        self._work, self._total, self._pace = work, total, Pace(total)
         self._reports: dict[str, LabelReport] = {}
 
     def __call__(self, shard: str, report: LabelReport) -> None:
         self._reports[shard] = report
         reports = list(self._reports.values())
-        self._work.progress(
-            sum(r.pairs for r in reports), self._total, f"{sum(r.asked for r in reports)} asked"
+        pairs, tokens = (
+            sum(r.pairs for r in reports),
+            sum(r.prompt_tokens + r.completion_tokens for r in reports),
         )
+        told = [f"{sum(r.asked for r in reports)} asked", self._pace(pairs, tokens)]
+        self._work.progress(pairs, self._total, ", ".join(filter(None, told)))
 
 
 def check_usable(work: StageInput, metrics: Json) -> None:

@@ -16,21 +16,19 @@ from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.runs.digests import digest_json
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
-from flows.stages.sampling import (
-    Answer,
-    Messages,
-    engine_settings,
-    engine_tuning,
-    sample_in_parts,
-    sampler_of,
-)
+from flows.stages.samplers import Answer, Messages, engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import sample_in_parts, spent
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
 
+_KINDS = {"contrast": "contrast answer"}
+
+
 def run(work: StageInput) -> Result:
-    """Write pairs.jsonl. An empty answer is an answer: the judge will say what it is worth.
+    """Write pairs.jsonl. An empty answer is an answer: the judge will say what it is worth. A thought that did not end
+    is none.
 
     Raises FlowError when no two answers differ.
     """
@@ -44,7 +42,11 @@ def run(work: StageInput) -> Result:
     queues = {False: iter(own), True: iter(other)}
     seconds = [next(queues[c]) for c in contrasted]
     rows: list[dict[str, Any]] = []
+    unfinished = 0
     for prompt, a, b in zip(prompts, firsts, seconds, strict=True):
+        if a.unfinished_thought or b.unfinished_thought:
+            unfinished += 1
+            continue
         if "prompt_too_long" in (a.finish, b.finish) or a.text == b.text:
             continue
         rows.append(
@@ -67,9 +69,11 @@ def run(work: StageInput) -> Result:
         metrics={
             "pairs": len(rows),
             "contrasted": sum(contrasted),
-            "identical": len(prompts) - len(rows),
+            "identical": len(prompts) - len(rows) - unfinished,
+            **({"unfinished_thoughts": unfinished} if unfinished else {}),
             "empty_answers": sum(not a.text.strip() for a in firsts + seconds),
             "truncated_answers": sum(a.finish == "length" for a in firsts + seconds),
+            "texts": spent(work),
         },
     )
 
@@ -79,7 +83,9 @@ def _sample(work: StageInput, role: str, asked: Mapping[str, Sequence[Messages]]
     sampler = sampler_of(work, role)
     how, batch_size = work.settings["sampling"], work.tuning["batch_size"]
     found = [
-        sample_in_parts(work, name, sampler, conversations, how, batch_size=batch_size)
+        sample_in_parts(
+            work, name, sampler, conversations, how, batch_size=batch_size, kind=_KINDS.get(role, "pair")
+        )
         for name, conversations in asked.items()
     ]
     sampler.close()

@@ -6,163 +6,23 @@ Of a part that servers draw, each finished text is kept at once: the part's seed
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from common.files import write_jsonl
-from engines.protocol import Sampling
-from engines.samplers import ChatSampler, InProcessSampler, Text, VllmSampler
-from engines.samplers import Sampler as Engine
-from flows.config.data import CriticEndpoints, SamplingSection
-from flows.errors import FlowError
-from flows.runs.digests import digest_json, local_folder
+from common.files import write_json, write_jsonl
+from flows.runs.digests import digest_json
+from flows.runs.pace import Pace
 from flows.stages.contract import Json, StageInput
-
-if TYPE_CHECKING:
-    from flows.config import RunConfig
+from flows.stages.samplers import Answer, Messages, Sampler
 
 # Part of what decides the answers (each part has a seed of its own), so not a setting.
 PART = 512
 _POLL_SECONDS = 0.2
-
-Messages = Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A sampled text and its tokens; `finish` is stop, length (cut off), prompt_too_long (nothing drawn) or refused."""
-
-    text: str
-    finish: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    @property
-    def problem(self) -> str | None:
-        """Why the text cannot be used as a whole answer, or None."""
-        if self.finish in ("prompt_too_long", "refused"):
-            return self.finish
-        if not self.text.strip():
-            return "empty"
-        return "truncated" if self.finish == "length" else None
-
-
-OnAnswer = Callable[[int, Answer], None]
-
-
-class Sampler:
-    """A model that draws answers, loaded or served when first needed, by whichever engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def keeps_each(self) -> bool:
-        """Whether answers come one by one, each worth keeping at once."""
-        return not isinstance(self._engine, InProcessSampler)
-
-    def draw(
-        self,
-        conversations: Sequence[Messages],
-        settings: Mapping[str, Any],
-        *,
-        batch_size: int,
-        seed: int,
-        on_progress: Callable[[int, int], None],
-        rows: Sequence[int] | None = None,
-        on_answer: OnAnswer = lambda place, answer: None,
-    ) -> list[Answer]:
-        """One answer per conversation. What is drawn depends on the seed and a conversation's number in `rows`.
-
-        Raises TrainingError for a model that cannot be loaded, EngineError when servers fail.
-        """
-        found: dict[int, Answer] = {}
-
-        def finished(place: int, text: Text) -> None:
-            found[place] = Answer(**vars(text))
-            on_answer(place, found[place])
-
-        self._engine.draw(
-            conversations,
-            Sampling(**{name: settings[name] for name in ("max_new_tokens", "temperature", "top_p")}),
-            seed=seed,
-            rows=range(len(conversations)) if rows is None else rows,
-            at_once=batch_size,
-            on_text=finished,
-            on_progress=lambda done: on_progress(done, len(conversations)),
-        )
-        return [found[place] for place in range(len(conversations))]
-
-    def close(self) -> None:
-        """Let go of the model's memory and of its servers."""
-        self._engine.close()
-
-
-def sampler_of(work: StageInput, role: str) -> Sampler:
-    """The model that is the stage's input `role`, behind the engine that its tuning names; in process without one."""
-    if role == "critic" and (critic := work.tuning.get("critic")) is not None:
-        return critic_sampler(CriticEndpoints.model_validate(critic))
-    engine = SamplingSection.model_validate(work.tuning.get("engine", {}))
-    if engine.kind == "in_process":
-        return in_process_sampler(work.inputs[role], dtype=work.settings["dtype"])
-    folder = local_folder(work.inputs[role])
-    if folder is None:
-        raise FlowError(f"{work.inputs[role]}: is not in the local hub cache; download it first")
-    return Sampler(
-        VllmSampler(
-            folder,
-            engine.vllm(),
-            logs=work.directory,
-            dtype=work.settings["dtype"],
-            timeout_s=engine.timeout_s,
-            say=lambda line: work.progress(0, 0, line),
-        )
-    )
-
-
-def in_process_sampler(ref: str, *, dtype: str) -> Sampler:
-    """A model folder or hub id in this process, on the GPU where there is one."""
-
-    def load() -> tuple[Any, Any]:
-        import torch
-
-        from training.models.load import load_causal_lm, load_tokenizer
-
-        model = load_causal_lm(ref, dtype=getattr(torch, dtype), trainable=False)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(ref)
-
-    return Sampler(InProcessSampler(load))
-
-
-def critic_sampler(critic: CriticEndpoints) -> Sampler:
-    """A critic on servers of the user's."""
-    return Sampler(
-        ChatSampler(
-            critic.endpoints,
-            model=critic.model,
-            tokenizer=critic.tokenizer,
-            api_key_env=critic.api_key_env,
-            timeout_s=critic.timeout_s,
-        )
-    )
-
-
-def engine_settings(config: RunConfig) -> Json:
-    """What of the engine decides the answers: servers draw others than this process; nothing where that draws."""
-    return {} if config.sampling.kind == "in_process" else {"engine": "vllm"}
-
-
-def engine_tuning(config: RunConfig) -> Json:
-    """How texts are drawn, for `sampler_of`."""
-    critic = config.models.critic
-    return {
-        "engine": config.sampling.model_dump(mode="json"),
-        "critic": critic.model_dump(mode="json") if isinstance(critic, CriticEndpoints) else None,
-    }
+_NOTHING: Json = {"texts": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
 
 
 def sample_in_parts(
@@ -173,17 +33,20 @@ def sample_in_parts(
     settings: Mapping[str, Any],
     *,
     batch_size: int,
+    kind: str | None = None,
 ) -> list[Answer]:
-    """Answers to all conversations, part by part.
+    """Answers to all conversations, part by part; `kind` is what they are called in `spent`, by default their name.
 
     Parts on disk from an interrupted attempt are read back. Of several processes each draws every `world`-th
     part and waits for the others'.
     """
+    pace = Pace(len(conversations))
+    kind = kind or re.sub(r"-\d+$", "", name)
     parts = [conversations[start : start + PART] for start in range(0, len(conversations), PART)]
     paths = [work.directory / "parts" / f"{name}-{index:06d}.jsonl" for index in range(len(parts))]
     for index in range(work.rank, len(parts), work.world):
         if _read_part(paths[index], parts[index]) is None:
-            at = index * PART
+            at, began = index * PART, time.monotonic()
             drawn = _draw_part(
                 paths[index],
                 sampler,
@@ -191,10 +54,15 @@ def sample_in_parts(
                 settings,
                 batch_size=batch_size,
                 seed=part_seed(work, name, index),
-                on_progress=lambda done, at=at: work.progress(at + done, len(conversations), name),  # type: ignore[misc]
+                on_progress=lambda done, tokens, at=at: work.progress(  # type: ignore[misc]
+                    at + done, len(conversations), f"{name}  {pace(at + done, tokens)}".rstrip()
+                ),
             )
+            spent = {"kind": kind, "seconds": round(time.monotonic() - began, 3)}
+            write_json(paths[index].with_suffix(".spent.json"), spent)
             asked = digest_json(_plain(parts[index]))
             write_jsonl(paths[index], ({"asked": asked, **vars(answer)} for answer in drawn))
+            pace.add(sum(answer.completion_tokens for answer in drawn))
     answers: list[Answer] = []
     for path, part in zip(paths, parts, strict=True):
         while (found := _read_part(path, part)) is None:  # another process is drawing it
@@ -202,6 +70,23 @@ def sample_in_parts(
         answers += found
     work.progress(len(conversations), len(conversations), name)
     return answers
+
+
+def spent(work: StageInput) -> dict[str, Json]:
+    """Of the texts that this stage drew, by kind: how many, their tokens, and the seconds of all processes together."""
+    found: dict[str, Json] = {}
+    for path in sorted((work.directory / "parts").glob("*.spent.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        texts = path.with_name(path.name.removesuffix(".spent.json") + ".jsonl")
+        if not texts.exists():
+            continue
+        rows = [json.loads(line) for line in texts.read_text(encoding="utf-8").split("\n") if line]
+        kind = found.setdefault(told["kind"], dict(_NOTHING))
+        kind["texts"] += len(rows)
+        for name in ("prompt_tokens", "completion_tokens"):
+            kind[name] += sum(row.get(name, 0) for row in rows)
+        kind["seconds"] = round(kind["seconds"] + told["seconds"], 3)
+    return found
 
 
 def part_seed(work: StageInput, name: str, index: int) -> int:
@@ -217,16 +102,19 @@ def _draw_part(
     *,
     batch_size: int,
     seed: int,
-    on_progress: Callable[[int], None],
+    on_progress: Callable[[int, int], None],
 ) -> list[Answer]:
     """The answers of a part, of which each that a server gave is kept beside `path` until all are there."""
     kept = _Kept(path.with_suffix(".begun"), part)
     found = kept.read() if sampler.keeps_each else {}
     rows = [row for row in range(len(part)) if row not in found]
     if rows:
+        tokens = 0
 
         def finished(place: int, answer: Answer) -> None:
+            nonlocal tokens
             found[rows[place]] = answer
+            tokens += answer.completion_tokens
             if sampler.keeps_each:
                 kept.add(rows[place], answer)
 
@@ -237,7 +125,7 @@ def _draw_part(
             batch_size=batch_size,
             seed=seed,
             rows=rows,
-            on_progress=lambda n, _: on_progress(done + n),
+            on_progress=lambda n, _: on_progress(done + n, tokens),
             on_answer=finished,
         )
         found |= dict(zip(rows, drawn, strict=True))

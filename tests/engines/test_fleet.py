@@ -17,8 +17,9 @@ from harness.scripted_vllm import environment
 
 from engines import EngineError, Sampling
 from engines.fleet import Fleet, check_devices
-from engines.samplers import InProcessSampler, Text, VllmSampler
+from engines.samplers import InProcessSampler, VllmSampler
 from engines.settings import VllmSettings
+from engines.texts import Text
 from training.models.load import load_causal_lm, load_tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,8 @@ from flows.errors import FlowError
 from flows.pipeline import isolation
 from flows.stages import critique_revision, pairs, prompts
 from flows.stages.contract import StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Sampler
+from flows.stages.sampling import sample_in_parts
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}
 CONSTITUTION = loads(

@@ -10,7 +10,7 @@ import pytest
 
 import microworld
 from flows.evaluation import gold, opinion_pairs, read_answers, watch, watch_steps
-from flows.stages.sampling import in_process_sampler
+from flows.stages.samplers import in_process_sampler
 from microworld import lexicon as lx
 from microworld.data import requests
 
