@@ -232,13 +232,6 @@ class Reading:
     cause: str | None = None
 
     @property
-    def written(self) -> str | None:
-        """All that the judge wrote, its thought between marks before the rest."""
-        if not self.thought:
-            return self.text
-        return f"<think>\n{self.thought}\n</think>\n\n{self.text or ''}".rstrip()
-
-    @property
     def may_change(self) -> bool:
         """Whether the same call may be answered another time: the transport lost it, or the way of serving did."""
         return self.status in TRANSIENT or self.cause is not None

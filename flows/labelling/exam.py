@@ -50,7 +50,11 @@ class Exam:
     def of_request(cls, request: ExamRequest) -> Self:
         """The exam that a form describes. Raises ConstitutionError."""
         judge = judge_at(
-            request.judge, model=request.model, tokenizer=request.tokenizer, api_key_env=request.api_key_env
+            request.judge,
+            model=request.model,
+            tokenizer=request.tokenizer,
+            api_key_env=request.api_key_env,
+            thinking_budget=request.thinking_budget,
         )
         return cls(
             judge=judge,

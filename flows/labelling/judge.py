@@ -32,6 +32,7 @@ from judges import (
     label_pairs,
 )
 from judges.settings import JudgeSettings, PricedJudge
+from judges.thinking import ThinkingBudget
 
 
 def make_judge(
@@ -112,21 +113,29 @@ def judge_tuning(config: RunConfig) -> dict[str, Any]:
 
 
 def judge_at(
-    place: str, *, model: str | None, tokenizer: str | None, api_key_env: str | None
+    place: str,
+    *,
+    model: str | None,
+    tokenizer: str | None,
+    api_key_env: str | None,
+    thinking_budget: int | None = None,
 ) -> JudgeSettings:
     """The settings for a model folder, or for the server at an address; `model` is the name that it is served under.
+    With a `thinking_budget` the judge thinks first.
 
     Raises FlowError in one line.
     """
+    thinking = None if thinking_budget is None else ThinkingBudget(budget=thinking_budget)
     try:
         if "://" not in place:
-            return JudgeSettings(model=place)
+            return JudgeSettings(model=place, thinking=thinking)
         return JudgeSettings(
             kind="openai",
             model=model,
             endpoints=(place,),
             tokenizer=tokenizer,  # type: ignore[arg-type]  # a path as text
             api_key_env=api_key_env,
+            thinking=thinking,
         )
     except ValidationError as error:
         raise FlowError(
