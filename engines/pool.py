@@ -2,7 +2,7 @@
 
 Only the transport is retried: no connection, a connection that broke, "busy" (429, 502, 503, 504; a Retry-After is
 obeyed). A request that was received and not answered well (500, no JSON, no answer in time) is not repeated behind
-the caller's back.
+the caller's back, unless the caller says that it may be.
 """
 
 from __future__ import annotations
@@ -88,10 +88,13 @@ class Pool:
                 self._end = problem
             self._free.notify_all()
 
-    def post(self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+    def post(
+        self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = None, again: int = 0
+    ) -> dict[str, Any]:
         """The JSON object that some server answers to `body`, within `timeout_s` or the clients' own limit.
 
-        Raises RequestFailed, or EngineError for 401-404 and where every server has left.
+        A request that was received and not answered well is put to a server `again` so often, for requests that may be
+        answered twice. Raises RequestFailed, or EngineError for 401-404 and where every server has left.
         """
         deadline = time.monotonic() + self._retry_s
         while True:
@@ -101,7 +104,13 @@ class Pool:
                 answer = endpoint.client.post(path, body, timeout_s=timeout_s)
             except Busy as busy:
                 problem, wait = busy.problem, self._down(endpoint, busy.wait_s)
-            except (RequestFailed, EngineError):
+            except RequestFailed as failure:
+                if not again or failure.isolates or failure.status not in ("timeout", "error"):
+                    self._up(endpoint)
+                    raise
+                again -= 1
+                problem, wait = failure.detail, self._down(endpoint, 0.0)
+            except EngineError:
                 self._up(endpoint)
                 raise
             else:

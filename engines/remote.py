@@ -24,6 +24,8 @@ from engines.protocol import Answer, Completion, Request, Sampling, Spellings
 from engines.served import Served, what_is_served
 
 _log = logging.getLogger(__name__)
+# A text that is drawn a second time is the same text: its seed is its own.
+_AGAIN = 3
 _TOO_LONG = re.compile(r"context length|max_model_len|maximum.{0,30}(length|tokens)|too long", re.IGNORECASE)
 
 
@@ -115,7 +117,8 @@ class RemoteEngine:
         body = wire.completion_body(prompt, fits, seed=seed, stop_ids=self.stop_ids)
         limit_s = batching.scaled(self._timeout_s, len(prompt), room, at_once=self._concurrency)
         try:
-            found = replies.read_completion(self._post("/completions", body, limit_s), self._decode)
+            answer = self._post("/completions", body, limit_s, again=_AGAIN)
+            found = replies.read_completion(answer, self._decode)
         except RequestFailed as failure:
             raise EngineError(f"{self.pool.clients[0].url}: {failure.detail}") from failure
         if isinstance(found, str):
@@ -231,12 +234,14 @@ class RemoteEngine:
             for request in requests
         ]
 
-    def _post(self, path: str, body: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    def _post(self, path: str, body: dict[str, Any], limit_s: float, *, again: int = 0) -> dict[str, Any]:
         """One answer within `limit_s`. Fields that the server refuses by name are left out from then on, once said."""
         while True:
             sent = {name: value for name, value in body.items() if name not in self._refused}
             try:
-                answer = self.pool.post(path, {"model": self.served.model, **sent}, timeout_s=limit_s)
+                answer = self.pool.post(
+                    path, {"model": self.served.model, **sent}, timeout_s=limit_s, again=again
+                )
             except RequestFailed as failure:
                 named = {
                     name
