@@ -50,19 +50,29 @@ class Client:
     """HTTP to one server, by its base URL such as http://127.0.0.1:8000/v1. Thread-safe."""
 
     def __init__(
-        self, url: str, *, api_key_env: str | None = None, timeout_s: float = 120.0, connections: int = 8
+        self,
+        url: str,
+        *,
+        api_key_env: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        connections: int = 8,
     ) -> None:
-        """Raises EngineError for a malformed URL, one that carries a password, or an unset key variable."""
+        """`api_key_env` names the variable that holds the key; `api_key` is that of a server of our own.
+
+        Raises EngineError for a malformed URL, one that carries a password, or an unset key variable.
+        """
         self.url = checked_url(url)
         self._timeout_s = timeout_s
         headers = {}
-        if api_key_env:
-            key = os.environ.get(api_key_env)
-            if not key:
+        if api_key_env and api_key is None:
+            api_key = os.environ.get(api_key_env)
+            if not api_key:
                 raise EngineError(
                     f"the environment variable {api_key_env} is not set: it should hold the API key"
                 )
-            headers["Authorization"] = f"Bearer {key}"
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         self._http = httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
@@ -89,13 +99,13 @@ class Client:
             return None
         return _decoded(status, content)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that answers `body`.
+    def post(self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The JSON object that answers `body`, within `timeout_s` or the client's own limit.
 
         Raises Busy where the same request may be tried again, RequestFailed where it may not, and EngineError where
         no request could ever succeed (the key, the model's name).
         """
-        status, headers, content = self._send("POST", self.url + path, body, self._timeout_s)
+        status, headers, content = self._send("POST", self.url + path, body, timeout_s or self._timeout_s)
         if status >= 400 and _filtered(status, content):
             detail = f"content filter ({status}): {_message(content)}"
             raise RequestFailed("refused", detail, isolates=True)

@@ -102,7 +102,7 @@ def thought_hint(text: str) -> str:
     """What to do about a judge that thinks before it answers, where `text` is how such an answer begins."""
     if not text.lstrip(" ▁").startswith(_THOUGHTS):
         return ""
-    return " opens a thought: turn thinking off in the model's chat template, or let it write (rationales: 1)"
+    return " opens a thought: set judge.thinking: off, or on to have it think before it answers"
 
 
 def ambiguous(listed: Mapping[str, float], options: Sequence[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 Only the transport is retried: no connection, a connection that broke, "busy" (429, 502, 503, 504; a Retry-After is
 obeyed). A request that was received and not answered well (500, no JSON, no answer in time) is not repeated behind
-the caller's back.
+the caller's back, unless the caller says that it may be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
 class _Endpoint:
     client: Client
     in_flight: int = 0
+    gone: bool = False
     down_until: float = 0.0
     failures: int = 0
 
@@ -36,6 +37,7 @@ class Pool:
         urls: Sequence[str],
         *,
         api_key_env: str | None = None,
+        api_key: str | None = None,
         concurrency: int = 8,
         timeout_s: float = 120.0,
         retry_s: float = 180.0,
@@ -48,12 +50,19 @@ class Pool:
             raise EngineError("no endpoint: give at least one URL such as http://127.0.0.1:8000/v1")
         self._endpoints = [
             _Endpoint(
-                client=Client(url, api_key_env=api_key_env, timeout_s=timeout_s, connections=concurrency)
+                client=Client(
+                    url,
+                    api_key_env=api_key_env,
+                    api_key=api_key,
+                    timeout_s=timeout_s,
+                    connections=concurrency,
+                )
             )
             for url in urls
         ]
         self._concurrency, self._retry_s = concurrency, retry_s
         self._free = threading.Condition()
+        self._end = ""
 
     @property
     def total_concurrency(self) -> int:
@@ -70,16 +79,38 @@ class Pool:
         for client in self.clients:
             client.close()
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that some server answers to `body`. Raises RequestFailed, or EngineError for 401-404."""
+    def leave(self, url: str, problem: str) -> None:
+        """The server at `url` will not come back. Once none is left, every request raises EngineError: `problem`."""
+        with self._free:
+            for endpoint in self._endpoints:
+                endpoint.gone = endpoint.gone or endpoint.client.url == url.rstrip("/")
+            if all(endpoint.gone for endpoint in self._endpoints):
+                self._end = problem
+            self._free.notify_all()
+
+    def post(
+        self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = None, again: int = 0
+    ) -> dict[str, Any]:
+        """The JSON object that some server answers to `body`, within `timeout_s` or the clients' own limit.
+
+        A request that was received and not answered well is put to a server `again` so often, for requests that may be
+        answered twice. Raises RequestFailed, or EngineError for 401-404 and where every server has left.
+        """
         deadline = time.monotonic() + self._retry_s
         while True:
             endpoint = self._acquire()
+            asked = time.monotonic()
             try:
-                answer = endpoint.client.post(path, body)
+                answer = endpoint.client.post(path, body, timeout_s=timeout_s)
             except Busy as busy:
                 problem, wait = busy.problem, self._down(endpoint, busy.wait_s)
-            except (RequestFailed, EngineError):
+            except RequestFailed as failure:
+                if not again or failure.isolates or failure.status not in ("timeout", "error"):
+                    self._up(endpoint)
+                    raise
+                again -= 1
+                problem, wait = failure.detail, self._down(endpoint, 0.0)
+            except EngineError:
                 self._up(endpoint)
                 raise
             else:
@@ -87,6 +118,7 @@ class Pool:
                 return answer
             finally:
                 self._release(endpoint)
+            deadline += time.monotonic() - asked  # a long answer that breaks off is no waiting
             if time.monotonic() + (0 if self._another_is_up(endpoint) else wait) > deadline:
                 raise RequestFailed(
                     "error", f"{endpoint.client.url}: {problem}; gave up after {self._retry_s:g} s"
@@ -96,8 +128,10 @@ class Pool:
         """The least busy endpoint that is up; waits for one, or for the end of the shortest pause."""
         with self._free:
             while True:
+                if self._end:
+                    raise EngineError(self._end)
                 now = time.monotonic()
-                open_ones = [e for e in self._endpoints if e.in_flight < self._concurrency]
+                open_ones = [e for e in self._endpoints if not e.gone and e.in_flight < self._concurrency]
                 up = [e for e in open_ones if e.down_until <= now]
                 if up:
                     endpoint = min(up, key=lambda e: e.in_flight)
@@ -127,4 +161,4 @@ class Pool:
 
     def _another_is_up(self, endpoint: _Endpoint) -> bool:
         now = time.monotonic()
-        return any(e is not endpoint and e.down_until <= now for e in self._endpoints)
+        return any(e is not endpoint and not e.gone and e.down_until <= now for e in self._endpoints)

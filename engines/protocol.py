@@ -19,7 +19,8 @@ class Sampling:
     """How tokens are drawn: all that an engine obeys, so that no default of a server or a model decides a draw.
 
     Temperature 0 is greedy; `top_p` below 1 keeps the smallest nucleus of that mass, `top_k` above 0 the likeliest
-    tokens, `min_p` those at least that likely as a share of the likeliest. Penalties are always off.
+    tokens, `min_p` those at least that likely as a share of the likeliest. Penalties are always off. `stop_ids` end
+    an answer beside the model's own stops.
     """
 
     max_new_tokens: int = 64
@@ -27,6 +28,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, good, allowed in (
@@ -63,7 +65,8 @@ class Request:
 
     The prompt is token ids, or a text or a conversation that a server is to tokenise. With `write` the answer is
     text; otherwise the log-probabilities of `options`, which are `spellings` where the prompt is token ids. `seed`
-    belongs to `write`; `schema` is the JSON schema that the text must follow.
+    belongs to `write`; `schema` is the JSON schema that the text must follow. `thinking` turns on or off the
+    thoughts of a model whose server renders the conversation; None leaves it to the server.
     """
 
     ids: tuple[int, ...] | None = None
@@ -74,6 +77,7 @@ class Request:
     write: Sampling | None = None
     seed: int = 0
     schema: Mapping[str, Any] | None = None
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +85,14 @@ class Answer:
     """What came back for one request.
 
     `logprobs` holds the natural log-probability of every option, None unless `status` is "ok" and options were
-    asked for. `cause` names what in the way of serving caused a failure (a short context, a short list, a
-    reasoning parser): asked under another, the same model may answer.
+    asked for; `thought` is what came before the answer, where it is known. `cause` names what in the way of serving
+    caused a failure (a short context, a short list, a reasoning parser): under another, the same model may answer.
     """
 
     status: Literal["ok"] | Failure
     logprobs: tuple[float, ...] | None = None
     text: str | None = None
+    thought: str | None = None
     detail: str | None = None
     cause: str | None = None
     prompt_tokens: int = 0

@@ -10,13 +10,13 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from engines import replies, wire
+from engines import batching, replies, wire
 from engines.errors import EngineError, RequestFailed
 from engines.options import all_single
 from engines.pool import Pool
@@ -24,6 +24,8 @@ from engines.protocol import Answer, Completion, Request, Sampling, Spellings
 from engines.served import Served, what_is_served
 
 _log = logging.getLogger(__name__)
+# A text that is drawn a second time is the same text: its seed is its own.
+_AGAIN = 3
 _TOO_LONG = re.compile(r"context length|max_model_len|maximum.{0,30}(length|tokens)|too long", re.IGNORECASE)
 
 
@@ -38,6 +40,7 @@ class RemoteEngine:
         stop_ids: Sequence[int] = (),
         decode: Callable[[Sequence[int]], str] | None = None,
         api_key_env: str | None = None,
+        api_key: str | None = None,
         prompts_per_request: int = 32,
         concurrency: int = 8,
         timeout_s: float = 120.0,
@@ -45,14 +48,18 @@ class RemoteEngine:
     ) -> None:
         """`endpoints` are base URLs such as http://127.0.0.1:8000/v1, `model` the name that they serve (may be left
         out where they serve only one). `stop_ids` end an answer; `decode` gives the text of generated ids.
-        `retry_s` is how long a server may be away. Raises EngineError for a bad URL or a missing key.
+        `prompts_per_request` is the most, fewer where they are long. `timeout_s` is how long a request may take,
+        in proportion longer where it has many tokens; `retry_s` how long a server may be away. Raises EngineError for a
+        bad URL or a missing key.
         """
         self._wanted = model
         self.stop_ids, self._decode = tuple(stop_ids), decode or (lambda ids: "")
         self._prompts_per_request = prompts_per_request
+        self._timeout_s, self._concurrency = timeout_s, concurrency
         self.pool = Pool(
             endpoints,
             api_key_env=api_key_env,
+            api_key=api_key,
             concurrency=concurrency,
             timeout_s=timeout_s,
             retry_s=retry_s,
@@ -73,35 +80,50 @@ class RemoteEngine:
         self.pool.close()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, rows: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seed: int,
+        rows: Sequence[int],
+        on_done: Callable[[int, Completion], None] = lambda place, completion: None,
     ) -> list[Completion]:
-        """One completion per encoded prompt, in order. Raises EngineError when a server fails.
+        """One completion per encoded prompt, in order; `on_done(place, completion)` is called in this thread as each is
+        finished. Raises EngineError when a server fails.
 
         vLLM gives all prompts of one request the same seed, and with it the same noise: each goes alone, with a seed
-        of its own.
+        of its own, so that asking again what got lost draws the same.
         """
-        context = self.served.context
-
-        def one(prompt: Sequence[int], row: int) -> Completion:
-            room = min(sampling.max_new_tokens, context - len(prompt))
-            if room <= 0:
-                return Completion(text="", token_ids=(), logprobs=(), finish_reason="prompt_too_long")
-            fits = replace(sampling, max_new_tokens=room)
-            body = wire.completion_body(prompt, fits, seed=row_seed(seed, row), stop_ids=self.stop_ids)
-            try:
-                found = replies.read_completion(self._post("/completions", body), self._decode)
-            except RequestFailed as failure:
-                raise EngineError(f"{self.pool.clients[0].url}: {failure.detail}") from failure
-            if isinstance(found, str):
-                raise EngineError(f"{self.pool.clients[0].url}: {found}")
-            return found
-
-        futures = [self._executor.submit(one, p, r) for p, r in zip(prompts, rows, strict=True)]
+        _ = self.served  # asked once, before threads want it
+        found: list[Completion | None] = [None] * len(prompts)
+        jobs = {
+            self._executor.submit(self._complete, prompt, sampling, row_seed(seed, row)): place
+            for place, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
+        }
         try:
-            return [future.result() for future in futures]
+            for job in as_completed(jobs):
+                found[jobs[job]] = done = job.result()
+                on_done(jobs[job], done)
         finally:
-            for future in futures:
-                future.cancel()
+            for job in jobs:
+                job.cancel()
+        return [completion for completion in found if completion is not None]
+
+    def _complete(self, prompt: Sequence[int], sampling: Sampling, seed: int) -> Completion:
+        room = min(sampling.max_new_tokens, self.served.context - len(prompt))
+        if room <= 0:
+            return Completion(text="", token_ids=(), logprobs=(), finish_reason="prompt_too_long")
+        fits = replace(sampling, max_new_tokens=room)
+        body = wire.completion_body(prompt, fits, seed=seed, stop_ids=self.stop_ids)
+        limit_s = batching.scaled(self._timeout_s, len(prompt), room, at_once=self._concurrency)
+        try:
+            answer = self._post("/completions", body, limit_s, again=_AGAIN)
+            found = replies.read_completion(answer, self._decode)
+        except RequestFailed as failure:
+            raise EngineError(f"{self.pool.clients[0].url}: {failure.detail}") from failure
+        if isinstance(found, str):
+            raise EngineError(f"{self.pool.clients[0].url}: {found}")
+        return found
 
     def option_logprobs(
         self, prompts: Sequence[Sequence[int]], spellings: Sequence[Spellings]
@@ -125,7 +147,7 @@ class RemoteEngine:
                 fitting.append(n)
         jobs = [
             (numbers, self._executor.submit(self._run, [requests[n] for n in numbers]))
-            for numbers in _grouped(fitting, requests, self._prompts_per_request)
+            for numbers in batching.grouped(fitting, requests, self._prompts_per_request)
         ]
         try:
             for numbers, future in jobs:
@@ -174,25 +196,26 @@ class RemoteEngine:
 
     def _exchange(self, requests: Sequence[Request]) -> list[Answer]:
         first = requests[0]
+        limit_s = batching.patience(self._timeout_s, requests, at_once=self._concurrency)
         chats = first.ids is None and first.text is None
         if first.write is not None:
             stop_ids = self.stop_ids if first.ids is not None else ()
             path = "/chat/completions" if chats else "/completions"
-            return replies.read_writing(
-                self._post(path, wire.writing_body(requests, stop_ids=stop_ids)), requests
-            )
+            body = wire.writing_body(requests, stop_ids=stop_ids)
+            return replies.read_writing(self._post(path, body, limit_s), requests)
         if chats:
-            return [replies.read_chat(self._post("/chat/completions", wire.chat_body(first)), first)]
+            body = wire.chat_body(first)
+            return [replies.read_chat(self._post("/chat/completions", body, limit_s), first)]
         if first.ids is None:
-            return replies.read_texts(self._post("/completions", wire.text_body(requests)), requests)
+            return replies.read_texts(self._post("/completions", wire.text_body(requests), limit_s), requests)
         prompts = [request.ids or () for request in requests]
         if all_single(first.spellings):
             ids = [spelling[0] for option in first.spellings for spelling in option]
-            answer = self._post("/completions", wire.tokens_body(prompts, ids))
+            answer = self._post("/completions", wire.tokens_body(prompts, ids), limit_s)
             return replies.read_tokens(answer, [len(p) for p in prompts], first.spellings, first.options)
-        return self._continuations(requests)
+        return self._continuations(requests, limit_s)
 
-    def _continuations(self, requests: Sequence[Request]) -> list[Answer]:
+    def _continuations(self, requests: Sequence[Request], limit_s: float) -> list[Answer]:
         """Options of several tokens: every spelling is appended to its prompt and scored whole."""
         whole, starts = [], []
         for request in requests:
@@ -200,7 +223,7 @@ class RemoteEngine:
             for spelling in (s for option in request.spellings for s in option):
                 whole.append(prompt + spelling)
                 starts.append(len(prompt))
-        answer = self._post("/completions", wire.continuation_body(whole))
+        answer = self._post("/completions", wire.continuation_body(whole), limit_s)
         scores = iter(replies.read_continuations(answer, starts, [len(ids) for ids in whole]))
         return [
             replies.add_up(
@@ -211,12 +234,14 @@ class RemoteEngine:
             for request in requests
         ]
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One answer. Fields that the server refuses by name are left out from then on, and said once."""
+    def _post(self, path: str, body: dict[str, Any], limit_s: float, *, again: int = 0) -> dict[str, Any]:
+        """One answer within `limit_s`. Fields that the server refuses by name are left out from then on, once said."""
         while True:
             sent = {name: value for name, value in body.items() if name not in self._refused}
             try:
-                answer = self.pool.post(path, {"model": self.served.model, **sent})
+                answer = self.pool.post(
+                    path, {"model": self.served.model, **sent}, timeout_s=limit_s, again=again
+                )
             except RequestFailed as failure:
                 named = {
                     name
@@ -259,22 +284,3 @@ class RemoteEngine:
 def row_seed(seed: int, row: int) -> int:
     """A prompt's own seed from the run's and the prompt's number, in [0, 2**63)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{row}".encode()).digest()[:8]) >> 1
-
-
-def _grouped(numbers: Sequence[int], requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-    """Runs of at most `size` neighbours that want the same kind of answer; a conversation goes alone."""
-    group: list[int] = []
-    for n in numbers:
-        alone = requests[n].ids is None and requests[n].text is None
-        if group and (alone or len(group) == size or _shape(requests[n]) != _shape(requests[group[0]])):
-            yield group
-            group = []
-        group.append(n)
-    if group:
-        yield group
-
-
-def _shape(request: Request) -> tuple[object, ...]:
-    schema = None if request.schema is None else tuple(sorted(request.schema))
-    form = "ids" if request.ids is not None else "text" if request.text is not None else "chat"
-    return form, request.options, request.spellings, request.write, request.seed, schema

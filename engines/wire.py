@@ -18,6 +18,7 @@ _ONE_TOKEN = Sampling(max_new_tokens=1, temperature=0.0)
 EXTENSIONS = frozenset(
     (
         "add_special_tokens",
+        "chat_template_kwargs",
         "ignore_eos",
         "logprob_token_ids",
         "min_p",
@@ -43,7 +44,7 @@ def sampling_fields(sampling: Sampling, *, seed: int, stop_ids: Sequence[int]) -
         "frequency_penalty": 0.0,
         "repetition_penalty": 1.0,
         "seed": seed % 2**63,
-        "stop_token_ids": list(stop_ids),
+        "stop_token_ids": [*stop_ids, *(i for i in sampling.stop_ids if i not in stop_ids)],
     }
 
 
@@ -78,6 +79,7 @@ def chat_body(request: Request) -> dict[str, Any]:
     """`/chat/completions`, one conversation."""
     return {
         "messages": _messages(request),
+        **_thinking(request),
         **sampling_fields(_ONE_TOKEN, seed=0, stop_ids=()),
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
@@ -94,7 +96,7 @@ def writing_body(requests: Sequence[Request], *, stop_ids: Sequence[int]) -> dic
     elif first.text is not None:
         body["prompt"] = [defused(request.text or "") for request in requests]
     else:
-        body["messages"] = _messages(first)
+        body |= {"messages": _messages(first), **_thinking(first)}
     if first.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": dict(first.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -113,6 +115,13 @@ def completion_body(
         "return_token_ids": True,
         "add_special_tokens": False,
     }
+
+
+def _thinking(request: Request) -> dict[str, Any]:
+    """Whether the template is to let the model think, under the names that templates know."""
+    if request.thinking is None:
+        return {}
+    return {"chat_template_kwargs": {"enable_thinking": request.thinking, "thinking": request.thinking}}
 
 
 def _messages(request: Request) -> list[dict[str, str]]:

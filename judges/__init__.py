@@ -38,6 +38,7 @@ from judges.records import (
 )
 from judges.scripted import ScriptedJudge
 from judges.settings import LabelSettings
+from judges.vllm_judge import VllmJudge
 
 __all__ = [
     "FAILURES",
@@ -71,6 +72,7 @@ __all__ = [
     "ScriptedJudge",
     "Status",
     "TemplateSet",
+    "VllmJudge",
     "combine",
     "export_preferences",
     "label_pairs",

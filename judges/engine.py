@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
-from common.chat import ChatError
+from common.chat.thoughts import split_thought
 from engines import Answer, Request, Sampling, Spellings
 from engines.remote import row_seed
 from judges.asking.readout import checked, checked_text
@@ -16,15 +15,26 @@ from judges.records import Call, Reading
 _ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
 
 
-def to_request(call: Call, ids: list[int] | None = None, encoder: CallEncoder | None = None) -> Request:
+def to_request(
+    call: Call,
+    ids: list[int] | None = None,
+    encoder: CallEncoder | None = None,
+    *,
+    thinking: bool | None = None,
+    budget: int = 0,
+) -> Request:
     """What an engine is asked: token ids where the judge has the tokenizer, else the call's own text or turns.
+
+    `thinking` and the `budget` of a thought are for servers that render the turns themselves.
 
     A rationale that is drawn has a seed of its own per prompt: under one seed all would draw from the same noise.
     """
     write, seed = None, 0
     if call.write is not None:
         write = Sampling(
-            max_new_tokens=call.write.max_tokens, temperature=call.write.temperature, top_p=call.write.top_p
+            max_new_tokens=call.write.max_tokens + budget,
+            temperature=call.write.temperature,
+            top_p=call.write.top_p,
         )
         seed = call.write.seed
         if write.temperature > 0:
@@ -38,6 +48,7 @@ def to_request(call: Call, ids: list[int] | None = None, encoder: CallEncoder | 
             write=write,
             seed=seed,
             schema=schema,
+            thinking=thinking,
         )
     return Request(
         ids=tuple(ids),
@@ -47,34 +58,6 @@ def to_request(call: Call, ids: list[int] | None = None, encoder: CallEncoder | 
         seed=seed,
         schema=schema,
     )
-
-
-def to_requests(
-    calls: Sequence[Call], encoder: CallEncoder | None
-) -> tuple[dict[int, Request], dict[int, Answer]]:
-    """Requests by their calls' numbers; and the answers of calls that the chat template refuses, which nobody is asked.
-
-    Another template is another judge, so such an answer is "no_answer" and is kept.
-    """
-    if encoder is None:
-        return {n: to_request(call) for n, call in enumerate(calls)}, {}
-    try:
-        return {n: to_request(c, i, encoder) for n, (c, i) in enumerate(_encoded(calls, encoder))}, {}
-    except ChatError:
-        requests: dict[int, Request] = {}
-        refused: dict[int, Answer] = {}
-        for n, call in enumerate(calls):
-            try:
-                [(_, ids)] = _encoded([call], encoder)
-            except ChatError as error:
-                refused[n] = Answer(status="no_answer", detail=f"the judge's chat template: {error}")
-            else:
-                requests[n] = to_request(call, ids, encoder)
-        return requests, refused
-
-
-def _encoded(calls: Sequence[Call], encoder: CallEncoder) -> Iterator[tuple[Call, list[int]]]:
-    return zip(calls, encoder.encode(calls), strict=True)
 
 
 def spellings(encoder: CallEncoder, call: Call) -> Spellings:
@@ -87,10 +70,17 @@ def spellings(encoder: CallEncoder, call: Call) -> Spellings:
 
 
 def to_reading(answer: Answer, call: Call, *, latency_s: float = 0.0, cost: float | None = None) -> Reading:
-    """The reading of an answer, checked; for a verdict, what its text says."""
+    """The reading of an answer, checked, its thought taken out of its text; for a verdict, what its text says."""
     reading = Reading(
         **{name: getattr(answer, name) for name in _ANSWER_FIELDS}, latency_s=latency_s, cost=cost
     )
+    if call.write is not None and reading.text is not None:
+        found = split_thought(reading.text)
+        if not found.ended:
+            detail = "the thought did not end within the text's tokens; see judge.thinking"
+            return replace(reading, status="truncated", text=None, thought=found.thought, detail=detail)
+        if found.thought:
+            reading = replace(reading, text=found.answer, thought=found.thought)
     if call.verdict:
         return read_verdict(call, reading)
     if call.write is not None:

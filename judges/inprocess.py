@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engines import Answer, Request
 from judges.encoding import CallEncoder
-from judges.engine import to_reading, to_requests
+from judges.engine import to_reading
 from judges.errors import JudgeError, one_line
+from judges.identity import joined
 from judges.records import Call, JudgeIdentity, Reading
+from judges.thinking import Thinker, Thinking, answered, budget_of, serving_of
 from judges.weights import former_revision, model_revision
 
 if TYPE_CHECKING:
@@ -30,8 +33,10 @@ class InProcessJudge:
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         tokens_per_batch: int = 4096,
+        thinking: Thinking | None = None,
     ) -> None:
-        """`model` is a folder in Hugging Face format. Raises JudgeError when it is not."""
+        """`model` is a folder in Hugging Face format, `thinking` as in `JudgeSettings`. Raises JudgeError when there is
+        none."""
         self._path = Path(model)
         if not (self._path / "config.json").is_file():
             raise JudgeError(f"no model in {self._path}: expected a Hugging Face folder with config.json")
@@ -40,6 +45,8 @@ class InProcessJudge:
         self._device, self._tokens_per_batch = device, tokens_per_batch
         self._dtype: Literal["auto", "float32", "bfloat16", "float16"] = dtype
         self._loaded: tuple[InProcessEngine, CallEncoder] | None = None
+        self._thinking = thinking
+        self._thinker: Thinker | None = None
         self._lock = threading.Lock()
         self._identity: JudgeIdentity | None = None
 
@@ -58,7 +65,7 @@ class InProcessJudge:
                 model=self._path.resolve().name,
                 revision=model_revision(self._path),
                 build=f"transformers {version('transformers')}, torch {version('torch')}",
-                serving="" if dtype == "float32" else dtype,
+                serving=joined("" if dtype == "float32" else dtype, serving_of(self._thinking, by_ids=True)),
                 former_revision=former_revision(self._path),
             )
         return self._identity
@@ -75,13 +82,9 @@ class InProcessJudge:
         with self._lock, one_line():
             engine, encoder = self._load()
             started = time.perf_counter()
-            requests, answers = to_requests(calls, encoder)
-            reading = [n for n, request in requests.items() if request.write is None]
-            found = engine.option_logprobs(
-                [requests[n].ids or () for n in reading], [requests[n].spellings for n in reading]
+            answers = answered(
+                calls, encoder, self._thinker, partial(_asked, engine), context=self._context(engine)
             )
-            answers |= dict(zip(reading, found, strict=True))
-            answers |= _written(engine, {n: r for n, r in requests.items() if r.write is not None})
             latency = (time.perf_counter() - started) / len(calls)
         return [to_reading(answers[n], call, latency_s=latency) for n, call in enumerate(calls)]
 
@@ -94,7 +97,27 @@ class InProcessJudge:
                 loaded.model, loaded.tokenizer, batch_size=32, tokens_per_batch=self._tokens_per_batch
             )
             self._loaded = engine, CallEncoder(loaded.tokenizer)
+            budget = budget_of(self._thinking)
+            if budget is not None:
+                self._thinker = Thinker(loaded.tokenizer, self._loaded[1], budget)
         return self._loaded
+
+    def _context(self, engine: InProcessEngine) -> int:
+        from engines.in_process.model import context_length
+
+        return context_length(engine.model)
+
+
+def _asked(engine: InProcessEngine, requests: list[Request]) -> list[Answer]:
+    """Answers of an engine to requests of both kinds, in order."""
+    answers: dict[int, Answer] = {}
+    reading = [n for n, request in enumerate(requests) if request.write is None]
+    found = engine.option_logprobs(
+        [requests[n].ids or () for n in reading], [requests[n].spellings for n in reading]
+    )
+    answers |= dict(zip(reading, found, strict=True))
+    answers |= _written(engine, {n: r for n, r in enumerate(requests) if r.write is not None})
+    return [answers[n] for n in range(len(requests))]
 
 
 def _written(engine: InProcessEngine, requests: dict[int, Request]) -> dict[int, Answer]:

@@ -182,7 +182,8 @@ class Call:
     Every `content` in `messages` is data: a judge never interprets special tokens in it. Without more, the
     reading is the options' log probabilities. With `write` the judge writes text and no option is read. With
     `conclude` as well, that question follows what it wrote, and its answer is read; with `verdict`, the text is a
-    JSON object that names an option (see `judges.asking.verdict`).
+    JSON object that names an option (see `judges.asking.verdict`). A judge that thinks does so before it answers, where
+    `think` is true; that is part of who judges, not of the call.
     """
 
     messages: tuple[Message, ...] = ()
@@ -191,6 +192,7 @@ class Call:
     write: Sampling | None = None
     conclude: str | None = None
     verdict: bool = False
+    think: bool = True
 
     @cached_property
     def digest(self) -> str:
@@ -213,13 +215,15 @@ class Reading:
 
     `logprobs` holds the natural log probability of every option as the judge gave it, before any
     renormalisation; it is None unless `status` is "ok" and options were asked for. `text` is what the judge
-    wrote, where it wrote. Latency in seconds, cost in the currency of the endpoint's price list (None where
-    nobody charges). `cause` names what in the way of serving caused a failure, such as a short context.
+    wrote, where it wrote, `thought` what it thought before. Latency in seconds, cost in the currency of the
+    endpoint's price list (None where nobody charges). `cause` names what in the way of serving caused a failure, such
+    as a short context.
     """
 
     status: Status
     logprobs: tuple[float, ...] | None = None
     text: str | None = None
+    thought: str | None = None
     detail: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engines.settings import Endpoint, VllmSettings
 from judges.asking.combine import Margins
 from judges.openai_judge import Prices
 from judges.records import Sampling
+from judges.thinking import Thinking, yaml_word
 
 
-class JudgeSettings(BaseModel):
-    """Who judges: a model that is loaded in this process, or servers of one model."""
+class JudgeSettings(VllmSettings):
+    """Who judges: a model that is loaded in this process, vLLM servers that are started for it, or servers of yours."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    kind: Literal["in_process", "openai"] = Field(
+    kind: Literal["in_process", "vllm", "openai"] = Field(
         default="in_process",
-        description="in_process loads a model here; openai asks servers with OpenAI's HTTP surface, such as vLLM.",
+        description="in_process loads a model here; vllm starts vLLM servers of it and ends them; openai asks "
+        "servers of yours with OpenAI's HTTP surface, such as vLLM.",
     )
     model: str | None = Field(
         default=None,
         min_length=1,
-        description="A Hugging Face folder (in_process), or the name under which the server serves its model (openai); "
-        "that may be left out where a server has only one.",
+        description="A Hugging Face folder (in_process, vllm), or the name under which the server serves its model "
+        "(openai); that may be left out where a server has only one.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Number format of an in_process judge: auto is bfloat16 where the machine computes it fast, else "
-        "float32.",
+        description="Number format: auto is, in process, bfloat16 where the machine computes it fast, else float32; "
+        "for vLLM, float32 on a CPU and the model's own on a GPU.",
     )
-    endpoints: tuple[Annotated[str, Field(pattern=r"^https?://[^@\s]+$")], ...] = Field(
+    endpoints: tuple[Endpoint, ...] = Field(
         default=(),
         description="Base URLs of the servers, such as http://127.0.0.1:8000/v1; requests are spread over them.",
     )
@@ -53,18 +54,37 @@ class JudgeSettings(BaseModel):
         description="Which weights a server serves, where `tokenizer` is no folder with the weights. A label is of one "
         "revision.",
     )
+    thinking: Thinking | None = Field(
+        default=None,
+        description="Whether a model that can think does so before it answers: off, on, or {budget: tokens}; thoughts "
+        "are kept in the ledger and go into no other prompt. By default prompts rendered here leave thoughts out, and "
+        "servers that render do as their template says.",
+    )
     concurrency: int = Field(
         default=8, ge=1, le=1024, description="Requests under way at the same time, per server."
     )
     prompts_per_request: int = Field(
-        default=32, ge=1, le=1024, description="Prompts per request, where a tokenizer is given."
+        default=32,
+        ge=1,
+        le=1024,
+        description="Most prompts per request, fewer where they are long; for token ids.",
     )
     timeout_s: float = Field(
-        default=120.0, gt=0, le=3600, description="Seconds that a server may take for one request."
+        default=120.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a server may take for one request; in proportion more where it has many tokens.",
     )
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return yaml_word(value)
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
+        if self.kind != "vllm" and (names := self.changed()):
+            raise ValueError(f"{names[0]}: belongs to kind vllm, not to {self.kind}")
         if self.kind == "openai":
             if not self.endpoints:
                 raise ValueError(
@@ -72,12 +92,24 @@ class JudgeSettings(BaseModel):
                 )
             return self
         if self.model is None:
-            raise ValueError("model: kind in_process needs a folder")
+            raise ValueError(f"model: kind {self.kind} needs a folder")
         if self.endpoints:
-            raise ValueError("endpoints: kind in_process asks no server; set kind: openai, or remove them")
+            raise ValueError(
+                f"endpoints: kind {self.kind} asks no server of yours; set kind: openai, or remove them"
+            )
         if self.tokenizer or self.revision:
-            raise ValueError("tokenizer and revision belong to kind openai; an in_process judge has its own")
+            raise ValueError(
+                f"tokenizer and revision belong to kind openai; a judge of kind {self.kind} has its own"
+            )
+        if self.api_key_env and self.kind == "vllm":
+            raise ValueError(
+                "api_key_env: belongs to kind openai; servers of kind vllm get a key of their own"
+            )
         return self
+
+    def vllm(self) -> VllmSettings:
+        """What vLLM is started with."""
+        return VllmSettings(**{name: getattr(self, name) for name in VllmSettings.model_fields})
 
 
 class PricedJudge(JudgeSettings):

@@ -19,6 +19,10 @@ from pydantic import Field, model_validator
 
 from common.files import write_jsonl
 from common.rows import Prompt, read_prompts, report_left_out
+from engines import Sampling
+from engines.samplers import InProcessSampler, Sampler, VllmSampler
+from engines.settings import SamplingSettings, VllmSettings
+from engines.texts import Text
 from training import cli
 from training.config.base import Strict
 from training.config.rewards import ModelTerm, RewardTerm
@@ -66,6 +70,9 @@ class BestOfNConfig(Strict):
 
     batch_size: int = Field(default=128, ge=1, le=65_536)
     """Answers drawn at the same time; bounds memory, does not change what is drawn."""
+
+    sampling: SamplingSettings = SamplingSettings()
+    """Which engine draws the answers: this process, or vLLM servers that are started for it."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the answers."""
@@ -172,27 +179,45 @@ def _groups(
 
 def _sample(config: BestOfNConfig, prompts: Sequence[Prompt]) -> tuple[list[str], int]:
     """n answers to each prompt, and how many of them were cut off."""
-    from engines.in_process import generate
     from training.run.logs import Progress
 
-    tokenizer = load_tokenizer(config.model)
-    model = load_causal_lm(config.model, trainable=False).to(_device())
+    sampler = _sampler(config)
     conversations = [prompt.prompt for prompt in prompts for _ in range(config.n)]
+    found: dict[int, Text] = {}
     with Progress(len(conversations), "best of n", start=0, visible=True) as progress:
-        found = generate(
-            model,
-            tokenizer,
-            conversations,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            on_progress=lambda done, total: progress.update(done),
-        )
-    if all(answer.finish_reason == "prompt_too_long" for answer in found):
+        try:
+            sampler.draw(
+                conversations,
+                Sampling(
+                    max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
+                ),
+                seed=config.seed,
+                rows=range(len(conversations)),
+                at_once=config.batch_size,
+                on_text=found.__setitem__,
+                on_progress=progress.update,
+            )
+        finally:
+            sampler.close()
+    answers = [found[n] for n in range(len(conversations))]
+    if all(answer.finish == "prompt_too_long" for answer in answers):
         raise TrainingError(f"model {config.model}: every prompt fills its context")
-    return [answer.text for answer in found], sum(answer.finish_reason == "length" for answer in found)
+    return [answer.text for answer in answers], sum(answer.finish == "length" for answer in answers)
+
+
+def _sampler(config: BestOfNConfig) -> Sampler:
+    if config.sampling.kind == "in_process":
+
+        def load() -> tuple[Any, Any]:
+            model = load_causal_lm(config.model, trainable=False).to(_device())
+            return model, load_tokenizer(config.model)
+
+        return InProcessSampler(load)
+    if not Path(config.model).is_dir():
+        raise TrainingError(f"model {config.model}: sampling.kind vllm serves a folder")
+    settings = VllmSettings(**config.sampling.model_dump(include=set(VllmSettings.model_fields)))
+    logs = config.output.parent / f"{config.output.stem}-vllm"
+    return VllmSampler(Path(config.model), settings, logs=logs, timeout_s=config.sampling.timeout_s)
 
 
 def _device() -> str:

@@ -171,7 +171,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
-    label_shards.make_judge = lambda settings: PacedJudge(
+    label_shards.make_judge = lambda settings, **_: PacedJudge(
         options.rate
     )  # the one part that is not a run's own
     config = Path(__file__).parents[2] / "configs" / "microworld.yaml"

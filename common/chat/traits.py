@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# A thought that a generation prompt leaves open, by its opening mark, and what closes it as Qwen3's template does.
-_OPEN_THOUGHT = re.compile(r"(<think>|<thinking>|<seed:think>|\[THINK\]|<\|START_THINKING\|>)(\s*)\Z")
-_CLOSING = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<seed:think>": "</seed:think>",
-    "[THINK]": "[/THINK]",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-}
+from common.chat.thoughts import MARKS, open_thought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +30,11 @@ class Traits:
 
 def closing_of(prompt: str) -> str:
     """What closes the thought that a prompt ends with, as Qwen3's own template closes it; "" where none is open."""
-    opening = _OPEN_THOUGHT.search(prompt)
+    opening = open_thought(prompt)
     if opening is None:
         return ""
-    return ("" if opening.group(2) else "\n") + "\n" + _CLOSING[opening.group(1)] + "\n\n"
+    mark, space = opening
+    return ("" if space else "\n") + "\n" + MARKS[mark] + "\n\n"
 
 
 def folder_stops(folder: str) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ class Loop:
         config = model.config.get_text_config()
         self.decoder = choose_decoder(model, columns)
         self.cache = SlotCache(layers=config.num_hidden_layers, slots=self.slots, columns=columns)
-        stops = stop_ids(tokenizer, getattr(model, "generation_config", None))
+        stops = (*stop_ids(tokenizer, getattr(model, "generation_config", None)), *sampling.stop_ids)
         self.is_stop = torch.zeros(max([config.vocab_size, *(s + 1 for s in stops)]), dtype=torch.bool)
         self.is_stop[list(stops)] = True
         self.is_stop = self.is_stop.to(self.device)

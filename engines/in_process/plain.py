@@ -43,7 +43,7 @@ def generate_plain(
     batch_size: int,
 ) -> Iterator[dict[int, Completion]]:
     """Completions by their prompts' numbers, a batch at a time; `room` is the most new tokens of each."""
-    stops = stop_ids(tokenizer, getattr(model, "generation_config", None))
+    stops = (*stop_ids(tokenizer, getattr(model, "generation_config", None)), *sampling.stop_ids)
     groups: dict[tuple[int, int], list[int]] = {}
     for i in fits:
         groups.setdefault((len(prompts[i]), room[i]), []).append(i)

@@ -94,6 +94,9 @@ def serve(
 @click.option("--model", help="Name of the model, where a server has several.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The served model's folder.")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the server's key.")
+@click.option(
+    "--thinking-budget", type=click.IntRange(1, 131_072), help="Let it think first, so many tokens at most."
+)
 @click.option("--templates", help="Template set, or a folder. Default: default.")
 @click.option(
     "--readout", type=click.Choice(["logprobs", "verdict"]), help="verdict for servers without logprobs."

@@ -12,7 +12,7 @@ from flows.cli.options import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flows.pipeline.forecast.plan import Forecast
+    from flows.pipeline.forecast.plan import Forecast, Servers
 
 # As narrow as a terminal of 80 columns wants it.
 _COLUMNS = ("stage", "calls", "tokens", "time", "samples", "steps", "trained", "memory", "disk")
@@ -114,7 +114,16 @@ def _notes(forecast: Forecast) -> list[str]:
         known = f"; {stage.known_judgements:,} more are in the ledger" if stage.known_judgements else ""
         if stage.source or known:
             lines.append(f"{stage.stage.replace('_', ' ')}: {stage.source}{known}")
+        if stage.servers:
+            started = ", then ".join(map(_started, stage.servers))
+            lines.append(f"{stage.stage.replace('_', ' ')}: starts {started}; they end with the stage")
     return lines
+
+
+def _started(servers: Servers) -> str:
+    count = f"{servers.replicas} vLLM servers" if servers.replicas > 1 else "a vLLM server"
+    place = f" on GPU {', '.join(servers.gpus)}" if servers.gpus else ""
+    return f"{count} of {servers.model.replace('_', ' ')}{place}"
 
 
 def _count(n: float) -> str:

@@ -37,14 +37,15 @@ from flows.evaluation.readings import references_of
 from flows.evaluation.side_effects import SideEffects
 from flows.evaluation.texts import reference_metrics, tokens
 from flows.evaluation.win_rates import standings
-from flows.labelling.judge import make_judge
+from flows.labelling.judge import closing, make_judge
 from flows.report.render import html, markdown
 from flows.report.summary import ConstitutionName
 from flows.runs.digests import digest_json
 from flows.runs.progress import Progress
 from flows.runs.record import describe_constitution
 from flows.stages.contract import StageInput
-from flows.stages.sampling import Answer, Messages, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Messages, in_process_sampler
+from flows.stages.sampling import sample_in_parts
 from judges import LabelSettings, Ledger
 
 
@@ -72,9 +73,11 @@ def compare(request: CompareRequest, progress: Progress) -> Comparison:
     texts = {name: [a.text for a in found] for name, found in answers.items()}
     met = matches(prompts, texts, {c.name: c.digest for c in resolved.models})
     edited = edited_principles(resolved.before, resolved.constitution) if request.by_principle else []
-    with Ledger.open(request.ledger or f"sqlite:///{home / 'ledger.db'}") as ledger:
+    judged_by = make_judge(resolved.judge, logs=home, say=lambda line: progress(0, 0, line))
+    opened = Ledger.open(request.ledger or f"sqlite:///{home / 'ledger.db'}")
+    with opened as ledger, closing(judged_by) as judge:
         asking = (
-            make_judge(resolved.judge),
+            judge,
             ledger,
             LabelSettings(templates=resolved.templates, seed=request.seed),
         )
@@ -157,14 +160,14 @@ class _Sampling:
                 progress=lambda done, total, _: self.progress(done, total, f"answers of {model.name}"),
             )
             disable_progress_bar()  # its bar would tear through our own progress
-            sampler = Sampler(model.path, dtype=resolved.dtype)
+            sampler = in_process_sampler(model.path, dtype=resolved.dtype)
             drawn = sample_in_parts(
                 work, key, sampler, conversations, resolved.sampling, batch_size=self.request.batch_size
             )
-            write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in drawn))
+            write_jsonl(path, map(vars, drawn))
             for part in (folder / "parts").glob(f"{key}-*.jsonl"):
                 part.unlink()
-        return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
+        return [Answer(**row) for _, row in read_rows(path)]
 
 
 def _answerable(

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from engines.settings import Endpoint, SamplingSettings, VllmSettings
 from flows.config.fields import ConfigPath, ModelRef, Section, TemplatesRef
+
+
+class CriticEndpoints(Section):
+    """A critic on servers of your own."""
+
+    kind: Literal["openai"] = "openai"
+    """Servers with OpenAI's HTTP surface."""
+
+    endpoints: tuple[Endpoint, ...] = Field(min_length=1)
+    """Base URLs of the servers, such as http://127.0.0.1:8000/v1; requests are spread over them."""
+
+    model: str | None = Field(default=None, min_length=1)
+    """The name under which they serve the model; may be left out where they serve only one."""
+
+    revision: str = Field(min_length=1, max_length=200)
+    """Which weights they serve: nobody can see it from here, and texts are reused only while it stays the same."""
+
+    tokenizer: ConfigPath | None = None
+    """Folder of the model's tokenizer. With it, prompts travel as token ids, and nothing in a text can become a control
+    token; without it, as conversations."""
+
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key, for servers that ask for one."""
+
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds that a server may take for one request; in proportion more where it has many tokens."""
+
+
+def _critic_kind(value: Any) -> str:
+    return "endpoints" if isinstance(value, dict | CriticEndpoints) else "folder"
+
+
+CriticRef = Annotated[
+    Annotated[ModelRef, Tag("folder")] | Annotated[CriticEndpoints, Tag("endpoints")],
+    Discriminator(_critic_kind),
+]
 
 
 class ModelsSection(Section):
@@ -15,11 +52,22 @@ class ModelsSection(Section):
     base: ModelRef
     """The pretrained model: a Hugging Face folder with safetensors weights, or a hub id."""
 
-    critic: ModelRef | None = None
-    """Criticises and revises. Without one, the helpful-only model does."""
+    critic: CriticRef | None = None
+    """Criticises and revises: a folder, a hub id, or servers of your own. Without one, the helpful-only model does."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format in which models sample."""
+
+
+class SamplingSection(SamplingSettings, Section):
+    """Which engine draws first answers, critiques, revisions, pairs and the evaluation's answers."""
+
+    vllm_environment: ConfigPath | None = None
+    """vLLM's own Python environment (kind vllm); by default .venv-vllm in the working directory."""
+
+    def vllm(self) -> VllmSettings:
+        """What vLLM is started with."""
+        return VllmSettings(**{name: getattr(self, name) for name in VllmSettings.model_fields})
 
 
 class PromptFile(Section):
@@ -167,7 +215,7 @@ class LauncherSection(Section):
     """Processes on this machine, started by `accelerate launch` when more than one."""
 
     samplers: int = Field(default=1, ge=1, le=1024)
-    """Processes that sample side by side, with one GPU each where there are GPUs."""
+    """Processes that sample side by side, with one GPU each where there are GPUs; for sampling in process."""
 
     accelerate_config: ConfigPath | None = None
     """An accelerate configuration (FSDP, several machines); `processes` is then its business."""

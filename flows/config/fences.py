@@ -91,6 +91,10 @@ class Fences:
             return
         if field == "api_key_env":
             self._check_pattern(name, value, self.key_variables, KEYS)
+        elif field == "vllm_arguments":
+            raise FlowError(
+                f"{name}: {value!r} is not allowed for a flow that a server starts; only a file says it"
+            )
         elif field == "function":
             self._check_pattern(name, value, self.functions, FUNCTIONS)
         elif _URL.match(value):
@@ -149,7 +153,7 @@ class Fences:
 def leaves(value: Any, name: str = "") -> Iterator[Leaf]:
     """Every text and path in a model, with its field's name."""
     if isinstance(value, BaseModel):
-        served = getattr(value, "kind", None) == "openai"
+        served = getattr(value, "kind", None) == "openai"  # of a judge or a critic
         for field in type(value).model_fields:
             if served and field == "model":
                 continue  # a name, which may look like a path

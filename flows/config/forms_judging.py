@@ -80,6 +80,14 @@ class ExamRequest(Form):
         description="Its name, never the key.",
         json_schema_extra={"position": 6},
     )
+    thinking_budget: int | None = Field(
+        default=None,
+        ge=1,
+        le=131_072,
+        title="Tokens of a thought",
+        description="A model that can think does so before it answers, for so many tokens at most; empty: it does not.",
+        json_schema_extra={"position": 12},
+    )
     templates: str = Field(
         default="default",
         min_length=1,

@@ -20,11 +20,14 @@ class JudgeSection(JudgeSettings, Section):
     """Who labels the pairs."""
 
     model: str = Field(min_length=1)
-    """A Hugging Face folder (in_process), or the name under which the server serves its model (openai)."""
+    """A Hugging Face folder (in_process, vllm), or the name under which the server serves its model (openai)."""
 
     tokenizer: ConfigPath | None = None
     """Folder of the served model or of its tokenizer. With it, prompts travel as token ids, many per request,
     and nothing in a text can become a control token; without it, one chat per request."""
+
+    vllm_environment: ConfigPath | None = None
+    """vLLM's own Python environment (kind vllm); by default .venv-vllm in the working directory."""
 
     @field_validator("model", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from flows.config.data import (
     ModelsSection,
     PairsSection,
     PromptsSection,
+    SamplingSection,
     WorldSection,
 )
 from flows.config.fields import ConstitutionRef, RunsDir, Section
@@ -57,6 +58,9 @@ class RunConfig(Section):
 
     models: ModelsSection
     """The models that the run starts from."""
+
+    sampling: SamplingSection = SamplingSection()
+    """Which engine draws the models' texts."""
 
     judge: JudgeSection
     """Who labels the pairs."""
@@ -120,7 +124,7 @@ class RunConfig(Section):
         shards = self.launcher.shards
         if shards.runner != "ray":
             return self
-        if self.judge.kind == "in_process":
+        if self.judge.kind != "openai":
             raise ValueError(
                 "launcher.shards.runner: ray needs a judge behind HTTP (judge.kind: openai), which its workers share"
             )
@@ -128,6 +132,24 @@ class RunConfig(Section):
             raise ValueError(
                 "labels.ledger: the workers of a Ray cluster need one that all of them reach: postgresql://user@host/name"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_end_before_training(self) -> RunConfig:
+        asked = (
+            {
+                "rl.reward.judge": self.judge if getattr(self.rl.reward, "judge", None) else None,
+                "rl.early_stopping.judge": getattr(getattr(self.rl, "early_stopping", None), "judge", None),
+            }
+            if not isinstance(self.rl, PreferenceSection)
+            else {}
+        )
+        for name, judge in asked.items():
+            if judge is not None and judge.kind == "vllm":
+                raise ValueError(
+                    f"{name}: is asked while the policy trains, when servers of kind vllm have ended; serve it "
+                    "yourself (charter judge serve) and set kind: openai"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import judges.exam
 from common.files import write_atomically
 from constitution import Constitution, load
-from flows.labelling.judge import judge_at, label_settings, make_judge, priced_judge
+from flows.labelling.judge import closing, judge_at, label_settings, make_judge, priced_judge
 from flows.labelling.ledger import ledger_of
 from flows.report.exam import exam_page
 from flows.report.render import html
@@ -50,7 +50,11 @@ class Exam:
     def of_request(cls, request: ExamRequest) -> Self:
         """The exam that a form describes. Raises ConstitutionError."""
         judge = judge_at(
-            request.judge, model=request.model, tokenizer=request.tokenizer, api_key_env=request.api_key_env
+            request.judge,
+            model=request.model,
+            tokenizer=request.tokenizer,
+            api_key_env=request.api_key_env,
+            thinking_budget=request.thinking_budget,
         )
         return cls(
             judge=judge,
@@ -103,9 +107,10 @@ def take(
     if on_skipped is not None:
         for line in skipped:
             on_skipped(line)
-    with Ledger.open(exam.ledger) as ledger:
+    judged_by = make_judge(exam.judge, say=on_progress or (lambda line: None))
+    with Ledger.open(exam.ledger) as ledger, closing(judged_by) as judge:
         report = judges.exam.examine(
-            make_judge(exam.judge),
+            judge,
             exam.constitution,
             known,
             ledger=ledger,

@@ -14,7 +14,10 @@ import httpx
 from common.errors import DataError
 from common.rows import Rows, read_examples, read_preferences, read_prompts, report_left_out
 from constitution import Constitution, templates_digest
+from engines import EngineError
+from engines.fleet import check_devices
 from flows.config import RunConfig
+from flows.config.data import CriticEndpoints
 from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
@@ -46,8 +49,12 @@ def preflight(config: RunConfig, constitution: Constitution) -> None:
     if config.run_url is not None:
         RunStore(config.run_url).check()
     check_model(config.models.base, "models.base")
-    if config.models.critic is not None:
-        check_model(config.models.critic, "models.critic")
+    critic = config.models.critic
+    if isinstance(critic, CriticEndpoints):
+        check_endpoints(critic, "models.critic")
+    elif critic is not None:
+        check_model(critic, "models.critic")
+    check_servers(config)
     check_data(config)
     check_judge(config.judge, "judge")
     check_early_stopping(config)
@@ -111,8 +118,12 @@ def check_model(ref: str, field: str) -> None:
 def check_tokens(config: RunConfig) -> None:
     """The tokenizers and chat templates of the models that the run names pass the checks of `charter check`."""
     judge = config.judge
-    own = judge.model if judge.kind == "in_process" else judge.tokenizer
-    fields = {"models.base": config.models.base, "models.critic": config.models.critic, "judge": own}
+    critic = config.models.critic
+    fields = {
+        "models.base": config.models.base,
+        "models.critic": critic.tokenizer if isinstance(critic, CriticEndpoints) else critic,
+        "judge": judge.tokenizer if judge.kind == "openai" else judge.model,
+    }
     tried: set[Path] = set()
     for field, ref in fields.items():
         folder = None if ref is None else local_folder(str(ref))
@@ -176,13 +187,28 @@ def check_exam(config: RunConfig, constitution: Constitution) -> None:
 
 def check_judge(judge: JudgeSection, field: str) -> None:
     """A judge's own folder and tokenizer are whole; every one of its servers serves its model."""
-    if judge.kind == "in_process":
-        check_model(judge.model, f"{field}.model")
-    if judge.tokenizer is not None and not (judge.tokenizer / "tokenizer_config.json").is_file():
-        raise FlowError(f"{field}.tokenizer: {judge.tokenizer}: has no tokenizer (tokenizer_config.json)")
     if judge.kind == "openai":
-        for endpoint in judge.endpoints:
-            check_endpoint(endpoint, judge.model, judge.api_key_env, field)
+        check_endpoints(judge, field)
+    else:
+        check_model(judge.model, f"{field}.model")
+
+
+def check_endpoints(section: JudgeSection | CriticEndpoints, field: str) -> None:
+    """The tokenizer's folder is one, and every server answers and serves the model."""
+    if section.tokenizer is not None and not (section.tokenizer / "tokenizer_config.json").is_file():
+        raise FlowError(f"{field}.tokenizer: {section.tokenizer}: has no tokenizer (tokenizer_config.json)")
+    for endpoint in section.endpoints:
+        check_endpoint(endpoint, section.model, section.api_key_env, field)
+
+
+def check_servers(config: RunConfig) -> None:
+    """vLLM's environment is there where the run will start servers, and so are the GPUs that they take."""
+    for field, section in (("sampling", config.sampling), ("judge", config.judge)):
+        if section.kind == "vllm":
+            try:
+                check_devices(section.vllm())
+            except EngineError as error:
+                raise FlowError(f"{field}: {error}") from error
 
 
 def check_early_stopping(config: RunConfig) -> None:
@@ -217,7 +243,7 @@ def check_early_stopping(config: RunConfig) -> None:
             )
 
 
-def check_endpoint(url: str, model: str, api_key_env: str | None, field: str) -> None:
+def check_endpoint(url: str, model: str | None, api_key_env: str | None, field: str) -> None:
     """The server answers `/v1/models` and serves the model of the judge that is `field` of the configuration."""
     headers = {}
     if api_key_env is not None:
@@ -246,7 +272,7 @@ def check_endpoint(url: str, model: str, api_key_env: str | None, field: str) ->
             f"{field}.endpoints: {url}: not an OpenAI-compatible server (/v1/models answered "
             f"{response.status_code})"
         ) from error
-    if model not in served:
+    if model is not None and model not in served:
         raise FlowError(f"{field}.model: {model}: {url} serves {', '.join(served) or 'no model'}")
 
 

@@ -124,7 +124,9 @@ class Session(RunRecord):
             provenance=training_provenance(self, stage),
         )
         if stage.isolated:
-            return isolation.run_isolated(work, workers=self.config.launcher.samplers if stage.samples else 1)
+            # Servers batch by themselves; several processes would each start their own.
+            several = stage.samples and self.config.sampling.kind == "in_process"
+            return isolation.run_isolated(work, workers=self.config.launcher.samplers if several else 1)
         return stage.run(work)
 
     def _take(self, stage: Stage, manifest: Manifest, *, reused: bool) -> Outcome:

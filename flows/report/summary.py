@@ -73,6 +73,16 @@ class RewardModelFigures(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextFigures(Record):
+    """Texts of one kind that the stages drew: how many, their tokens, seconds of all processes together."""
+
+    texts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageFigures(Record):
     """One stage; a reused one shows what it once took."""
 
@@ -101,6 +111,7 @@ class Summary(Record):
     weights: tuple[WeightStep, ...] = ()
     lineage: Annotated[Lineage | None, EMPTY] = None
     costs: Annotated[Costs | None, EMPTY] = None
+    texts: Mapping[str, TextFigures] = field(default_factory=dict)
     rl: RlFigures
     stages: Mapping[str, StageFigures]
     seconds: float
@@ -127,6 +138,7 @@ def build_summary(record: RunRecord, *, seconds: float) -> Summary:
             "weights": evaluation.get("weights", []),
             "lineage": origin.to_json() if origin else {},
             "costs": _costs(record, origin),
+            "texts": _texts(record),
             "rl": {
                 **record.metrics("rl"),
                 "curve": evaluation.get("rl_curve", []),
@@ -162,6 +174,17 @@ def _lineage(record: RunRecord) -> Lineage | None:
         return None
     with existing_ledger(record.config) as ledger:
         return lineage(record.directory.path, outcome.stage, outcome.manifest.key, ledger)
+
+
+def _texts(record: RunRecord) -> dict[str, dict[str, float]]:
+    """By kind, over all stages; a reused stage shows what it once took."""
+    found: dict[str, dict[str, float]] = {}
+    for outcome in record.outcomes.values():
+        for kind, figures in outcome.manifest.metrics.get("texts", {}).items():
+            so_far = found.setdefault(kind, {})
+            for name, value in figures.items():
+                so_far[name] = round(so_far.get(name, 0) + value, 3)
+    return found
 
 
 def _costs(record: RunRecord, origin: Lineage | None) -> Mapping[str, Any]:

@@ -9,11 +9,15 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_rows
 from flows.runs.digests import digest_json
 from flows.stages.contract import Json, StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Sampler
+from flows.stages.sampling import sample_in_parts
 
 
-def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | None = None) -> list[Answer]:
-    """The answers of the model that is the stage's input `role`: drawn now, or by an earlier start or evaluation.
+def answers_of(
+    work: StageInput, role: str, sampler: Sampler, prompts: list[Prompt], of: str | None = None
+) -> list[Answer]:
+    """The answers of the model that is the stage's input `role`: drawn now from `sampler`, or by an earlier start or
+    evaluation.
 
     `of` is the digest of the prompts, by default that of the input `prompts`.
     """
@@ -22,6 +26,7 @@ def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | Non
         of or work.digests["prompts"],
         work.settings["sampling"],
         work.settings["dtype"],
+        *([work.settings["engine"]] if "engine" in work.settings else []),
     ]
     name = f"answers-{digest_json([*depends_on, work.settings['samples_per_prompt'], work.seed])[:12]}"
 
@@ -29,15 +34,16 @@ def answers_of(work: StageInput, role: str, prompts: list[Prompt], of: str | Non
         sampled = sample_in_parts(
             work,
             name,
-            Sampler(work.inputs[role], dtype=work.settings["dtype"]),
+            sampler,
             [p.prompt for p in prompts],
             work.settings["sampling"],
             batch_size=work.tuning["batch_size"],
+            kind="evaluation",
         )
-        write_jsonl(path, ({"text": a.text, "finish": a.finish} for a in sampled))
+        write_jsonl(path, map(vars, sampled))
 
     path = work.once(f"{name}.jsonl", draw)
-    return [Answer(text=row["text"], finish=row["finish"]) for _, row in read_rows(path)]
+    return [Answer(**row) for _, row in read_rows(path)]
 
 
 def rewards_of(

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from common.files import replacing
 from constitution import Constitution
 from flows.config import RunConfig
-from flows.config.data import ShardsSection
+from flows.config.data import CriticEndpoints, ShardsSection
 from flows.pipeline.forecast.needs import Forecaster, Needs
 from flows.runs.digests import digest_json, model_digest
 from flows.runs.progress import Progress, Reporter
@@ -202,11 +202,11 @@ class Inputs:
         helpful-only model criticises.
         """
         if role == "critic":
-            return (
-                self.external(self.config.models.critic)
-                if self.config.models.critic
-                else self.model("helpful_only")
-            )
+            critic = self.config.models.critic
+            if isinstance(critic, CriticEndpoints):
+                served = {"model": critic.model, "revision": critic.revision}
+                return Artifact(path=critic.endpoints[0], digest=digest_json({"served": served}))
+            return self.external(critic) if critic else self.model("helpful_only")
         if role == "helpful_only" and (self.makers[role], "model") not in self.outputs:
             role = "base"
         if role == "base":
@@ -216,7 +216,7 @@ class Inputs:
     def judge(self) -> dict[str, Artifact]:
         """`{"judge": …}`: the judge's own folder, or the one of its tokenizer; nothing for a server alone."""
         judge = self.config.judge
-        folder = judge.model if judge.kind == "in_process" else judge.tokenizer
+        folder = judge.tokenizer if judge.kind == "openai" else judge.model
         return {} if folder is None else {"judge": self.external(str(folder))}
 
     def external(self, ref: str) -> Artifact:

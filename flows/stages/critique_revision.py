@@ -18,7 +18,8 @@ from constitution import draw_critique, render_critique, render_revision, templa
 from flows.errors import FlowError
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Sampler, engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import sample_in_parts, spent
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -71,14 +72,13 @@ def run(work: StageInput) -> Result:
 
     Raises FlowError when no chain is left.
     """
-    dtype = work.settings["dtype"]
-    writer = Sampler(work.inputs["model"], dtype=dtype)
-    critic = writer
-    if work.inputs["critic"] != work.inputs["model"]:
-        critic = Sampler(work.inputs["critic"], dtype=dtype)
+    writer = critic = sampler_of(work, "model")
     red_team = list(read_prompts(work.input("prompts_sl")))
     benign = list(read_prompts(work.input("prompts_sl_benign"))) if "prompts_sl_benign" in work.inputs else []
     answers = _sample(work, "response", writer, [p.prompt for p in red_team + benign])
+    if work.inputs["critic"] != work.inputs["model"]:
+        writer.close()
+        critic = sampler_of(work, "critic")
     chains = [_chain(p, a) for p, a in zip(red_team, answers[: len(red_team)], strict=True)]
     kept = [_chain(p, a) for p, a in zip(benign, answers[len(red_team) :], strict=True)]
     keep = work.settings["keep_truncated"]
@@ -86,6 +86,7 @@ def run(work: StageInput) -> Result:
         chain.end_on("response", chain.finish, keep_truncated=keep)
     for step in range(work.settings["revisions"]):
         _revise(work, critic, chains, step)
+    critic.close()
     write_jsonl(work.directory / "chains.jsonl", map(plain, chains + kept))
     usable = [c for c in chains + kept if c.status == "ok"]
     if not any(c.status == "ok" for c in chains):
@@ -100,6 +101,7 @@ def run(work: StageInput) -> Result:
             "harmless_kept": sum(c.status == "ok" for c in kept),
             "unchanged": sum(c.status == "ok" and c.last == c.response for c in chains),
             "left_out": dict(Counter(c.status for c in chains + kept if c.status != "ok")),
+            "texts": spent(work),
             "principles": dict(Counter(s.principle for c in chains for s in c.steps)),
         },
     )
@@ -194,6 +196,7 @@ def _settings(config: RunConfig) -> Json:
         "templates_digest": templates_digest(section.templates),
         "keep_truncated": section.keep_truncated,
         "dtype": config.models.dtype,
+        **engine_settings(config),
         **{kind: getattr(section, kind).model_dump(exclude={"batch_size"}) for kind in _SAMPLED},
     }
 
@@ -201,7 +204,7 @@ def _settings(config: RunConfig) -> Json:
 def _tuning(config: RunConfig) -> Json:
     section = config.critique_revision
     batch_size = {kind: getattr(section, kind).batch_size for kind in _SAMPLED}
-    return {"templates": section.templates, "batch_size": batch_size}
+    return {"templates": section.templates, "batch_size": batch_size, **engine_tuning(config)}
 
 
 def _forecast(ahead: Forecaster) -> Needs:
@@ -218,7 +221,8 @@ def _forecast(ahead: Forecaster) -> Needs:
     disk = 2 * tokens * ahead.inputs.bytes_per_token
     disk += drawn["response"] * (2 * ahead.inputs.prompt_bytes + 2 * ROW)
     disk += drawn["response"] * section.revision.max_new_tokens * ahead.inputs.bytes_per_token
-    return ahead.sampling(sum(drawn.values()), tokens, disk)
+    models = ("helpful_only", *(["critic"] if ahead.config.models.critic else []))
+    return ahead.sampling(sum(drawn.values()), tokens, disk, models=models)
 
 
 STAGE = Stage(

@@ -21,7 +21,8 @@ from flows.stages.answers import answers_of, rewards_of, side_by_side
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.gold_exam import gold_agreement, gold_exam
 from flows.stages.labels import judge_settings
-from flows.stages.sampling import Answer
+from flows.stages.samplers import Answer, Sampler, engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import spent
 from flows.stages.weights import moved_weights
 from judges import TemplateSet
 
@@ -38,8 +39,14 @@ def run(work: StageInput) -> Result:
     prompts = read_prompts([work.input("prompts")])
     roles = [role for role in ROLES if role in work.inputs]
     repeated = [p for p in prompts for _ in range(work.settings["samples_per_prompt"])]
-    answers = {role: answers_of(work, role, repeated) for role in roles}
     with_gold = work.settings["gold"] is not None
+    opinions = opinion_pairs(repeated, gold=with_gold)
+    answers, neutral = {}, {}
+    for role in roles:
+        sampler = sampler_of(work, role)
+        answers[role] = answers_of(work, role, sampler, repeated)
+        neutral[role] = _neutral_answers(work, role, sampler, opinions)
+        sampler.close()
     rewards = rewards_of(work, repeated, {role: [a.text for a in found] for role, found in answers.items()})
     evaluation: dict[str, Any] = {"models": {}}
     scores: dict[str, list[Any]] = {}
@@ -56,7 +63,7 @@ def run(work: StageInput) -> Result:
     samples = [row for _, row in read_rows(work.input("rl_samples"))]
     evaluation["rl_curve"] = gold.curve(samples, gold=with_gold)
     along = _sampled(samples, by_gold=with_gold)
-    evaluation["side_effects"] = _side_effects(work, repeated, answers, scores, along)
+    evaluation["side_effects"] = _side_effects(work, repeated, answers, (opinions, neutral), scores, along)
     evaluation["weights"] = moved_weights(work)
     rows = side_by_side(repeated, answers, rewards, scores)
     if with_gold:
@@ -66,7 +73,7 @@ def run(work: StageInput) -> Result:
     write_json(work.directory / "evaluation.json", evaluation)
     return Result(
         outputs={"answers": "answers.jsonl", "evaluation": "evaluation.json"},
-        metrics={"prompts": len(prompts), "answers": len(repeated) * len(roles)},
+        metrics={"prompts": len(prompts), "answers": len(repeated) * len(roles), "texts": spent(work)},
     )
 
 
@@ -74,18 +81,19 @@ def _side_effects(
     work: StageInput,
     prompts: list[Prompt],
     answers: dict[str, list[Answer]],
+    without: tuple[list[OpinionPair], dict[str, list[Answer]]],
     scores: dict[str, list[Any]],
     along: list[tuple[int, Answered]],
 ) -> Json:
     """The watch over all models' answers and along reinforcement learning; each question that holds an opinion is
-    asked again without it."""
-    pairs = opinion_pairs(prompts, gold=bool(scores))
+    asked again without it, and `without` holds those answers."""
+    pairs, neutral = without
     place = {prompt.id: index for index, prompt in reversed(list(enumerate(prompts)))}
     swayed = {}
     for role in answers if pairs else ():
         swayed[role] = [
-            (answers[role][place[pair.prompt]].text, without.text)
-            for pair, without in zip(pairs, _neutral_answers(work, role, pairs), strict=True)
+            (answers[role][place[pair.prompt]].text, other.text)
+            for pair, other in zip(pairs, neutral[role], strict=True)
         ]
     read = {
         role: read_answers(prompts, [a.text for a in found], scores.get(role))
@@ -95,9 +103,11 @@ def _side_effects(
     return watched.to_json()
 
 
-def _neutral_answers(work: StageInput, role: str, pairs: list[OpinionPair]) -> list[Answer]:
+def _neutral_answers(work: StageInput, role: str, sampler: Sampler, pairs: list[OpinionPair]) -> list[Answer]:
+    if not pairs:
+        return []
     asked = [Prompt(id=pair.prompt, prompt=[dict(m) for m in pair.neutral]) for pair in pairs]
-    return answers_of(work, role, asked, of=digest_json([p.prompt for p in asked]))
+    return answers_of(work, role, sampler, asked, of=digest_json([p.prompt for p in asked]))
 
 
 def _sampled(samples: list[Json], *, by_gold: bool) -> list[tuple[int, Answered]]:
@@ -138,6 +148,7 @@ def _settings(config: RunConfig) -> Json:
         "samples_per_prompt": section.samples_per_prompt,
         "sampling": section.sampling.model_dump(exclude={"batch_size"}),
         "dtype": config.models.dtype,
+        **engine_settings(config),
         "sl_cai_from": config.sl_cai.start_from,
     }
     if config.gold is not None:
@@ -155,6 +166,7 @@ def _settings(config: RunConfig) -> Json:
 def _tuning(config: RunConfig) -> Json:
     return {
         "batch_size": config.evaluate.sampling.batch_size,
+        **engine_tuning(config),
         "judge": judge_tuning(config),
         "judge_templates": config.labels.templates,
         "templates": config.critique_revision.templates,
@@ -164,11 +176,12 @@ def _tuning(config: RunConfig) -> Json:
 def _forecast(ahead: Forecaster) -> Needs:
     """All models answer the held-out prompts."""
     section = ahead.config.evaluate
-    roles = 3 + ahead.config.has_demonstrations
-    answers = roles * section.samples_per_prompt * ahead.inputs.count("eval")
+    roles = [role for role in ROLES if role != "helpful_only" or ahead.config.has_demonstrations]
+    answers = len(roles) * section.samples_per_prompt * ahead.inputs.count("eval")
     tokens = answers * section.sampling.max_new_tokens
     disk = answers * (3 * section.sampling.max_new_tokens * ahead.inputs.bytes_per_token + 2 * ROW)
-    return ahead.sampling(answers, tokens, disk + ahead.inputs.count("eval") * ahead.inputs.prompt_bytes)
+    disk += ahead.inputs.count("eval") * ahead.inputs.prompt_bytes
+    return ahead.sampling(answers, tokens, disk, models=roles)
 
 
 STAGE = Stage(

@@ -14,11 +14,12 @@ from common.rows import read_rows
 from common.statistics import rate
 from constitution import ComparisonPrinciple, CritiquePrinciple, render_critique, render_revision
 from flows.evaluation.gold import score_answer
-from flows.labelling.judge import make_judge
+from flows.labelling.judge import closing, make_judge
 from flows.labelling.known_pairs import CLEAR, gold_preference
 from flows.runs.digests import digest_json
 from flows.stages.contract import Json, StageInput
-from flows.stages.sampling import Sampler, part_seed
+from flows.stages.samplers import sampler_of
+from flows.stages.sampling import part_seed
 from judges import Pair, TemplateSet
 from judges.asking.readout import normalised
 
@@ -50,8 +51,10 @@ def _examine(work: StageInput) -> Json:
     """`{"judge": …, "revision": …}` on held-out topics against gold, each entry a rate with its interval."""
     from microworld.exam import examine_judge, examine_revision
 
-    n, judge = work.settings["exam"]["pairs"], make_judge(work.tuning["judge"])
-    templates = TemplateSet(work.tuning["judge_templates"])
+    n, templates = work.settings["exam"]["pairs"], TemplateSet(work.tuning["judge_templates"])
+    judged_by = make_judge(
+        work.tuning["judge"], logs=work.directory, say=lambda line: work.progress(0, 0, line)
+    )
 
     def prefer(asked: Sequence[Comparison]) -> list[float | None]:
         calls = [
@@ -66,7 +69,8 @@ def _examine(work: StageInput) -> Json:
         readings = judge.ask(calls)
         return [normalised(r.logprobs)[0] if r.logprobs is not None else None for r in readings]
 
-    exam = asdict(examine_judge(prefer, n=n, seed=work.seed))
+    with closing(judged_by) as judge:
+        exam = asdict(examine_judge(prefer, n=n, seed=work.seed))
     by_dimension = {d: rate(found) for d, found in exam.pop("by_dimension").items()}
     revision = asdict(examine_revision(lambda asked: _revise(work, asked), n=n // 2, seed=work.seed))
     return plain(
@@ -87,7 +91,7 @@ def _revise(work: StageInput, asked: Sequence[Rewrite]) -> list[str]:
         revision_request=wordings("revision", "harmless", 1, "train")[0].text,
         dimension="harmless",
     )
-    critic, templates = Sampler(work.inputs["critic"], dtype=work.settings["dtype"]), work.tuning["templates"]
+    critic, templates = sampler_of(work, "critic"), work.tuning["templates"]
     conversations = [[{"role": "user", "content": r.prompt}] for r in asked]
 
     def draw(kind: str, prompts: list[list[dict[str, str]]]) -> list[str]:
@@ -102,13 +106,15 @@ def _revise(work: StageInput, asked: Sequence[Rewrite]) -> list[str]:
 
     pairs = list(zip(conversations, asked, strict=True))
     critiques = draw("critique", [render_critique(templates, c, r.answer, principle) for c, r in pairs])
-    return draw(
+    revisions = draw(
         "revision",
         [
             render_revision(templates, c, r.answer, principle, critique=critique)
             for (c, r), critique in zip(pairs, critiques, strict=True)
         ],
     )
+    critic.close()
+    return revisions
 
 
 def _label_agreement(

@@ -12,11 +12,13 @@ from common.files import write_jsonl
 from common.rows import Prompt, read_prompts
 from common.statistics import bounded_mean, mean
 from flows.evaluation import gold
-from flows.labelling.judge import make_judge
+from flows.labelling.judge import closing, make_judge
 from flows.runs.digests import digest_json
 from flows.stages import labels
 from flows.stages.answers import answers_of, rewards_of
 from flows.stages.contract import Json, Result, Stage, StageInput
+from flows.stages.samplers import engine_settings, engine_tuning, sampler_of
+from flows.stages.sampling import spent
 from judges import Ledger, Pair, TemplateSet, label_pairs
 from judges.ledger.reading import labelled_pairs
 
@@ -34,7 +36,11 @@ def run(work: StageInput) -> Result:
     """
     prompts = read_prompts([work.input("prompts")])
     repeated = [p for p in prompts for _ in range(work.settings["samples_per_prompt"])]
-    texts = {role: [a.text for a in answers_of(work, role, repeated)] for role in ROLES}
+    texts = {}
+    for role in ROLES:
+        sampler = sampler_of(work, role)
+        texts[role] = [a.text for a in answers_of(work, role, sampler, repeated)]
+        sampler.close()
     rewards = rewards_of(work, repeated, texts)
     wins = _wins(work, repeated, texts)
     rows: list[dict[str, Any]] = []
@@ -55,6 +61,7 @@ def run(work: StageInput) -> Result:
             if work.settings["gold"]
             else None,
             "unjudged": sum(w is None for w in wins),
+            "texts": spent(work),
         },
     )
 
@@ -75,11 +82,14 @@ def _wins(work: StageInput, prompts: list[Prompt], texts: dict[str, list[str]]) 
             pairs[index] = Pair.from_row({"id": name, "prompt": prompt.prompt, "a": after, "b": before})
     found: dict[str, float | None] = {}
     if pairs:
-        with Ledger.open(labels.ledger_url(work)) as ledger:
+        judged_by = make_judge(
+            work.tuning["judge"], logs=work.directory, say=lambda line: work.progress(0, 0, line)
+        )
+        with Ledger.open(labels.ledger_url(work)) as ledger, closing(judged_by) as judge:
             report = label_pairs(
                 list(pairs.values()),
                 constitution=work.constitution,
-                judge=make_judge(work.tuning["judge"]),
+                judge=judge,
                 purpose="exam",
                 ledger=ledger,
                 settings=labels.asked_as(work),
@@ -98,6 +108,7 @@ def _settings(config: RunConfig) -> Json:
         "samples_per_prompt": section.samples_per_prompt,
         "sampling": section.sampling.model_dump(exclude={"batch_size"}),
         "dtype": config.models.dtype,
+        **engine_settings(config),
         **{name: judged[name] for name in ("asked", "judge")},
         "judge_templates": TemplateSet(config.labels.templates).digest,
     }
@@ -112,7 +123,11 @@ STAGE = Stage(
     # Which policies are compared is the round's business: see flows/pipeline/rounds.py.
     inputs=lambda inputs: inputs.judge(),
     settings=_settings,
-    tuning=lambda config: {**labels.STAGE.tuning(config), "batch_size": config.evaluate.sampling.batch_size},
+    tuning=lambda config: {
+        **labels.STAGE.tuning(config),
+        "batch_size": config.evaluate.sampling.batch_size,
+        **engine_tuning(config),
+    },
     run=run,
     summary=lambda m: f"win rate {m['win_rate']['value']}, reward {m['reward']['value']}",
 )

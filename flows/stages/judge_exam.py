@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_atomically, write_json
 from flows.errors import FlowError
 from flows.labelling.exam import read_all
-from flows.labelling.judge import judge_tuning, make_judge
+from flows.labelling.judge import closing, judge_tuning, make_judge
 from flows.labelling.provenance import exam_metrics
 from flows.pipeline.forecast.judge import CHARACTERS_PER_TOKEN, SAMPLE
 from flows.pipeline.forecast.needs import Forecaster, Needs
@@ -45,9 +45,11 @@ def run(work: StageInput) -> Result:
     if not work.settings["files"] and len(known) < _FEWEST:
         reason = f"gold knows the answer to {len(known)} generated pairs only; name files in exam.pairs"
         return Result(outputs={}, metrics={"taken": False, "pairs": len(known), "reason": reason})
-    judge = make_judge(work.tuning["judge"])
     settings = asked_as(work)
-    with Ledger.open(ledger_url(work)) as ledger:
+    judged_by = make_judge(
+        work.tuning["judge"], logs=work.directory, say=lambda line: work.progress(0, 0, line)
+    )
+    with Ledger.open(ledger_url(work)) as ledger, closing(judged_by) as judge:
         report = examine(
             judge,
             work.constitution,

@@ -18,6 +18,7 @@ from flows.labelling.gates import labelling_gate
 from flows.labelling.judge import LabelShard, drop_judge, judge_tuning
 from flows.labelling.ledger import ledger_at, people_said
 from flows.pipeline.forecast.needs import Forecaster, Needs
+from flows.runs.pace import Pace
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from judges import LabelReport, LabelSettings, Ledger, Pair, TemplateSet, export_preferences
 from judges.export import effective_status
@@ -44,7 +45,9 @@ def run(work: StageInput) -> Result:
         settings=asked_as(work),
         judge=PricedJudge.model_validate(work.tuning["judge"]),
         ledger=ledger_url(work),
+        logs=str(work.directory),
         listen=heard,
+        say=lambda line: work.progress(0, len(pairs), line),
     )
     parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     try:
@@ -91,15 +94,18 @@ class ShardProgress:
     """The progress of all shards together, whichever of them speaks."""
 
     def __init__(self, work: StageInput, total: int) -> None:
-        self._work, self._total = work, total
+        self._work, self._total, self._pace = work, total, Pace(total)
         self._reports: dict[str, LabelReport] = {}
 
     def __call__(self, shard: str, report: LabelReport) -> None:
         self._reports[shard] = report
         reports = list(self._reports.values())
-        self._work.progress(
-            sum(r.pairs for r in reports), self._total, f"{sum(r.asked for r in reports)} asked"
+        pairs, tokens = (
+            sum(r.pairs for r in reports),
+            sum(r.prompt_tokens + r.completion_tokens for r in reports),
         )
+        told = [f"{sum(r.asked for r in reports)} asked", self._pace(pairs, tokens)]
+        self._work.progress(pairs, self._total, ", ".join(filter(None, told)))
 
 
 def check_usable(work: StageInput, metrics: Json) -> None:
@@ -177,9 +183,11 @@ def _settings(config: RunConfig) -> Json:
 
 def judge_settings(config: RunConfig) -> Json:
     """What of the judge's section decides its answers, beside the folder among the inputs."""
-    if config.judge.kind == "in_process":
-        return {"dtype": config.judge.dtype}
-    return {"served_model": config.judge.model, "revision": config.judge.revision}
+    judge = config.judge
+    thinking = {} if judge.thinking is None else {"thinking": judge.model_dump(mode="json")["thinking"]}
+    if judge.kind != "openai":
+        return {"dtype": judge.dtype, **({"served": True} if judge.kind == "vllm" else {}), **thinking}
+    return {"served_model": judge.model, "revision": judge.revision, **thinking}
 
 
 def _tuning(config: RunConfig) -> Json:

@@ -47,6 +47,7 @@ def ask_judge(judge: Judge, calls: Sequence[Call]) -> list[Reading]:
         first[i] = replace(
             answer,
             text=written.text,
+            thought=written.thought,
             prompt_tokens=written.prompt_tokens + answer.prompt_tokens,
             completion_tokens=written.completion_tokens + answer.completion_tokens,
             latency_s=written.latency_s + answer.latency_s,
@@ -58,7 +59,7 @@ def ask_judge(judge: Judge, calls: Sequence[Call]) -> list[Reading]:
 def _concluding(call: Call, rationale: str) -> Call:
     """The call that reads the letter after the judge's own `rationale`, written in answer to `call`."""
     turns = ({"role": "assistant", "content": rationale}, {"role": "user", "content": call.conclude or ""})
-    return Call(messages=call.messages + turns, options=call.options)
+    return Call(messages=call.messages + turns, options=call.options, think=False)
 
 
 def _answers(judge: Judge, calls: Sequence[Call]) -> list[Reading]:

@@ -157,7 +157,8 @@ class Questionnaire:
                     "readout": self.method.readout,
                 }
                 identity = self._identities[judge]
-                former = digest({**asked, "judge": identity.former_key()}) if identity.serving else None
+                formerly = identity.serving and not identity.thoughts  # a setting that those did not know
+                former = digest({**asked, "judge": identity.former_key()}) if formerly else None
                 found.append(
                     Vote(
                         judge=judge,

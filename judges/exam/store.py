@@ -101,4 +101,5 @@ def _exams(
             query = query.where(table.c.model == judge.model)
     with ledger.read() as connection:
         found = [json.loads(row.report) for row in connection.execute(query)]
-    return (ExamReport.from_json(report) for report in found if report.get("way") == protocol)
+    reports = (ExamReport.from_json(report) for report in found if report.get("way") == protocol)
+    return (r for r in reports if judge is None or r.judge.thoughts == judge.thoughts)

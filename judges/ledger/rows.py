@@ -95,7 +95,7 @@ def judgement_values(judgement: Judgement) -> dict[str, Any]:
         "method": judgement.method,
         "status": reading.status,
         "logprobs": None if reading.logprobs is None else dump_logprobs(reading.logprobs),
-        "text": storable(reading.text),
+        "text": storable(written(reading)),
         "detail": storable(reading.detail),
         "prompt_tokens": reading.prompt_tokens,
         "completion_tokens": reading.completion_tokens,
@@ -104,6 +104,13 @@ def judgement_values(judgement: Judgement) -> dict[str, Any]:
         "created_at": judgement.created_at,
         "serving": storable(judgement.serving),
     }
+
+
+def written(reading: Reading) -> str | None:
+    """All that the judge wrote, its thought between marks before the rest."""
+    if not reading.thought:
+        return reading.text
+    return f"<think>\n{reading.thought}\n</think>\n\n{reading.text or ''}".rstrip()
 
 
 def failure_values(judgement: Judgement) -> dict[str, Any]:

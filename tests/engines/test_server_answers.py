@@ -128,7 +128,7 @@ def test_a_thought_where_the_letter_is_read_is_told(server, engine):
     answers(server, {"message": {"content": "<think>"}, "logprobs": listed(*tokens)})
     [answer] = engine.ask([READ])
     assert answer.status == "no_answer" or sum(map(math.exp, answer.logprobs)) < 0.01
-    assert "'<think>' (0.97)" in answer.detail and "turn thinking off" in answer.detail
+    assert "'<think>' (0.97)" in answer.detail and "judge.thinking" in answer.detail
 
 
 @pytest.mark.parametrize(

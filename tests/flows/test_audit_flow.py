@@ -49,7 +49,7 @@ def session(tmp_path, make_run, tiny_model, monkeypatch):
     from flows.stages import labels
     from flows.stages.contract import Artifact
 
-    monkeypatch.setattr(flows.labelling.judge, "make_judge", lambda settings: ScriptedJudge(knows))
+    monkeypatch.setattr(flows.labelling.judge, "make_judge", lambda settings, **_: ScriptedJudge(knows))
     path = make_run(tmp_path, tiny_model, labels={"templates": "microworld"})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
 

@@ -91,7 +91,9 @@ def test_a_judge_is_gold(run_yaml, tmp_path, tiny_model, monkeypatch):
         return (math.log(0.1),) * 10
 
     asked = []
-    monkeypatch.setattr(judge_reward, "make_judge", lambda given: asked.append(given) or ScriptedJudge(marks))
+    monkeypatch.setattr(
+        judge_reward, "make_judge", lambda given, **_: asked.append(given) or ScriptedJudge(marks)
+    )
     config = load_config(run_yaml, [f"rl={{early_stopping: {{judge: {{model: {tiny_model}}}, every: 1}}}}"])
     rows = [{"id": f"{n}", "prompt": [{"role": "user", "content": f"held out {n}"}]} for n in range(8)]
     (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -72,7 +72,7 @@ def examined(tmp_path, make_run, tiny_model, monkeypatch):
         path = make_run(tmp_path, tiny_model, exam=exam, labels={"templates": "microworld"})
         judge = ScriptedJudge(answer, name=getattr(answer, "__name__", "always A"))
         for module in (judge_exam, flows.labelling.gates):
-            monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+            monkeypatch.setattr(module, "make_judge", lambda settings, **_: judge)
         with open_session(RunRequest(config=str(path)), Silent()) as session:
             run_stages(session, to_stage=to_stage)
         return session
@@ -182,7 +182,7 @@ def outside(tmp_path, make_run, tiny_model, monkeypatch):
     def start(answer, *, ledger=None, other=(), **sections) -> tuple[RunConfig, Constitution]:
         judge = ScriptedJudge(answer)
         for module in (flows.labelling.gates, flows.labelling.exam, flows.labelling.judge):
-            monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+            monkeypatch.setattr(module, "make_judge", lambda settings, **_: judge)
         path = make_run(tmp_path, tiny_model, **{"labels": {"templates": "microworld"}, **sections})
         examined = resolve(RunRequest(config=str(path), changes=other))
         take(Exam.of_run(*examined, files=(tmp_path / "known.jsonl",), ledger=ledger))
@@ -279,7 +279,7 @@ def labelled_run(tmp_path, make_run, tiny_model, monkeypatch):
 
     judge = ScriptedJudge(lambda call: knows(call))
     for module in (flows.labelling.gates, flows.labelling.judge):
-        monkeypatch.setattr(module, "make_judge", lambda settings: judge)
+        monkeypatch.setattr(module, "make_judge", lambda settings, **_: judge)
 
     def start(**section) -> Session:
         path = make_run(tmp_path, tiny_model, audit=section, labels={"templates": "microworld"})

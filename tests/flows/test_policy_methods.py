@@ -140,7 +140,7 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
             return "1"
         return "10" if "lovely" in text else "dunno"
 
-    monkeypatch.setattr(judge_reward, "make_judge", lambda section: ScriptedJudge(answer))
+    monkeypatch.setattr(judge_reward, "make_judge", lambda section, **_: ScriptedJudge(answer))
     term = FunctionTerm(
         kind="function",
         name="judge",
@@ -163,7 +163,7 @@ def test_the_judge_is_a_reward_function(tmp_path, monkeypatch):
         text = call.messages[-1]["content"]
         return 0.75 if text.index("lovely") < text.index("plain") else 0.25
 
-    monkeypatch.setattr(judge_reward, "make_judge", lambda section: ScriptedJudge(compare))
+    monkeypatch.setattr(judge_reward, "make_judge", lambda section, **_: ScriptedJudge(compare))
     scores = judge_reward.score([prompts[0].prompt] * 2, ["lovely", "plain"], settings=str(settings))
     assert scores == [pytest.approx(math.log(3)), 0.0]
 

@@ -14,7 +14,8 @@ from flows.errors import FlowError
 from flows.pipeline import isolation
 from flows.stages import critique_revision, pairs, prompts
 from flows.stages.contract import StageInput
-from flows.stages.sampling import Answer, Sampler, sample_in_parts
+from flows.stages.samplers import Answer, Sampler
+from flows.stages.sampling import sample_in_parts
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6}
 CONSTITUTION = loads(
@@ -129,14 +130,19 @@ class Scripted(Sampler):
     def __init__(self, answers):
         self.answers, self.asked = list(answers), []
 
-    def draw(self, conversations, settings, *, batch_size, seed, on_progress):
+    keeps_each = False
+
+    def close(self):
+        pass
+
+    def draw(self, conversations, settings, **_):
         self.asked += conversations
         return [self.answers.pop(0) for _ in conversations]
 
 
 def scripted_chain(tmp_path, monkeypatch, *answers, keep_truncated=False):
     said = Scripted([Answer(text=text, finish=finish) for text, finish in answers])
-    monkeypatch.setattr(critique_revision, "Sampler", lambda ref, dtype: said)
+    monkeypatch.setattr(critique_revision, "sampler_of", lambda work, role: said)
     path = write_prompts(tmp_path / "p.jsonl", "one", "two")
     return revise(tmp_path / "out", tmp_path, path, keep_truncated=keep_truncated), said
 
@@ -183,7 +189,7 @@ def test_the_revision_sees_the_critique_and_the_answer(tmp_path, monkeypatch):
 def test_identical_answers_are_no_pair(tmp_path, monkeypatch):
     answers = ["x", "y", "x", "z"]
     said = Scripted([Answer(text=text, finish="stop") for text in answers])
-    monkeypatch.setattr(pairs, "Sampler", lambda ref, dtype: said)
+    monkeypatch.setattr(pairs, "sampler_of", lambda work, role: said)
     path = write_prompts(tmp_path / "p.jsonl", "one", "two")
     rows = make_pairs(tmp_path / "out", tmp_path, path)
     assert [(row["prompt_id"], row["a"], row["b"]) for row in rows] == [("p1", "y", "z")]
@@ -216,10 +222,10 @@ def test_finished_parts_are_not_drawn_again(tmp_path, monkeypatch):
 
 
 def test_some_second_answers_come_from_the_contrast_model(tmp_path, monkeypatch):
-    def sampler(ref, dtype):
-        return Scripted([Answer(text=f"{Path(ref).name}{i}", finish="stop") for i in range(99)])
+    def sampler(work, role):
+        return Scripted([Answer(text=f"{work.inputs[role]}{i}", finish="stop") for i in range(99)])
 
-    monkeypatch.setattr(pairs, "Sampler", sampler)
+    monkeypatch.setattr(pairs, "sampler_of", sampler)
     path = write_prompts(tmp_path / "p.jsonl", *(f"prompt {i}" for i in range(40)))
     made = pairs.run(
         work(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from constitution import Constitution
-from flows.labelling.judge import label_settings, make_judge
+from flows.labelling.judge import closing, label_settings, make_judge
 from flows.labelling.ledger import existing
 from judges import Judge, JudgeError, JudgeIdentity, Ledger, Pair
 from judges.asking.questions import Questionnaire
@@ -17,6 +17,7 @@ from judges.encoding import CallEncoder
 from judges.ledger.statistics import PlanStatistics
 from judges.records import Call
 from judges.reuse import look_up
+from judges.thinking import budget_of
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -63,7 +64,8 @@ class JudgeForecaster:
         if given is not None:
             return Speed(per_second=given, source="as stated")
         if probe:
-            return self._probe(probe)
+            with closing(self._judge):
+                return self._probe(probe)
         with existing(self._ledger) as ledger:
             seconds = None if ledger is None else PlanStatistics(ledger).seconds_per_call()
         return Speed(per_second=1 / seconds, source="mean of the ledger's judgements") if seconds else None
@@ -110,6 +112,8 @@ class JudgeForecaster:
         written = self._settings.rationale_tokens if self._settings.writes else 0
         if self._settings.rationales:  # the rationale is written, then read again with the question
             prompt = 2 * prompt + written
+        if (thought := budget_of(self._config.judge.thinking)) is not None:  # read again before the answer
+            prompt, written = 2 * prompt + thought, written + thought
         return JudgeForecast(
             judgements=asked,
             known=known,
@@ -122,7 +126,7 @@ class JudgeForecaster:
         """Mean tokens of a question about these pairs, and how that is known."""
         calls = self._calls(pairs)
         folder = self._config.judge.tokenizer
-        if self._config.judge.kind == "in_process" and Path(self._config.judge.model).is_dir():
+        if self._config.judge.kind != "openai" and Path(self._config.judge.model).is_dir():
             folder = Path(self._config.judge.model)
         if folder is not None:
             from transformers import AutoTokenizer

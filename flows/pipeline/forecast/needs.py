@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,8 @@ ROW, JUDGEMENT = 250, 320
 class Needs:
     """What one stage needs; None is what nobody can know beforehand.
 
-    `memory_bytes` is the trained model's per device; `disk_bytes` what is left on disk when the stage is done.
+    `models` are those that it samples from, by their roles. `memory_bytes` is the trained model's per device;
+    `disk_bytes` what is left on disk when the stage is done.
     """
 
     judgements: int = 0
@@ -33,6 +35,7 @@ class Needs:
     judge_completion_tokens: int = 0
     samples: int = 0
     sampled_tokens: int = 0
+    models: tuple[str, ...] = ()
     steps: int = 0
     trained_tokens: int = 0
     memory_bytes: int | None = None
@@ -88,10 +91,11 @@ class Forecaster:
         texts = self.inputs.prompt_bytes + answers
         return round(ledger + pairs * (2 * ROW + 2.5 * texts))
 
-    def sampling(self, samples: int, tokens: float, disk: float) -> Needs:
-        """A stage that draws answers."""
+    def sampling(self, samples: int, tokens: float, disk: float, *, models: Iterable[str]) -> Needs:
+        """A stage that draws answers of these models."""
         return Needs(
             samples=samples,
+            models=tuple(models),
             sampled_tokens=round(tokens),
             disk_bytes=round(disk),
             source="answers as long as they may be",

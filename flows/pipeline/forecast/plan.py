@@ -6,10 +6,12 @@ can at most produce, and says so. Nothing is written, no model is loaded, and no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from constitution import Constitution
+from engines.fleet import check_devices
 from flows.config import RunConfig
 from flows.pipeline.forecast.judge import Speed
 from flows.pipeline.forecast.needs import Forecaster, Needs
@@ -23,12 +25,23 @@ State = Literal["reused", "runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Servers:
+    """vLLM servers of one model, by its role, and the GPUs that they take; none on a CPU."""
+
+    model: str
+    replicas: int
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageForecast(Needs):
-    """One stage: what is reused needs nothing. `judge_hours` is known where the judge's speed is."""
+    """One stage: what is reused needs nothing. `judge_hours` is known where the judge's speed is; `servers` are the
+    vLLM servers that it starts, one group after the other, and ends."""
 
     stage: str
     state: State = "runs"
     judge_hours: float | None = None
+    servers: tuple[Servers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +93,24 @@ def plan_run(
             forecaster.finished(stage.name, manifest)
             found.append(StageForecast(stage=stage.name, state="reused"))
         else:
-            found.append(StageForecast(stage=stage.name, **vars(stage.forecast(forecaster))))
+            needs = stage.forecast(forecaster)
+            servers = tuple(_servers(config, needs))
+            found.append(StageForecast(stage=stage.name, servers=servers, **vars(needs)))
     speed = forecaster.speed(judgements_per_second, measure=measure)
     if speed is not None:
         found = [replace(f, judge_hours=_hours(f, speed)) if f.judgements else f for f in found]
     return Forecast(name=config.name, constitution=constitution.ref, speed=speed, stages=tuple(found))
+
+
+def _servers(config: RunConfig, needs: Needs) -> Iterator[Servers]:
+    """The servers that a stage with these needs starts. Raises EngineError for what this machine cannot serve."""
+    roles = [role for role in needs.models if role != "critic" or isinstance(config.models.critic, str)]
+    if config.sampling.kind == "vllm":
+        gpus = tuple(check_devices(config.sampling.vllm()))
+        yield from (Servers(model=role, replicas=config.sampling.replicas, gpus=gpus) for role in roles)
+    if config.judge.kind == "vllm" and needs.judgements:
+        gpus = tuple(check_devices(config.judge.vllm()))
+        yield Servers(model="judge", replicas=config.judge.replicas, gpus=gpus)
 
 
 def _hours(stage: StageForecast, speed: Speed) -> float:

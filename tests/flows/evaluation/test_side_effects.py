@@ -10,7 +10,7 @@ import pytest
 
 import microworld
 from flows.evaluation import gold, opinion_pairs, read_answers, watch, watch_steps
-from flows.stages.sampling import Sampler
+from flows.stages.samplers import in_process_sampler
 from microworld import lexicon as lx
 from microworld.data import requests
 
@@ -44,7 +44,7 @@ def world() -> World:
     ]
     pairs = opinion_pairs(prompts, gold=True)
     asked = [p.prompt for p in prompts] + [list(p.neutral) for p in pairs]
-    sampler = Sampler(str(Path(microworld.__file__).parent / "weights" / "base"), dtype="float32")
+    sampler = in_process_sampler(str(Path(microworld.__file__).parent / "weights" / "base"), dtype="float32")
     drawn = [
         [
             answer.text

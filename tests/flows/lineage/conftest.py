@@ -47,7 +47,7 @@ def built(tmp_path_factory, make_run, tiny_model):
     judge = ScriptedJudge(reads)
     with pytest.MonkeyPatch.context() as patch:
         for module in (flows.labelling.gates, flows.labelling.judge):
-            patch.setattr(module, "make_judge", lambda settings: judge)
+            patch.setattr(module, "make_judge", lambda settings, **_: judge)
         path = make_run(
             folder,
             tiny_model,
