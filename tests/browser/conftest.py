@@ -72,7 +72,10 @@ def shots(tmp_path_factory) -> Path:
 @pytest.fixture(scope="package")
 def prefect(ui, browser, shots) -> Iterator[PrefectScreen]:
     """One window for all, logged in through the page that asks for the secret."""
-    page = browser.new_context(viewport={"width": 1200, "height": 800}, color_scheme="light").new_page()
+    # Without motion: what turns while it waits is drawn by this machine's processor.
+    page = browser.new_context(
+        viewport={"width": 1200, "height": 800}, color_scheme="light", reduced_motion="reduce"
+    ).new_page()
     screen = PrefectScreen(page, shots, ui=ui)
     screen.log_in()
     yield screen

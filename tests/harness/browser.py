@@ -91,7 +91,9 @@ def chromium(elsewhere: Elsewhere | None = None) -> Iterator[Any]:
 @contextmanager
 def phone_or_desk(browser: Any, width: int, scheme: str, *, height: int = 800, **more: Any) -> Iterator[Any]:
     """A page of a width in a light or dark scheme."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **more
+    )
     try:
         yield context.new_page()
     finally:
