@@ -6,6 +6,7 @@ in process and on vLLM alike, so greedy answers are equal; what is drawn depends
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -93,24 +94,11 @@ class InProcessSampler:
         self.__dict__.pop("loaded", None)
 
 
-class VllmSampler:
-    """A model folder on vLLM servers that are started when a text is first wanted, and ended by `close`."""
+class ServedSampler(ABC):
+    """A model folder on vLLM servers, by token ids: `_engine` reaches them."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: VllmSettings,
-        *,
-        logs: Path,
-        dtype: str | None = None,
-        timeout_s: float = 120.0,
-        say: Say = lambda line: None,
-    ) -> None:
-        """Raises EngineError when the environment or the GPUs for it are missing."""
-        self._folder, self._timeout_s, self._say = Path(folder), timeout_s, say
-        self._fleet = Fleet(self._folder, settings, logs=logs, dtype=dtype)
-        self._started = False
-        self._served: Served | None = None
+    def __init__(self, folder: Path) -> None:
+        self._folder = Path(folder)
 
     def draw(
         self,
@@ -123,7 +111,63 @@ class VllmSampler:
         on_text: OnText,
         on_progress: Callable[[int], None],
     ) -> None:
-        prompts = renderer_of(self._tokenizer).prompts_ids(conversations)
+        prompts, reader = renderer_of(self._tokenizer).prompts_ids(conversations), Reader(self._tokenizer)
+        engine, done = self._engine(at_once), 0
+
+        def finished(place: int, completion: Completion) -> None:
+            nonlocal done
+            done += 1
+            on_text(place, reader.text(prompts[place], completion))
+            on_progress(done)
+
+        try:
+            engine.generate(prompts, sampling, seed=seed, rows=rows, on_done=finished)
+        finally:
+            engine.close()
+        self._after()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _engine(self, at_once: int) -> RemoteEngine:
+        """The servers, ready, for so many requests at once."""
+
+    @abstractmethod
+    def _after(self) -> None:
+        """When all texts of a call are drawn."""
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._folder)
+
+
+class VllmSampler(ServedSampler):
+    """Servers that are started when a text is first wanted, and ended by `close`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: VllmSettings,
+        *,
+        logs: Path,
+        dtype: str | None = None,
+        timeout_s: float = 120.0,
+        say: Say = lambda line: None,
+    ) -> None:
+        """Raises EngineError when the environment or the GPUs for it are missing."""
+        super().__init__(folder)
+        self._timeout_s, self._say = timeout_s, say
+        self._fleet = Fleet(self._folder, settings, logs=logs, dtype=dtype)
+        self._started = False
+        self._served: Served | None = None
+
+    def close(self) -> None:
+        """Ends the servers."""
+        self._fleet.close()
+        self._started = False
+
+    def _engine(self, at_once: int) -> RemoteEngine:
         if not self._started:
             self._fleet.start(self._say)
             self._started = True
@@ -141,27 +185,10 @@ class VllmSampler:
         if self._served is None:
             self._served = engine.served
         engine.served = self._served  # a server that is being started again cannot say it
-        try:
-            reader = Reader(self._tokenizer)
-            done = 0
+        return engine
 
-            def finished(place: int, completion: Completion) -> None:
-                nonlocal done
-                done += 1
-                on_text(place, reader.text(prompts[place], completion))
-                on_progress(done)
-
-            engine.generate(prompts, sampling, seed=seed, rows=rows, on_done=finished)
-        finally:
-            engine.close()
-
-    def close(self) -> None:
-        self._fleet.close()
-        self._started = False
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._folder)
+    def _after(self) -> None:
+        pass  # they stay for the next call
 
 
 RESTART_S = 1800.0

@@ -73,9 +73,19 @@ class VllmSettings(BaseModel):
 class SamplingSettings(VllmSettings):
     """Which engine draws a model's texts."""
 
-    kind: Literal["in_process", "vllm"] = Field(
+    kind: Literal["in_process", "vllm", "endpoints"] = Field(
         default="in_process",
-        description="in_process draws here; vllm starts vLLM servers for each model and ends them.",
+        description="in_process draws here; vllm starts vLLM servers for each model and ends them; endpoints are vLLM "
+        "servers of your own, which are told to load each model's weights.",
+    )
+    endpoints: tuple[Endpoint, ...] = Field(
+        default=(),
+        description="Base URLs of your own servers, such as http://127.0.0.1:8000/v1 (kind endpoints).",
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that holds the endpoints' key.",
     )
     timeout_s: float = Field(
         default=120.0,
@@ -86,6 +96,10 @@ class SamplingSettings(VllmSettings):
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
+        if self.kind == "endpoints" and not self.endpoints:
+            raise ValueError("endpoints: kind endpoints needs at least one, such as http://127.0.0.1:8000/v1")
+        if self.kind != "endpoints" and (self.endpoints or self.api_key_env):
+            raise ValueError(f"endpoints and api_key_env belong to kind endpoints, not to {self.kind}")
         if self.kind != "vllm" and (names := self.changed()):
             raise ValueError(f"{names[0]}: belongs to kind vllm, not to {self.kind}")
         return self

@@ -72,7 +72,7 @@ class BestOfNConfig(Strict):
     """Answers drawn at the same time; bounds memory, does not change what is drawn."""
 
     sampling: SamplingSettings = SamplingSettings()
-    """Which engine draws the answers: this process, or vLLM servers that are started for it."""
+    """Which engine draws the answers: this process, or vLLM servers that are started for it (kind vllm)."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the answers."""
@@ -87,6 +87,8 @@ class BestOfNConfig(Strict):
     def _consistent(self) -> BestOfNConfig:
         if not self.terms:
             raise ValueError("give reward_model or rewards: nothing says which answer is best")
+        if self.sampling.kind == "endpoints":
+            raise ValueError("sampling.kind (endpoints) must be in_process or vllm here")
         if self.output.suffix != ".jsonl":
             raise ValueError(f"output ({self.output}) must end in .jsonl")
         return self

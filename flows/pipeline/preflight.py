@@ -209,6 +209,8 @@ def check_servers(config: RunConfig) -> None:
                 check_devices(section.vllm())
             except EngineError as error:
                 raise FlowError(f"{field}: {error}") from error
+    for endpoint in config.sampling.endpoints:
+        check_endpoint(endpoint, None, config.sampling.api_key_env, "sampling")
 
 
 def check_early_stopping(config: RunConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engines.lent import LentSampler
 from engines.protocol import Sampling
 from engines.samplers import ChatSampler, InProcessSampler, VllmSampler
 from engines.samplers import Sampler as Engine
@@ -112,6 +113,21 @@ def sampler_of(work: StageInput, role: str) -> Sampler:
     folder = local_folder(work.inputs[role])
     if folder is None:
         raise FlowError(f"{work.inputs[role]}: is not in the local hub cache; download it first")
+    if engine.kind == "endpoints":
+        from training.models.export import save_untied
+
+        return Sampler(
+            LentSampler(
+                folder,
+                engine.endpoints,
+                load=lambda: _loaded(str(folder), dtype="float32", device="cpu"),
+                export=save_untied,
+                weights=work.directory / "weights",
+                api_key_env=engine.api_key_env,
+                timeout_s=engine.timeout_s,
+                say=lambda line: work.progress(0, 0, line),
+            )
+        )
     return Sampler(
         VllmSampler(
             folder,
@@ -126,16 +142,20 @@ def sampler_of(work: StageInput, role: str) -> Sampler:
 
 def in_process_sampler(ref: str, *, dtype: str) -> Sampler:
     """A model folder or hub id in this process, on the GPU where there is one."""
+    import torch
 
-    def load() -> tuple[Any, Any]:
-        import torch
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Sampler(InProcessSampler(lambda: _loaded(ref, dtype=dtype, device=device)))
 
-        from training.models.load import load_causal_lm, load_tokenizer
 
-        model = load_causal_lm(ref, dtype=getattr(torch, dtype), trainable=False)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(ref)
+def _loaded(ref: str, *, dtype: str, device: str) -> tuple[Any, Any]:
+    """Model and tokenizer."""
+    import torch
 
-    return Sampler(InProcessSampler(load))
+    from training.models.load import load_causal_lm, load_tokenizer
+
+    model = load_causal_lm(ref, dtype=getattr(torch, dtype), trainable=False)
+    return model.to(device), load_tokenizer(ref)
 
 
 def critic_sampler(critic: CriticEndpoints) -> Sampler:
@@ -153,7 +173,7 @@ def critic_sampler(critic: CriticEndpoints) -> Sampler:
 
 def engine_settings(config: RunConfig) -> Json:
     """What of the engine decides the answers: servers draw others than this process; nothing where that draws."""
-    return {} if config.sampling.kind == "in_process" else {"engine": "vllm"}
+    return {} if config.sampling.kind == "in_process" else {"engine": "served"}
 
 
 def engine_tuning(config: RunConfig) -> Json:

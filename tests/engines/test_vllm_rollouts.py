@@ -12,6 +12,8 @@ from harness.served_policy import serve_policy
 from common.chat import encode_prompt
 from engines import EngineError, Sampling, VllmServer
 from engines.in_process import generate_ids
+from engines.lent import LentSampler
+from engines.samplers import InProcessSampler
 from training import ppo
 from training.config.rl import PPOConfig
 from training.models.export import save_untied
@@ -204,3 +206,40 @@ def test_a_server_that_was_not_started_for_transfers_is_one_line(served, tiny_to
 def test_no_server_is_one_line(tiny_tokenizer, tmp_path):
     with pytest.raises(EngineError, match="no server answers at"):
         serve_policy("http://127.0.0.1:9", tiny_tokenizer, tmp_path)
+
+
+def test_lent_servers_sample_with_the_weights_they_are_given(served, tiny_tokenizer, tmp_path):
+    server, source = served
+    folder, chats = tmp_path / "other", [[{"role": "user", "content": text}] for text in TEXTS]
+    model = load_causal_lm(str(source), trainable=False)
+    torch.manual_seed(5)
+    for weight in model.parameters():
+        weight.add_(0.05 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+
+    def load():
+        return load_causal_lm(str(folder), trainable=False), load_tokenizer(str(folder))
+
+    def drawn(sampler):
+        found = {}
+        sampler.draw(
+            chats,
+            Sampling(max_new_tokens=12, temperature=0.0),
+            seed=0,
+            rows=range(len(chats)),
+            at_once=4,
+            on_text=found.__setitem__,
+            on_progress=lambda done: None,
+        )
+        return [found[n] for n in range(len(chats))]
+
+    lent = LentSampler(folder, [server.url], load=load, export=save_untied, weights=tmp_path / "weights")
+    assert drawn(lent) == drawn(InProcessSampler(load))
+    # Another run takes the server meanwhile: the texts that are drawn then are not believed.
+    thief = serve_policy(server.url, load_tokenizer(str(source)), tmp_path / "theirs")
+    thief.update_weights(load_causal_lm(str(source), trainable=False))
+    with pytest.raises(EngineError, match="answers with other weights than at the start"):
+        drawn(lent)
+    lent.close()
+    thief.close()

@@ -83,7 +83,7 @@ def test_a_run_starts_its_servers_stage_by_stage_and_ends_them(served_run, tmp_p
     assert any("starting 2 vLLM servers of model" in line for line in heard.said)
     assert any(line.startswith("labels: starting a vLLM server") for line in heard.said)
     for name in ("critique_revision", "pairs"):
-        assert outcomes[name].manifest.config["engine"] == "vllm"
+        assert outcomes[name].manifest.config["engine"] == "served"
         assert len(list(outcomes[name].directory.glob("vllm-model-?.log"))) == 2
         assert not list(outcomes[name].directory.rglob("*.begun"))
     assert list(outcomes["labels"].directory.glob("vllm-model-0.log"))
@@ -152,6 +152,11 @@ MISTAKES = [
     ("sampling.tensor_parallel=2", "sampling: tensor_parallel: 2: vLLM's build here is for the CPU"),
     ("sampling.vllm_environment=/nowhere", "sampling: no vLLM environment in /nowhere"),
     ("sampling.kind=in_process", "replicas: belongs to kind vllm, not to in_process"),
+    (
+        "sampling={kind: endpoints}",
+        "sampling: endpoints: kind endpoints needs at least one|needs at least one",
+    ),
+    ("sampling={kind: endpoints, endpoints: ['http://127.0.0.1:9/v1']}", "sampling.endpoints: .*no answer"),
     ("sampling.vllm_arguments=[--host=0.0.0.0]", "--host is not for vllm_arguments"),
     ("judge.endpoints=['http://a/v1']", "endpoints: kind vllm asks no server of yours"),
     ("rl.reward.judge={}", "rl.reward.judge: is asked while the policy trains"),
