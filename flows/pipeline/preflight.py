@@ -32,7 +32,7 @@ from judges.known import read_known_pairs
 from training.config.rl_sections import LEAST_PROMPTS
 from training.errors import TrainingError
 from training.models.files import check_model as check_trained_model
-from training.models.files import check_safetensors
+from training.models.files import check_safetensors, continues_text
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -102,7 +102,7 @@ def check_model(ref: str, field: str) -> None:
         architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
         raise FlowError(f"{field}: {path}: is not a model configuration: {error}") from error
-    if architectures and not any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures):
+    if architectures and not any(map(continues_text, architectures)):
         raise FlowError(f"{field}: {ref}: {architectures[0]} is not a causal language model")
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         raise FlowError(f"{field}: {ref}: has no safetensors weights")

@@ -47,7 +47,7 @@ def run(work: StageInput) -> Result:
 def _fits(work: StageInput) -> Any:
     from transformers import AutoConfig
 
-    from common.chat import encode_prompt
+    from common.chat import encode_prompt, naming
     from training.models.load import load_tokenizer
 
     base = work.inputs["base"]
@@ -56,7 +56,8 @@ def _fits(work: StageInput) -> Any:
     context = getattr(config, "max_position_embeddings", None) or 2**31
 
     def fits(prompt: Prompt, room: int) -> bool:
-        return len(encode_prompt(tokenizer, prompt.prompt)) + room <= context
+        with naming(prompt.place or prompt.id):
+            return len(encode_prompt(tokenizer, prompt.prompt)) + room <= context
 
     return fits
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 import transformers
 import yaml
+from harness.tiny import TEMPLATE
 
 from training import best_of_n, cli, grpo, ppo, reward_model, rloo, sft
 from training.config.rl import GRPOConfig, PPOConfig, RLOOConfig
@@ -68,6 +69,14 @@ def folder(tiny_dir, tmp_path_factory):
         {"name": "accuracy", "value": 0.51, "passed": False},
         {"name": "flips", "value": 0.1, "passed": True},
     ]
+    write("paper.jsonl", {"prompt": "Hi"}, {"prompt": "The paper"})
+    write("papers.jsonl", {"messages": MESSAGES}, {"prompt": "The paper", "completion": "Yes"})
+    write("paper_pairs.jsonl", PAIR, {**PAIR, "prompt": "The paper"})
+    shutil.copytree(tiny_dir, directory / "refusing")
+    refusing = (
+        "{% if 'paper' in messages[0].content %}{{ raise_exception('no paper here') }}{% endif %}" + TEMPLATE
+    )
+    (directory / "refusing" / "chat_template.jinja").write_text(refusing)
     write("failed.json", {"passed": False, "checks": checks})
     write("passed.json", {"passed": True, "checks": checks[1:]})
     write("notes.json", {"hello": 1})
@@ -213,6 +222,32 @@ def test_one_line_before_a_model_loads(trainer, changes, expected, folder, tmp_p
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and expected in error, error
     assert not (tmp_path / "out").exists() and not (tmp_path / "pairs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "changes", "place"),
+    [
+        ("sft", {"data": ["papers.jsonl"]}, "papers.jsonl:2"),
+        ("dpo", {"data": ["paper_pairs.jsonl"]}, "paper_pairs.jsonl:2"),
+        ("rloo", {"prompts": ["paper.jsonl"], "samples_per_prompt": 2, "batch_size": 4}, "paper.jsonl:2"),
+        ("rloo", {"prompts": ["prompts.jsonl"], "pretrain": {"data": ["papers.jsonl"]}}, "papers.jsonl:2"),
+    ],
+)
+def test_what_the_template_refuses_is_named_by_its_line(
+    trainer, changes, place, folder, tmp_path, monkeypatch, capsys
+):
+    rewards = {"rewards": [{"kind": "length"}], "max_new_tokens": 2} if trainer == "rloo" else {}
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {"model": "refusing", "output_dir": str(tmp_path / "out"), **rewards, **changes}, sort_keys=False
+        )
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["trainer", "--config", str(path)])
+    assert cli.main(*TRAINERS[trainer], "") == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert error == f"error: {place}: the chat template refused the conversation: no paper here"
 
 
 def test_a_damaged_checkpoint_is_one_line_before_the_model_loads(folder, tmp_path, monkeypatch):

@@ -12,6 +12,11 @@ from training.errors import TrainingError
 _CAUSAL = ("CausalLM", "LMHead", "ConditionalGeneration")
 
 
+def continues_text(architecture: str) -> bool:
+    """Whether a model class of this name continues a text."""
+    return any(name in architecture for name in _CAUSAL)
+
+
 def check_model(ref: str, *, head: str | None = None) -> None:
     """Look at a local model directory before anything heavy is loaded.
 
@@ -48,7 +53,7 @@ def check_model(ref: str, *, head: str | None = None) -> None:
         raise TrainingError(
             f"model {ref}: {architecture} has a classification head; a causal language model is needed"
         )
-    if head == "causal" and architecture != "unknown" and not any(name in architecture for name in _CAUSAL):
+    if head == "causal" and architecture != "unknown" and not continues_text(architecture):
         raise TrainingError(
             f"model {ref}: {architecture} does not continue a text; a causal language model is needed"
         )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from common.chat import encode_prompt
+from common.chat import encode_prompt, naming
 from common.rows import Prompt
 from training.config.rewards import EnsembleTerm, ModelTerm
 from training.config.rl import PPOConfig, RLConfig
@@ -30,7 +30,10 @@ from training.run.runtime import Runtime
 def plan_rl(config: RLConfig, runtime: Runtime, tokenizer: Any, prompts: Sequence[Prompt]) -> Plan:
     """The plan of a whole run; its tokens are the most that can be sampled. Raises TrainingError."""
     size = model_size(config)
-    lengths = [len(encode_prompt(tokenizer, prompt.prompt)) for prompt in prompts]
+    lengths = []
+    for prompt in prompts:
+        with naming(prompt.place or prompt.id):
+            lengths.append(len(encode_prompt(tokenizer, prompt.prompt)))
     mean = sum(lengths) / len(lengths) + config.max_new_tokens
     weights, gradients, optimizer = trained_bytes(size, config, config.optimizer, runtime)
     rank = config.lora.r if config.lora else 0

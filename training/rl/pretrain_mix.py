@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from common.chat import encode_conversation
+from common.chat import encode_conversation, naming
 from common.rows import read_examples, report_left_out
 from training.config.rl_sections import PretrainConfig
 from training.data.packing import Layout, Tree, pack
 from training.errors import TrainingError
 from training.rl.models import LossPart, Stats
 from training.supervised import batch_of_step
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,17 @@ class PretrainMix:
     def __init__(self, config: PretrainConfig, tokenizer: Any, seed: int) -> None:
         self.config, self.seed = config, seed
         self.examples = []
-        for row in report_left_out(read_examples(config.data)):
-            ids, mask = encode_conversation(tokenizer, row.messages)
+        rows = report_left_out(read_examples(config.data))
+        for row in rows:
+            with naming(row.place or row.id):
+                ids, mask = encode_conversation(tokenizer, row.messages)
             answer = tuple(place for place, written in enumerate(mask) if written and place)
             if len(ids) <= config.max_length and answer:
                 self.examples.append(Example(tree=Tree(prefix=tuple(ids)), answer=answer))
         if not self.examples:
             raise TrainingError(f"pretrain.max_length {config.max_length}: every example is longer")
+        if left := len(rows) - len(self.examples):
+            _log.warning("pretrain.max_length %d: %d longer examples left out", config.max_length, left)
 
     def work(self, update: int, layout: Layout, device: Any) -> LossPart:
         """The examples of one update (from 0) and their loss: the mean over their answers' tokens."""

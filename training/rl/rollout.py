@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from common.chat import decode_response, encode_prompt
+from common.chat import decode_response, encode_prompt, naming
 from common.rows import Prompt
 from engines import EngineError, Rollouts, Sampling
 from engines.in_process import InProcessEngine
@@ -201,7 +201,8 @@ class Collector:
     def _encode(self, prompt: Prompt) -> tuple[int, ...]:
         # Prompts live as long as their lists; ids in files may repeat.
         if id(prompt) not in self._encoded:
-            self._encoded[id(prompt)] = tuple(encode_prompt(self.tokenizer, prompt.prompt))
+            with naming(prompt.place or prompt.id):
+                self._encoded[id(prompt)] = tuple(encode_prompt(self.tokenizer, prompt.prompt))
         return self._encoded[id(prompt)]
 
 
