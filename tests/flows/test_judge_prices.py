@@ -28,7 +28,7 @@ ANSWER = {
 )
 def test_a_stated_price_is_what_each_call_costs(tmp_path, make_run, tiny_model, monkeypatch, prices, cost):
     monkeypatch.setattr(Client, "page", lambda *_: {"data": [{"id": "m"}]})
-    monkeypatch.setattr(Client, "post", lambda *_: ANSWER)
+    monkeypatch.setattr(Client, "post", lambda *_, **__: ANSWER)
     judge = {"kind": "openai", "model": "m", "endpoints": ["http://127.0.0.1:9/v1"]}
     config = load_config(make_run(tmp_path, tiny_model, judge=judge, prices=prices))
     for stage in (labels.STAGE, judge_exam.STAGE, evaluate.STAGE):
