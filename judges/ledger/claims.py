@@ -56,8 +56,9 @@ def is_dead(worker: str) -> bool:
 
 def take(connection: sa.Connection, keys: Iterable[str], worker: str) -> set[str]:
     """Claims what of `keys` nobody holds; returns the keys that are now this worker's and were not before."""
-    wanted = list(dict.fromkeys(keys))
-    now = time.time()
+    # In order, here and wherever claims end: two PostgreSQL workers that lock the same rows never wait in a circle.
+    wanted = sorted(set(keys))
+    now = _now(connection)
     held: dict[str, str] = {}
     for chunk in chunks(wanted):
         rows = connection.execute(
@@ -68,10 +69,9 @@ def take(connection: sa.Connection, keys: Iterable[str], worker: str) -> set[str
     free = [key for key in wanted if held.get(key) is None or held[key] in dead]
     taken: set[str] = set()
     for chunk in chunks(free):
-        stale = sa.or_(claims.c.expires_at <= now, claims.c.worker.in_(dead))
-        connection.execute(sa.delete(claims).where(claims.c.key.in_(chunk), stale))
+        _delete(connection, chunk, sa.or_(claims.c.expires_at <= now, claims.c.worker.in_(dead)))
         # Two PostgreSQL workers may both get here: the insert decides, and each learns what it got.
-        mine = [{"key": key, "worker": worker, "expires_at": now + LEASE_S} for key in sorted(chunk)]
+        mine = [{"key": key, "worker": worker, "expires_at": now + LEASE_S} for key in chunk]
         taken.update(
             connection.execute(insert_new(connection, claims).returning(claims.c.key), mine).scalars()
         )
@@ -83,7 +83,7 @@ def renew(connection: sa.Connection, worker: str) -> None:
     # What is locked is being released or taken over: waiting for it could end in a deadlock on PostgreSQL.
     mine = sa.select(claims.c.key).where(claims.c.worker == worker).with_for_update(skip_locked=True)
     connection.execute(
-        sa.update(claims).where(claims.c.key.in_(mine)).values(expires_at=time.time() + LEASE_S)
+        sa.update(claims).where(claims.c.key.in_(mine)).values(expires_at=_now(connection) + LEASE_S)
     )
 
 
@@ -109,8 +109,25 @@ def repeated(renewal: Callable[[], None]) -> Iterator[None]:
 
 def release(connection: sa.Connection, keys: Collection[str], worker: str) -> None:
     """Gives this worker's claims on `keys` back."""
-    for chunk in chunks(list(keys)):
-        connection.execute(sa.delete(claims).where(claims.c.key.in_(chunk), claims.c.worker == worker))
+    for chunk in chunks(sorted(keys)):
+        _delete(connection, chunk, claims.c.worker == worker)
+
+
+def _delete(connection: sa.Connection, keys: Collection[str], which: sa.ColumnElement[bool]) -> None:
+    """Ends the claims on `keys` that are `which`, locked in the order of their keys."""
+    condition = sa.and_(claims.c.key.in_(keys), which)
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            sa.select(claims.c.key).where(condition).order_by(claims.c.key).with_for_update()
+        ).all()
+    connection.execute(sa.delete(claims).where(condition))
+
+
+def _now(connection: sa.Connection) -> float:
+    """Seconds since 1970 by the database's clock: machines that share a PostgreSQL ledger have clocks that differ."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return time.time()
 
 
 def _start_of(pid: int) -> str:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from operator import itemgetter
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
 from common.digest import canonical
+from judges.errors import LedgerError
 from judges.ledger import claims, rows, schema
 from judges.ledger.connection import make_engine, make_url, migrate, one_line_errors, refuse_missing
 from judges.ledger.rows import Batch, Verdict
 from judges.ledger.statements import chunks, insert, insert_new, write_rows
 from judges.records import FAILURES, JudgeIdentity, Label, Pair, Reading
+
+T = TypeVar("T")
+_UNDONE = ("40P01", "40001")
+"""PostgreSQL's states of a transaction that it ended for another's sake: a deadlock, a failed serialisation."""
+_ATTEMPTS = 5
 
 
 class Ledger:
@@ -178,7 +186,8 @@ class Ledger:
         keys = list(keys)
         if not keys:
             return set()
-        with self.write() as connection:
+
+        def take(connection: sa.Connection) -> set[str]:
             taken = claims.take(connection, keys, self.worker)
             # Whoever wrote one between our look and our claim has released it: it is done, not ours.
             written: set[str] = set()
@@ -188,7 +197,9 @@ class Ledger:
                     connection.execute(sa.select(table.c.key).where(table.c.key.in_(chunk))).scalars()
                 )
             claims.release(connection, written, self.worker)
-        return taken - written
+            return taken - written
+
+        return self._again(take)
 
     def renewing(self) -> AbstractContextManager[None]:
         """Keeps what is claimed here from running out, for as long as this lasts."""
@@ -201,22 +212,24 @@ class Ledger:
 
     def release(self, keys: Collection[str]) -> None:
         """Gives claims back without having asked."""
-        with self._ends_claims() as connection:
-            claims.release(connection, keys, self.worker)
+        self._end_claims(lambda connection: claims.release(connection, keys, self.worker))
 
     def add(self, batch: Batch) -> None:
         """Writes a batch in one transaction. What is there already stays as it is, failed labels apart."""
-        with self._ends_claims() as connection:
-            # Sorted, so that two PostgreSQL workers that write the same rows never wait for each other.
+
+        def write(connection: sa.Connection) -> None:
+            # What several may write at once is sorted, so that PostgreSQL workers never wait in a circle; a judgement
+            # is written by the one that claimed it.
             for table, values in (
                 (schema.items, [rows.item_values(x) for x in sorted(batch.items, key=lambda x: x.digest)]),
                 (schema.judgements, [rows.judgement_values(j) for j in batch.judgements]),
                 (schema.failures, [rows.failure_values(j) for j in batch.failures]),
             ):
                 write_rows(connection, insert_new(connection, table), values)
-            write_rows(
-                connection, _label_upsert(connection), [rows.label_values(row) for row in batch.labels]
-            )
+            labels = [rows.label_values(row) for row in batch.labels]
+            if connection.dialect.name == "postgresql":
+                labels.sort(key=itemgetter("digest"))
+            write_rows(connection, _label_upsert(connection), labels)
             statement = insert(connection, schema.members)
             statement = statement.on_conflict_do_update(
                 index_elements=["label_set", "pair_id"], set_={"label": statement.excluded.label}
@@ -228,16 +241,29 @@ class Ledger:
             write_rows(connection, statement, members)
             claims.release(connection, batch.released, self.worker)
 
-    @contextmanager
-    def _ends_claims(self) -> Iterator[sa.Connection]:
+        self._end_claims(write)
+
+    def _end_claims(self, work: Callable[[sa.Connection], None]) -> None:
         """A transaction that ends claims; if it cannot, its worker is gone, and with it whatever it claimed."""
         try:
-            with self.write() as connection:
-                yield connection
+            self._again(work)
         except BaseException:
             claims.retire(self.worker)
             self.worker = claims.worker_name()
             raise
+
+    def _again(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` gives in a transaction, done again where PostgreSQL undid it to end a circle of waiting."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self.write() as connection:
+                    return work(connection)
+            except LedgerError as error:
+                undone = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
+                if undone not in _UNDONE or attempt + 1 == _ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
+        raise AssertionError
 
     def add_verdicts(self, verdicts: Sequence[Verdict], pairs: Sequence[Pair] = ()) -> None:
         """Appends what people said. The judge's labels stay beside it."""

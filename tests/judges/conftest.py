@@ -52,11 +52,16 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty ledger, once on each database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
-    server = request.getfixturevalue("postgres_server")
-    request.getfixturevalue("require")("PostgreSQL", server is not None, "pip install pgserver")
+    return request.getfixturevalue("postgres_ledger")
+
+
+@pytest.fixture
+def postgres_ledger(postgres_server, require) -> str:
+    """The URL of an empty ledger on PostgreSQL."""
+    require("PostgreSQL", postgres_server is not None, "pip install pgserver")
     name = f"test_{uuid.uuid4().hex}"
-    server.psql(f"CREATE DATABASE {name}")
-    return server.get_uri().replace("/postgres?", f"/{name}?")
+    postgres_server.psql(f"CREATE DATABASE {name}")
+    return postgres_server.get_uri().replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import random
 import sqlite3
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -102,6 +106,40 @@ def test_a_claim_whose_lease_ran_out_is_free(ledger, monkeypatch):
     ledger.claim([digest("x")])
     ledger.worker = claims.worker_name()
     assert ledger.claim([digest("x")]) == {digest("x")}
+
+
+@pytest.mark.postgres
+def test_a_lease_runs_by_the_clock_of_the_database(postgres_ledger, monkeypatch):
+    with Ledger.open(postgres_ledger) as one, Ledger.open(postgres_ledger) as other:
+        one.worker, other.worker = "here:1:2.0", "there:1:2.0"
+        assert one.claim([digest("x")]) == {digest("x")}
+        monkeypatch.setattr("time.time", lambda: 4e9)  # a machine whose clock is far ahead
+        assert other.claim([digest("x")]) == set()
+
+
+@pytest.mark.postgres
+def test_workers_that_want_the_same_in_other_orders_do_not_wait_in_a_circle(postgres_ledger):
+    keys = [digest(i) for i in range(1500)]
+    orders = [keys, keys[::-1], random.Random(0).sample(keys, len(keys))]
+    held: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def work(wanted):
+        with Ledger.open(postgres_ledger) as ledger:
+            for _ in range(4):
+                taken = ledger.claim(wanted)
+                with lock:
+                    held.update(taken)
+                    assert max(held.values(), default=0) <= 1
+                    held.subtract(taken)
+                    ledger.release(taken)
+                found = [judgement(f"{n}") for n in range(200)]
+                random.shuffle(found)
+                ledger.add(Batch(label_set=digest("s"), judgements=found))
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(work, order) for order in orders]:
+            done.result(timeout=120)
 
 
 def test_what_a_closed_ledger_or_a_failed_write_claimed_is_free(ledger, ledger_url):
