@@ -85,7 +85,7 @@ class Counting(Screen):
         self.page.goto(url)
         for field, text in (("password", PASSWORD), ("reviewer", reviewer)):
             # The field has the focus by itself: nobody has to click there.
-            self.page.wait_for_function("name => document.activeElement.name === name", arg=field)
+            self.page.wait_for_function("name => document.activeElement?.name === name", arg=field)
             self.page.keyboard.type(text)
             if field == "password":
                 self.key("Enter")

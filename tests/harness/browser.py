@@ -46,9 +46,22 @@ HOSTILE = (
 )
 
 
-# A name in a request or in the greeting of an encrypted one; the browser itself looks for updates and for its maker.
 _NAME = re.compile(rb"[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}")
-_BROWSERS_OWN = re.compile(rb"\.(google|googleapis|gstatic)\.com")
+# The browser itself looks for updates and for its maker.
+_BROWSERS_OWN = re.compile(rb"\.(google|googleapis|gstatic)\.com$")
+
+
+def names_in(said: bytes) -> list[bytes]:
+    """The names that a request asks for: in the clear, or in the greeting of an encrypted one (RFC 6066), where a zero
+    and two bytes of length stand before the name and other bytes may look like names by chance."""
+    if said[:1] != b"\x16":
+        return _NAME.findall(said)
+    found = []
+    for at in range(3, len(said)):
+        length = int.from_bytes(said[at - 2 : at], "big")
+        if said[at - 3] == 0 and _NAME.fullmatch(said[at : at + length]) and length >= 4:
+            found.append(said[at : at + length])
+    return found
 
 
 class Elsewhere(socketserver.ThreadingTCPServer):
@@ -62,7 +75,7 @@ class Elsewhere(socketserver.ThreadingTCPServer):
         class Hear(socketserver.BaseRequestHandler):
             def handle(hear) -> None:
                 said = hear.request.recv(4000)
-                self.heard += [name for name in _NAME.findall(said) if not _BROWSERS_OWN.search(name)]
+                self.heard += [name for name in names_in(said) if not _BROWSERS_OWN.search(name)]
 
         super().__init__(("127.0.0.1", 0), Hear)
 
