@@ -74,14 +74,15 @@ format: $(BIN)/.installed-dev ## let ruff mend what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+BENCHMARKS = $(patsubst %.py,%,$(subst /,.,$(filter-out %/__init__.py,$(wildcard benchmarks/peers/*.py benchmarks/limits/*.py))))
+
 bench: $(BIN)/.installed-dev $(VLLM) ## the measurements of benchmarks/, one JSON each under benchmarks/results/
-	@failed=; for b in $(filter-out benchmarks/replication.py,$(wildcard benchmarks/*.py)); do \
-	  echo "== $$b"; $(BIN)/python $$b || failed="$$failed $$b"; done; \
+	@failed=; for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python -m $$b || failed="$$failed $$b"; done; \
 	 test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 # The allocator's thresholds: with glibc's defaults half of a step on a CPU is the kernel's (docs/log.md).
 replication: $(BIN)/.installed-dev ## what each method learns, and the literature's claims; hours, goes on after a stop
-	@MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=20000000000 $(BIN)/python benchmarks/replication.py
+	@MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=20000000000 $(BIN)/python -m studies.replication
 
 ui: $(BIN)/.installed ## the Prefect UI with Charter's deployments
 	@$(BIN)/charter ui

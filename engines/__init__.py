@@ -6,10 +6,13 @@
 `engines.in_process` needs torch, nothing else here does.
 """
 
+from common.threads import settle_threads
 from engines.errors import EngineError
 from engines.protocol import Answer, Completion, Engine, Request, Rollouts, Sampling, Spellings
 from engines.remote import RemoteEngine
 from engines.serve import VllmServer
+
+settle_threads()
 
 __all__ = [
     "Answer",

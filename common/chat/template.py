@@ -88,9 +88,13 @@ class ChatTemplate:
         self._fault = lru_cache(maxsize=1024)(self._find_fault)
 
     def render(self, turns: Conversation, *, generation_prompt: bool) -> str:
-        """The text of the turns. Raises ChatError where a turn's text would be lost."""
+        """The text of the turns. Raises ChatError where a turn's text would be lost or the template refuses it."""
         turns = self.adapted(turns, generation_prompt=generation_prompt)
-        text = self._raw(turns, generation_prompt)
+        try:
+            text = self._raw(turns, generation_prompt)
+        except Exception as error:  # its roles pass: a template may refuse what a turn says
+            reason = " ".join(str(error).split())[:200]
+            raise ChatError(f"the chat template refused the conversation: {reason}") from None
         for number, turn in enumerate(turns):
             content = turn["content"]
             if turn["role"] == "assistant":  # templates may leave earlier thoughts out

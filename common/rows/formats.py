@@ -8,7 +8,7 @@
 | pairs (TRL, UltraFeedback-binarized, dpo-mix, RewardBench 1, our export) | `prompt`, `chosen`, `rejected` |
 | hh-rlhf, and TRL's pairs without a prompt | `chosen`, `rejected` |
 | RewardBench 2 | `prompt`, `chosen` and `rejected` as lists of texts |
-| unpaired answers (TRL's KTO) | `prompt`, `completion`, `label` (true or false) |
+| unpaired answers (TRL's KTO, BeaverTails) | `prompt`, `completion` or `response`, `label` or `is_safe` |
 | HelpSteer2 | `prompt`, `response`, `helpfulness` (0 to 4): neighbouring rows of one prompt are compared |
 | HelpSteer2's preferences | `prompt`, `response_1`, `response_2`, `preference_strength` (-3 to 3, below 0 the first) |
 | HelpSteer3 | `context`, `response1`, `response2`, `overall_preference` (-3 to 3, below 0 the first) |
@@ -20,6 +20,11 @@
 | WebGPT | `question` (its `full_text`), `answer_0`, `answer_1`, `score_0`, `score_1` |
 | AlpacaFarm | `instruction`, `input`, `output_1`, `output_2`, `preference` or `label` (1 or 2) |
 | LMSYS arena | `conversation_a`, `conversation_b`, `winner` (model_a, model_b, tie, tie (bothbad)) |
+| Kaggle's arena | `prompt`, `response_a`, `response_b` (JSON lists), `winner_model_a`, `winner_model_b`, `winner_tie` |
+| summaries with a choice | `info` (`post`, `title`, `subreddit`), `summaries` of `{"text"}`, `choice` (0 or 1) |
+| Stack Exchange's preferences | `question`, `answers` of `{"text", "pm_score"}` |
+| red-team attempts | `transcript` |
+| Dolly | `instruction`, `context`, `response` |
 | multiple choice | `prompt`, `corrects`, `incorrects` |
 
 A prompt may also stand under `question`, `instruction` (with `input`) or `input`, and a system turn in `system` or
@@ -54,6 +59,7 @@ from common.rows.parsers import (
     strength_rows,
     webgpt_row,
 )
+from common.rows.published import context_row, rounds_row, summaries_row, transcript_row
 from common.rows.source import fail
 from common.rows.turns import Turns, prompt_turns, steered, text
 
@@ -169,7 +175,7 @@ FORMATS = (
         compares=False,
         demonstrates=True,
     ),
-    _known("answers", "prompt response", "label", lone_answer_row, compares=False, demonstrates=True),
+    _known("answers", "prompt response", "label is_safe", lone_answer_row, compares=False, demonstrates=True),
     _known(
         "instructions with an output",
         "instruction output",
@@ -220,5 +226,24 @@ FORMATS = (
     _known("AlpacaFarm", "output_1 output_2 preference", f"{_QUESTION} label", alpaca_row),
     _known("AlpacaFarm", "output_1 output_2 label", f"{_QUESTION} preference", alpaca_row),
     _known("LMSYS arena", "conversation_a conversation_b winner", "", arena_row),
+    _known(
+        "Kaggle's arena",
+        "prompt response_a response_b winner_model_a winner_model_b winner_tie",
+        "",
+        rounds_row,
+    ),
+    _known("summaries with a choice", "info summaries choice", "", summaries_row),
+    _known(
+        "Stack Exchange's preferences", "question answers", "", graded_rows("answers", "text", "pm_score", 1)
+    ),
+    _known("transcripts", "transcript", "", transcript_row, compares=False, demonstrates=True),
+    _known(
+        "instructions with a context",
+        "instruction context response",
+        "",
+        context_row,
+        compares=False,
+        demonstrates=True,
+    ),
     _known("multiple choice", "prompt corrects incorrects", "", multiple_choice),
 )

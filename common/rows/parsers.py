@@ -32,7 +32,8 @@ def _asked(row: Row, place: str) -> Turns:
     return prompt_turns(question, "prompt", place)
 
 
-def _number(row: Row, name: str, place: str, allowed: str, low: float, high: float) -> float:
+def number(row: Row, name: str, place: str, allowed: str, low: float, high: float) -> float:
+    """A number between `low` and `high`, or a text that spells one. Raises DataError."""
     value = row[name]
     if isinstance(value, str):
         try:
@@ -83,7 +84,7 @@ def lone_answer_row(row: Row, place: str) -> Content:
     prompt = prompt_turns(row["prompt"], "prompt", place)
     if turns is None:
         return Content(prompt=asked(prompt), why_no_pair="prompt is none of the completion's turns")
-    label = row.get("label")
+    label = row.get("label", row.get("is_safe"))
     if turns[-1]["role"] != "assistant" or asked(turns) != turns[:-1]:
         return Content(
             prompt=asked(turns), conversation=turns, why_no_pair="no user turn stands before one answer"
@@ -110,7 +111,7 @@ def instruction_row(row: Row, place: str) -> Content:
 
 def scored_row(row: Row, place: str) -> Content:
     prompt = steered(text(row["prompt"], "prompt", place))
-    score = _number(row, "helpfulness", place, "a score from 0 to 4", 0, 4)
+    score = number(row, "helpfulness", place, "a score from 0 to 4", 0, 4)
     return Content(prompt=prompt, answer=text(row["response"], "response", place), score=score)
 
 
@@ -124,7 +125,7 @@ def _two(
 
 def strength_rows(prompt: Callable[[Row, str], Turns], names: tuple[str, str], strength: str) -> Parser:
     def read(row: Row, place: str) -> Content:
-        lead = -_number(row, strength, place, "a preference from -3 to 3", -3, 3)
+        lead = -number(row, strength, place, "a preference from -3 to 3", -3, 3)
         return _two(prompt(row, place), row, names, lead, place)
 
     return read
@@ -132,7 +133,7 @@ def strength_rows(prompt: Callable[[Row, str], Turns], names: tuple[str, str], s
 
 def safe_rlhf_row(row: Row, place: str) -> Content:
     ids = [name for name in ("better_response_id", "safer_response_id") if name in row]
-    found = {name: _number(row, name, place, "0 or 1", 0, 1) for name in ids}
+    found = {name: number(row, name, place, "0 or 1", 0, 1) for name in ids}
     if bad := next((name for name, value in found.items() if value not in (0, 1)), None):
         fail(place, bad, f"{row[bad]!r} is not 0 or 1")
     note = (
@@ -154,7 +155,7 @@ def graded_rows(field: str, answer: str, grade: str, sign: int) -> Parser:
         for n, one in enumerate(row[field]):
             if not isinstance(one, dict) or one.get(answer) is None or one.get(grade) is None:
                 fail(place, f"{field}[{n}]", f"expected an object with {answer} and {grade}")
-            score = _number(one, grade, f"{place}: {field}[{n}]", "a number", -1e9, 1e9)
+            score = number(one, grade, f"{place}: {field}[{n}]", "a number", -1e9, 1e9)
             graded.append((text(one[answer], f"{field}[{n}].{answer}", place), sign * score))
         return among(_asked(row, place), graded)
 
@@ -170,13 +171,13 @@ def ranked_row(row: Row, place: str) -> Content:
     if len(answers) != len(grades):
         fail(place, name, f"{len(grades)} of {len(answers)} responses")
     sign = 1 if name == "scores" else -1
-    numbers = [_number({name: g}, name, place, "a list of numbers", -1e9, 1e9) for g in grades]
+    numbers = [number({name: g}, name, place, "a list of numbers", -1e9, 1e9) for g in grades]
     texts = [text(answer, f"responses[{n}]", place) for n, answer in enumerate(answers)]
     return among(_asked(row, place), [(t, sign * g) for t, g in zip(texts, numbers, strict=True)])
 
 
 def shp_row(row: Row, place: str) -> Content:
-    label = _number(row, "labels", place, "1 (A is better) or 0 (B is)", 0, 1)
+    label = number(row, "labels", place, "1 (A is better) or 0 (B is)", 0, 1)
     if label not in (0, 1):
         fail(place, "labels", f"{row['labels']!r} is not 1 (A is better) or 0 (B is)")
     prompt = prompt_turns(text(row["history"], "history", place), "history", place)
@@ -184,14 +185,14 @@ def shp_row(row: Row, place: str) -> Content:
 
 
 def webgpt_row(row: Row, place: str) -> Content:
-    scores = [_number(row, name, place, "a score from -1 to 1", -1, 1) for name in ("score_0", "score_1")]
+    scores = [number(row, name, place, "a score from -1 to 1", -1, 1) for name in ("score_0", "score_1")]
     return _two(_asked(row, place), row, ("answer_0", "answer_1"), scores[0] - scores[1], place)
 
 
 def alpaca_row(row: Row, place: str) -> Content:
     """1 and 2 name the better output, 0 and 1.5 are ties; between them, less 1, lies the probability of the second."""
     found = [
-        _number(row, n, place, "1 or 2 (or 0, or between them)", 0, 2)
+        number(row, n, place, "1 or 2 (or 0, or between them)", 0, 2)
         for n in ("preference", "label")
         if n in row
     ]

@@ -10,15 +10,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
 SCRIPT = """
-import sys
-sys.path.insert(0, {benchmarks!r})
-from bench import duel
+from benchmarks.harness import duel
 
 def steady(folder):
     count = iter([9.0, 3.0, 1.0, 2.0])  # the first is the warm-up
@@ -26,22 +19,22 @@ def steady(folder):
         print("a library prints")
         with (folder / "turns").open("a") as file:
             file.write("w" if steps else "s")
-        return {{"seconds": next(count), "losses": [0.5]}}
+        return {"seconds": next(count), "losses": [0.5]}
     return play
 
 def broken(folder):
     raise SystemExit(3)
 
 options = duel.arguments("A test.", size=1, unit="turns")
-duel.serve({{"steady": steady, "other": steady, "broken": broken}}[options.side], options.folder)
+duel.serve({"steady": steady, "other": steady, "broken": broken}[options.side], options.folder)
 """
 
 
 def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
-    from bench import duel
+    from benchmarks.harness import duel
 
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(benchmarks=str(BENCHMARKS)))
+    script.write_text(SCRIPT)
     found = duel.compete(str(script), ["steady", "other"], tmp_path, rounds=3)
     assert (tmp_path / "turns").read_text() == "ww" + "ss" * 3
     for side in found.values():
@@ -54,8 +47,9 @@ def test_sides_take_turns_and_medians_are_reported(tmp_path, capsys):
 
 
 def test_bytes_read_while_sampling_are_those_of_every_step():
-    from bench.roofline import decoding_bytes
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from benchmarks.harness.roofline import decoding_bytes
 
     config = LlamaConfig(
         vocab_size=50,
@@ -77,9 +71,10 @@ def test_bytes_read_while_sampling_are_those_of_every_step():
 
 def test_operations_are_those_that_torch_counts():
     import torch
-    from bench.roofline import Work, flops
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from benchmarks.harness.roofline import Work, flops
 
     config = LlamaConfig(
         vocab_size=50,
@@ -101,8 +96,7 @@ def test_operations_are_those_that_torch_counts():
 
 
 def test_padded_work_counts_both_answers_of_a_batch_s_longest():
-    from bench import pairs
-
+    from benchmarks.harness import pairs
     from training.data.packing import Tree
     from training.data.pairs import PairItem
 
@@ -117,7 +111,7 @@ def test_padded_work_counts_both_answers_of_a_batch_s_longest():
 
 
 def test_the_page_s_table_comes_from_the_results(tmp_path, monkeypatch):
-    from bench import page
+    from benchmarks.harness import page
 
     result = json.loads((BENCHMARKS / "results" / "reward_model.json").read_text())
     monkeypatch.setattr(page, "RESULTS", tmp_path)
@@ -136,7 +130,7 @@ def test_the_page_s_table_comes_from_the_results(tmp_path, monkeypatch):
 
 
 def test_a_side_that_is_not_measured_keeps_its_last_figures():
-    import judge_throughput
+    from benchmarks.peers import judge_throughput
 
     rounds = [{"ours": 10.0, "labelling": 9.0, "one_each": 4.0, "bare_loop": 10.0, "offline": 5.0}]
     with_peer = [rounds[0] | {"distilabel": 5.0}]

@@ -6,16 +6,8 @@ import json
 import math
 import random
 import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def rate(value):
@@ -31,8 +23,9 @@ def policy_row(name, seed, harmless, helpful, **more):
 
 
 def test_an_interval_over_seeds_is_students():
-    from replication_parts.intervals import estimate
     from scipy import stats
+
+    from studies.replication.intervals import estimate
 
     values = [0.31, 0.27, 0.36]
     found = estimate(values)
@@ -44,7 +37,7 @@ def test_an_interval_over_seeds_is_students():
 
 
 def test_intervals_cover_at_their_rate():
-    from replication_parts.intervals import estimate
+    from studies.replication.intervals import estimate
 
     rng = random.Random(0)
     found = [estimate([rng.gauss(1.0, 2.0) for _ in range(3)]) for _ in range(2000)]
@@ -53,7 +46,7 @@ def test_intervals_cover_at_their_rate():
 
 
 def test_a_verdict_needs_the_whole_interval_on_one_side():
-    from replication_parts.intervals import both, difference, estimate, verdict
+    from studies.replication.intervals import both, difference, estimate, verdict
 
     assert verdict(estimate([0.30, 0.31, 0.32])) == "holds"
     assert verdict(estimate([-0.30, -0.31, -0.32])) == "does not hold"
@@ -68,7 +61,7 @@ def test_a_verdict_needs_the_whole_interval_on_one_side():
 
 
 def test_agreement_with_gold_by_hand():
-    from replication_parts.reward_models import agreement
+    from studies.replication.reward_models import agreement
 
     margins, gold = [2.0, -1.0, 0.5, 0.0], [0.9, 0.1, 0.4, 0.5]
     found = agreement(margins, gold)
@@ -87,7 +80,7 @@ def test_agreement_with_gold_by_hand():
 
 
 def test_a_curve_that_falls_from_its_peak():
-    from replication_parts.policies import ends
+    from studies.replication.policies import ends
 
     gold = [0.5, 0.6, 0.8, 0.9, 0.8, 0.6, 0.5, 0.4]
     points = [{"step": n, "gold": g, "proxy": n, "kl": n} for n, g in enumerate(gold, 1)]
@@ -98,8 +91,8 @@ def test_a_curve_that_falls_from_its_peak():
 
 
 def test_policies_are_ranked_only_where_accuracy_and_gold_go_together():
-    from replication_parts.intervals import estimate
-    from replication_parts.policy_claims import ranked
+    from studies.replication.intervals import estimate
+    from studies.replication.policy_claims import ranked
 
     up, down, level = estimate([0.1, 0.11, 0.12]), estimate([-0.1, -0.11, -0.12]), estimate([-0.1, 0.0, 0.1])
     assert ranked([(up, up), (down, down)]) == "does not hold"
@@ -108,10 +101,10 @@ def test_policies_are_ranked_only_where_accuracy_and_gold_go_together():
 
 
 def test_documents_say_what_the_rows_say(tmp_path):
-    from replication_parts.jobs import Study
-    from replication_parts.methods import FACTS
-    from replication_parts.report import write_methods, write_replication
-    from replication_parts.results import Results
+    from studies.replication.jobs import Study
+    from studies.replication.methods import FACTS
+    from studies.replication.report import write_methods, write_replication
+    from studies.replication.results import Results
 
     facts = {kind: rate(0.5) for kind in FACTS}
     rows = [policy_row("sl_cai", s, 0.6 + s / 100, 0.8, facts=facts) for s in range(3)]
@@ -136,8 +129,8 @@ def test_documents_say_what_the_rows_say(tmp_path):
 
 
 def test_chain_of_thought_is_compared_within_a_seed():
-    from replication_parts.rationale_claims import claims, tables
-    from replication_parts.results import Results
+    from studies.replication.rationale_claims import claims, tables
+    from studies.replication.results import Results
 
     def labels(job, seed, right, **statuses):
         metrics = {"accuracy_all": right, "brier": 0.1 - right / 100, "overconfidence": -0.01}
@@ -172,7 +165,7 @@ def test_chain_of_thought_is_compared_within_a_seed():
 
 
 def test_a_queue_runs_what_is_ready_and_goes_on_after_a_stop(tmp_path, capfd):
-    from replication_parts.jobs import Job, Study, run_all
+    from studies.replication.jobs import Job, Study, run_all
 
     study = Study(root=tmp_path)
     jobs = [

@@ -3,78 +3,70 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study whose pipeline stopped before any training: the base model plays every policy."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from replication_parts.jobs import Study
-        from replication_parts.world import WEIGHTS
+    from common.files import write_jsonl
+    from microworld.data import WorldSizes, write_world
+    from microworld.responses import make_answer
+    from microworld.world import parse_request
+    from studies.replication.jobs import Study
+    from studies.replication.world import WEIGHTS
 
-        from common.files import write_jsonl
-        from microworld.data import WorldSizes, write_world
-        from microworld.responses import make_answer
-        from microworld.world import parse_request
+    study = Study(root=tmp_path_factory.mktemp("study"))
+    sizes = WorldSizes(demonstrations=5, sl=5, rl=24, eval=12)
+    files = write_world(study.root / "world", seed=0, sizes=sizes)
+    asked = [json.loads(line) for line in files["prompts_rl"].read_text().splitlines()]
+    import random
 
-        study = Study(root=tmp_path_factory.mktemp("study"))
-        sizes = WorldSizes(demonstrations=5, sl=5, rl=24, eval=12)
-        files = write_world(study.root / "world", seed=0, sizes=sizes)
-        asked = [json.loads(line) for line in files["prompts_rl"].read_text().splitlines()]
-        import random
-
-        rng, pairs = random.Random(0), []
-        for row in asked:
-            request = parse_request(row["prompt"][0]["content"])
-            a, b = (make_answer(request, core, rng).render() for core in ("explained_refusal", "vague"))
-            pairs.append({"id": row["id"], "prompt_id": row["id"], "prompt": row["prompt"], "a": a, "b": b})
-        write_jsonl(study.root / "pairs.jsonl", pairs)
-        write_jsonl(
-            study.root / "preferences.jsonl",
-            [
-                {"prompt": p["prompt"], "chosen": p["a"], "rejected": p["b"], "p": 0.8, "status": "ok"}
-                for p in pairs
-            ],
-        )
-        base = str(WEIGHTS / "base")
-        where = {
-            **{f"{stage}.model": base for stage in ("helpful_sft", "sl_cai")},
-            "base": base,
-            "prompts.eval": str(files["prompts_eval"]),
-            "prompts.rl": str(files["prompts_rl"]),
-            "prompts.sl": str(files["prompts_rl"]),
-            "pairs.pairs": str(study.root / "pairs.jsonl"),
-            "labels.preferences": str(study.root / "preferences.jsonl"),
-            "reward_model.model": str(study.work("rm-0") / "model"),
-        }
-        (study.root / "rows").mkdir()
-        row = {
-            "job": "pipeline-0",
-            "kind": "pipeline",
-            "seed": 0,
-            "settings": {},
-            "metrics": {"paths": where},
-        }
-        (study.root / "rows" / "pipeline-0.json").write_text(json.dumps(row))
-        do(study, "pairs-0", "pairs")
-        do(study, "rm-0", "reward_model")
-        yield study
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    rng, pairs = random.Random(0), []
+    for row in asked:
+        request = parse_request(row["prompt"][0]["content"])
+        a, b = (make_answer(request, core, rng).render() for core in ("explained_refusal", "vague"))
+        pairs.append({"id": row["id"], "prompt_id": row["id"], "prompt": row["prompt"], "a": a, "b": b})
+    write_jsonl(study.root / "pairs.jsonl", pairs)
+    write_jsonl(
+        study.root / "preferences.jsonl",
+        [
+            {"prompt": p["prompt"], "chosen": p["a"], "rejected": p["b"], "p": 0.8, "status": "ok"}
+            for p in pairs
+        ],
+    )
+    base = str(WEIGHTS / "base")
+    where = {
+        **{f"{stage}.model": base for stage in ("helpful_sft", "sl_cai")},
+        "base": base,
+        "prompts.eval": str(files["prompts_eval"]),
+        "prompts.rl": str(files["prompts_rl"]),
+        "prompts.sl": str(files["prompts_rl"]),
+        "pairs.pairs": str(study.root / "pairs.jsonl"),
+        "labels.preferences": str(study.root / "preferences.jsonl"),
+        "reward_model.model": str(study.work("rm-0") / "model"),
+    }
+    (study.root / "rows").mkdir()
+    row = {
+        "job": "pipeline-0",
+        "kind": "pipeline",
+        "seed": 0,
+        "settings": {},
+        "metrics": {"paths": where},
+    }
+    (study.root / "rows" / "pipeline-0.json").write_text(json.dumps(row))
+    do(study, "pairs-0", "pairs")
+    do(study, "rm-0", "reward_model")
+    yield study
 
 
 def do(study, name, kind, **settings):
     """Run a job as the command does, and give its metrics."""
-    from replication_parts.jobs import Job, perform
-    from replication_parts.plan import FUNCTIONS
+    from studies.replication.jobs import Job, perform
+    from studies.replication.plan import FUNCTIONS
 
     job = Job(name=name, kind=kind, seed=0, settings=settings)
     perform(study, job, FUNCTIONS[kind])
@@ -103,8 +95,8 @@ def test_policies(study):
 
 
 def test_brakes_that_watch_and_that_stop(study, monkeypatch):
-    from replication_parts import brakes
-    from replication_parts.world import read_lines
+    from studies.replication import brakes
+    from studies.replication.world import read_lines
 
     small = {**SMALL, "samples_per_prompt": 1, "steps": 2}
     watched = do(study, "brake.loose-0", "watched", every=1, limit=8, **small)
@@ -136,7 +128,7 @@ def test_brakes_that_watch_and_that_stop(study, monkeypatch):
 
 
 def test_the_judge_and_a_checker_as_rewards(study, monkeypatch):
-    from replication_parts import world
+    from studies.replication import world
 
     found = do(study, "direct-0", "direct", method="grpo", principles=2, **SMALL)
     assert found["training"]["missing_rewards"] == 0

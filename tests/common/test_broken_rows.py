@@ -20,6 +20,9 @@ GOOD = {"prompt": "Is milk white?", "chosen": "Yes.", "rejected": "No."}
 TURN = {"role": "user", "content": "x"}
 ANSWER = {"role": "assistant", "content": "y"}
 FARM = {"instruction": "x", "output_1": "a", "output_2": "b"}
+KAGGLE = {"prompt": '["Why?"]', "response_a": '["a"]', "response_b": '["b"]', "winner_model_a": 1, "winner_model_b": 0,
+          "winner_tie": 0}  # fmt: skip
+SUMMED = {"info": {"post": "Long."}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0}
 ARENA = {"conversation_a": [TURN, ANSWER], "conversation_b": [TURN, ANSWER]}
 TWO = {"prompt": "x", "response_1": "a", "response_2": "b"}
 SAFE = {"prompt": "x", "response_0": "a", "response_1": "b"}
@@ -95,6 +98,14 @@ BROKEN = [
     (PAIRS, {**ARENA, "winner": "model_c"}, "winner: 'model_c' is not one of model_a, model_b, tie, tie (bothbad)"),
     (PAIRS, {**ARENA, "winner": True}, "winner: 'True' is not one of model_a, model_b, tie, tie (bothbad)"),
     (PAIRS, {**ARENA, "conversation_a": "x", "winner": "model_a"}, 'conversation_a: expected a list of messages, got text'),
+    (PAIRS, {**KAGGLE, "winner_model_a": 0}, 'winner_model_a: 0, 0, 0 with winner_model_b, winner_tie: not one of them is 1'),
+    (PAIRS, {**KAGGLE, "winner_tie": "no"}, "winner_tie: 'no' is not 0 or 1"),
+    (PAIRS, {**KAGGLE, "response_b": "[broken"}, 'response_b: is not a JSON list of texts'),
+    (PAIRS, {**KAGGLE, "response_b": '["a", "b"]'}, 'response_b: 2 answers to 1 prompts'),
+    (PAIRS, {**KAGGLE, "response_a": "[3]"}, 'response_a[0]: expected text, got a number'),
+    (PAIRS, {**SUMMED, "choice": 2}, 'choice: 2 is not 0 or 1'),
+    (PAIRS, {**SUMMED, "info": {"title": "t"}}, 'info.post: expected text, got null'),
+    (PAIRS, {**SUMMED, "summaries": [{"text": "a"}]}, 'summaries: expected two objects with text'),
     (PAIRS, {**TWO, "preference_strength": 4}, 'preference_strength: 4 is not a preference from -3 to 3'),
     (PAIRS, {**TWO, "preference_strength": "much"}, "preference_strength: 'much' is not a preference from -3 to 3"),
     (PAIRS, {"context": [TURN], "response1": "a", "response2": ["b"], "overall_preference": 1}, 'response2: expected text, got a list'),

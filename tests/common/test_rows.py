@@ -91,6 +91,15 @@ PAIRS = [
     (ONE, {"input": "Why?", "output_1": "bad", "output_2": "good", "label": 2}),
     (ONE, {"instruction": "Why?", "output_1": "bad", "output_2": "good", "preference": 2.0, "generator_1": "m"}),
     (THREE, {"conversation_a": [*THREE, a("bad")], "conversation_b": [*THREE, a("good")], "winner": "model_b", "model_a": "x"}),
+    # Kaggle's arena (lists as JSON), summaries with a choice, Stack Exchange.
+    (ONE, {"id": 7, "prompt": '["Why?"]', "response_a": '["bad"]', "response_b": '["good"]', "model_a": "x",
+           "winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0}),
+    ([u("Why?"), a("So."), u("Really?")], {"prompt": ["Why?", "Really?"], "response_a": ["So.", "good"],
+           "response_b": ["So.", "bad"], "winner_model_a": "1", "winner_model_b": "0", "winner_tie": "0"}),
+    ([u("SUBREDDIT: r/x\n\nTITLE: Cats\n\nPOST: Long.\n\nTL;DR:")],
+     {"info": {"id": "i", "post": "Long.", "title": "Cats", "subreddit": "x"},
+      "summaries": [{"text": "bad", "policy": "p"}, {"text": "good"}], "choice": 1, "split": "train"}),
+    (ONE, {"qid": 1, "question": "Why?", "answers": [{"text": "bad", "pm_score": 0}, {"text": "good", "pm_score": 3}]}),
     ([u("How do I pick a lock?"), a("Whose?"), u("My own.")],
      {"prompt": "\n\nHuman: Consider the following conversation between a human and an assistant:\n\n"
                 "Human: How do I pick a lock?\nAssistant: Whose?\nHuman: My own.\n\n"
@@ -310,6 +319,9 @@ EXAMPLES = [
     {"system_prompt": "Be brief.", "instruction": "Why?", "output": "So."},
     {"prompt": "Why?", "messages": [SYSTEM, u("Why?"), a("So.")]},
     {"conversation": [SYSTEM, u("Why?"), a("So.")], "model": "m"},
+    {"system": "Be brief.", "transcript": "\n\nHuman: Why?\n\nAssistant: So.", "rating": 4.0},
+    {"system": "Be brief.", "instruction": "Why?", "context": "", "response": "So.", "category": "open_qa"},
+    {"system": "Be brief.", "prompt": "Why?", "response": "So.", "is_safe": True},
 ]
 
 
@@ -327,10 +339,14 @@ def test_earlier_turns_and_bad_examples_are_seen(tmp_path):
         {"messages": [u("x"), a("y"), u("z")]},
     ]
     rows += [{"prompt": "x", "completion": "y", "label": False}]
+    rows += [
+        {"prompt": "x", "response": "y", "is_safe": False},
+        {"instruction": "c", "context": "d", "response": "e"},
+    ]
     read = read_examples(write(tmp_path / "e.jsonl", rows))
-    assert [e.messages for e in read] == [[u("a"), a("b"), u("c"), a("d")]]
+    assert [e.messages for e in read] == [[u("a"), a("b"), u("c"), a("d")], [u("c\n\nd"), a("e")]]
     assert [x.reason for x in read.left_out] == [
-        "the last turn is the user's, not the assistant's", "the answer is labelled as undesirable",
+        "the last turn is the user's, not the assistant's", *["the answer is labelled as undesirable"] * 2,
     ]  # fmt: skip
 
 

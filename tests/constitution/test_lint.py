@@ -170,7 +170,7 @@ def test_inherited_principles_are_compared_with_one_s_own():
 
 
 def test_two_hundred_principles_are_quick():
-    """The whole command, interpreter and all, is measured by benchmarks/constitution_check.py."""
+    """The whole command, interpreter and all, is measured by benchmarks/limits/constitution_check.py."""
     randomly = random.Random(0)
     words = (SHIPPED / "hhh.yaml").read_text(encoding="utf-8").replace("'", "").replace('"', "").split()
     texts = [f"{' '.join(randomly.choices(words, k=25))} {i}" for i in range(200)]

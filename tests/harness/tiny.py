@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ TEXTS = (
 )
 
 
-def build_tokenizer(template: str | None = TEMPLATE):
+def build_tokenizer(template: str | None = TEMPLATE, texts: Sequence[str] = TEXTS):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -29,7 +30,7 @@ def build_tokenizer(template: str | None = TEMPLATE):
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    raw.train_from_iterator(TEXTS, trainer)
+    raw.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<|pad|>", eos_token="<|end|>")
     tokenizer.chat_template = template
     return tokenizer
@@ -56,6 +57,14 @@ def build_model(vocab_size: int, *, seed: int = 0, **changes):
         "initializer_range": 0.2,
     }
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
+
+
+def save(folder: Path, *, template: str | None = TEMPLATE, texts: Sequence[str] = TEXTS, **changes) -> Path:
+    """Write a model and its tokenizer, trained on `texts`, to `folder`."""
+    tokenizer = build_tokenizer(template, texts)
+    build_model(len(tokenizer), **changes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,18 @@ def check_complete(url: str, n: int) -> None:
 def test_killed_at_random_points_and_started_again(ledger_url, tmp_path):
     """A short form of the benchmark, which kills fifty times and checks every label and every count."""
     kills = 6 if ledger_url.startswith("sqlite") else 3
-    script = ROOT / "benchmarks" / "kill_labelling.py"
     out = tmp_path / "found.json"
-    command = [sys.executable, str(script), "--kills", str(kills), "--ledger", ledger_url, "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.limits.kill_labelling",
+        "--kills",
+        str(kills),
+        "--ledger",
+        ledger_url,
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from harness.tiny import TEMPLATE, save
 
 from judges import Call, InProcessJudge, JudgeError
 
@@ -72,6 +73,21 @@ def test_too_long_is_a_status_and_spoils_no_neighbour(judge):
     assert [r.status for r in readings] == ["ok", "truncated", "ok"]
     assert "the model takes 512" in readings[1].detail
     assert readings[0].logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+
+
+def test_a_call_that_the_template_refuses_is_a_status_and_spoils_no_neighbour(tmp_path):
+    refusing = (
+        "{% if 'paper' in messages[0].content %}{{ raise_exception('no paper here') }}{% endif %}" + TEMPLATE
+    )
+    judge = InProcessJudge(save(tmp_path / "judge", template=refusing), dtype="float32")
+    alone = judge.ask([user("bake")])[0]
+    readings = judge.ask([user("bake"), user("paper"), user("bread"), user("paper")])
+    assert [r.status for r in readings] == ["ok", "no_answer", "ok", "no_answer"]
+    assert (
+        readings[1].detail.startswith("the judge's chat template") and "no paper here" in readings[1].detail
+    )
+    assert readings[0].logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+    assert [r.status for r in judge.ask([user("paper")])] == ["no_answer"]
 
 
 def test_no_calls_no_readings(judge):

@@ -1,1 +1,0 @@
-"""What the benchmarks against TRL share. Not a benchmark: `make bench` starts only the files beside this folder."""

@@ -1,0 +1,1 @@
+"""The microworld over three seeds, and over strengths of the KL penalty."""
