@@ -63,7 +63,7 @@ def to_request(
 
 
 def to_requests(calls: Sequence[Call], encoder: CallEncoder) -> tuple[dict[int, Request], dict[int, Answer]]:
-    """Requests by their calls' numbers; and the answers of those that the chat template refuses, which nobody is asked."""
+    """Requests by their calls' numbers; and the answers of those that the chat template refuses, whom nobody asks."""
     prompts, refused = encoded(calls, encoder.encode)
     return {n: to_request(calls[n], ids, encoder) for n, ids in prompts.items()}, refused
 
