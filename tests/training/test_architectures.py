@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.chat import encode_prompt
+from engines import Sampling
+from engines.in_process import generate_ids
 from training.config.supervised import DpoConfig, RewardModelConfig, SftConfig
 from training.dpo.train import train as train_dpo
 from training.models.load import load_causal_lm
@@ -167,6 +170,36 @@ def test_decoders_train_as_their_own_forward_pass_says(kind, tmp_path, tiny_toke
     if not any("drop" in name or "jitter" in name for name in DECODERS[kind]):
         sft = train_sft(SftConfig(**step, output_dir=tmp_path / "sft"))
         assert sft.metrics["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_sample_greedily_as_generate_does(kind, tmp_path, tiny_tokenizer):
+    """Several prompts of unlike lengths at once, against transformers with the attention its config asks for, alone."""
+    import transformers
+
+    folder = build(kind, DECODERS[kind], tmp_path / kind, tiny_tokenizer)
+    texts = (
+        "egg",
+        "a cat and a dog",
+        "What is the capital of France? Tell me at once, please, and how to boil rice.",
+    )
+    prompts = [encode_prompt(tiny_tokenizer, [{"role": "user", "content": text}]) for text in texts]
+    found = generate_ids(
+        load_causal_lm(folder, trainable=False).eval(),
+        tiny_tokenizer,
+        prompts,
+        sampling=Sampling(max_new_tokens=24, temperature=0),
+    )
+    own = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    for prompt, done in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            whole = own.generate(
+                torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=1, pad_token_id=0
+            )
+            logits = own(torch.tensor([[*prompt, *done.token_ids]])).logits[0, len(prompt) - 1 : -1]
+        assert list(done.token_ids) == whole[0, len(prompt) :].tolist()
+        chosen = logits.float().log_softmax(-1).gather(1, torch.tensor(done.token_ids)[:, None])[:, 0]
+        assert torch.tensor(done.logprobs) == pytest.approx(chosen, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*ENCODERS, "llama", "bloom", "gpt_neo", "gptj", "mpt", "gemma2", "opt"])
