@@ -1,6 +1,6 @@
 """How near the pool comes to linear over 1 to 16 endpoints of one speed, and what is left when some misbehave.
 
-    python benchmarks/endpoints_scaling.py [--seconds 20]
+    python -m benchmarks.limits.endpoints_scaling [--seconds 20]
 
 The endpoints are scripted: one process that answers on as many ports, each holding every request for a fixed time and
 taking so many at once. Then one of eight answers 500, one 503 and one is gone: all texts must come, none twice, and
@@ -19,8 +19,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from microworld_seeds import RESULTS, machine
-
+from benchmarks.harness.machine import RESULTS, machine
 from engines import Completion, RemoteEngine, Sampling
 
 OUT = RESULTS / "endpoints_scaling.json"

@@ -1,6 +1,6 @@
 """Critique-revision and pairs through vLLM servers that the stages start, beside the same stages in process.
 
-    python benchmarks/served_sampling.py --model DIR [--prompts 12] [--tokens 48] [--rounds 1] [--replicas 1]
+    python -m benchmarks.peers.served_sampling --model DIR [--prompts 12] [--tokens 48] [--rounds 1] [--replicas 1]
 
 Both engines run the stages' own code (`flows.stages.critique_revision`, `flows.stages.pairs`) on the same prompts under
 the constitution hhh, in an order that turns round with every round. Tokens a second are those that were written while
@@ -19,9 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from microworld_seeds import RESULTS, machine
-
 import judges.exam
+from benchmarks.harness.machine import RESULTS, machine
 from constitution import load
 from engines.settings import SamplingSettings
 from flows.stages import critique_revision, pairs
@@ -31,7 +30,7 @@ from judges.known import read_known_pairs
 
 OUT = RESULTS / "served_sampling.json"
 OUR_PAIRS = Path(judges.exam.__file__).with_name("pairs.json")
-ENVIRONMENT = Path(__file__).parents[1] / ".venv-vllm"
+ENVIRONMENT = Path(__file__).parents[2] / ".venv-vllm"
 KINDS = ("response", "critique", "revision")
 
 
