@@ -65,13 +65,18 @@ def label_pairs(
 
 @dataclass(kw_only=True)
 class _Work:
-    """One batch on its way: its questions, what is known of them, and what the judge is asked now."""
+    """One batch on its way: its questions, what is known of them, and what the judge is asked now.
+
+    `answered` are votes among those asked that a probe has answered, `probes` its answers that nothing else keeps.
+    """
 
     questions: list[Question]
     deferred: set[Question]
     readings: dict[str, Reading]
     stored_as: dict[str, str]
     asked: list[tuple[Question, Vote]]
+    answered: dict[str, Reading]
+    probes: list[Reading]
     labels: dict[str, Label]
     members: dict[str, str]
 
@@ -110,6 +115,7 @@ class _Run:
         self._deferred: list[Question] = []
         self._dead_batches = 0
         self._still: dict[str, bool] = {}
+        self._probed: dict[str, Reading] = {}
         self._started = time.perf_counter()
         self._statuses: Counter[Status] = Counter()
         self._by_principle: dict[str, Counter[Status]] = {}
@@ -158,6 +164,7 @@ class _Run:
         still = {k: r for k, r in known.caused.items() if self._is_still_so(r, votes[k][1])}
         readings = known.readings | still
         claimed = self._ledger.claim([k for k in votes if k not in readings])
+        probed, self._probed = self._probed, {}
         missing = [k for k in votes if k not in readings and k not in claimed]
         if missing:  # another worker may have just written some
             readings |= self._ledger.readings(missing)
@@ -169,6 +176,8 @@ class _Run:
             readings=readings,
             stored_as=known.stored_as,
             asked=[votes[k] for k in votes if k in claimed],
+            answered={k: reading for k, reading in probed.items() if k in claimed},
+            probes=[reading for k, reading in probed.items() if k not in claimed],
             labels=labels,
             members=members,
         )
@@ -176,10 +185,12 @@ class _Run:
     def _ask_and_commit(self, work: _Work) -> _Done:
         """Asks the judges and writes everything of the batch in one transaction."""
         try:
-            answers = self._ask([vote for _, vote in work.asked]) if work.asked else []
+            votes = [vote for _, vote in work.asked if vote.key not in work.answered]
+            found = dict(zip((v.key for v in votes), self._ask(votes) if votes else [], strict=True))
         except BaseException:
             self._ledger.release(work.claimed)
             raise
+        answers = [(work.answered | found)[vote.key] for _, vote in work.asked]
         now = time.time()
         judgements: list[Judgement] = []
         failures: list[Judgement] = []
@@ -216,10 +227,11 @@ class _Run:
         return _Done(work=work, labels=labels, answers=answers, made=len(rows))
 
     def _is_still_so(self, failure: Reading, vote: Vote) -> bool:
-        """Whether the way of serving still causes this failure: asked once a run for each cause, by one call."""
+        """Whether the way of serving still causes this failure: asked once a run for each cause, by one call, whose
+        answer is kept where it does not."""
         assert failure.cause is not None
         if failure.cause not in self._still:
-            now = self._ask([vote])[0]
+            now = self._probed[vote.key] = self._ask([vote])[0]
             self._still[failure.cause] = now.cause == failure.cause or now.status in TRANSIENT
         return self._still[failure.cause]
 
@@ -230,6 +242,7 @@ class _Run:
         """Counts a committed batch."""
         work, labels, answers = done.work, done.labels, done.answers
         self._deferred.extend(work.deferred)
+        made = [*answers, *work.probes]
         for label in labels:
             self._statuses[label.status] += 1
             for principle in label.principles:
@@ -240,12 +253,12 @@ class _Run:
             pairs=report.pairs + len(labels),
             statuses=dict(self._statuses),
             by_principle={p: dict(c) for p, c in self._by_principle.items()},
-            asked=report.asked + len(answers),
+            asked=report.asked + len(made),
             known=report.known + len(work.readings),
             reused=report.reused + len(labels) - done.made,
-            prompt_tokens=report.prompt_tokens + sum(r.prompt_tokens for r in answers),
-            completion_tokens=report.completion_tokens + sum(r.completion_tokens for r in answers),
-            cost=report.cost + sum(r.cost or 0.0 for r in answers),
+            prompt_tokens=report.prompt_tokens + sum(r.prompt_tokens for r in made),
+            completion_tokens=report.completion_tokens + sum(r.completion_tokens for r in made),
+            cost=report.cost + sum(r.cost or 0.0 for r in made),
             seconds=time.perf_counter() - self._started,
         )
         if self._on_progress is not None:

@@ -78,7 +78,8 @@ class JudgeForecaster:
         return self._total(asked, known, prompt, source)
 
     def _counted(self, pairs: Sequence[Pair], ledger: Ledger | None) -> tuple[int, int]:
-        """Judgements to ask, and judgements that the ledger has."""
+        """Judgements to ask, and judgements that the ledger has. What the way of serving made fail is asked about by one
+        call a cause; only if that shows the cause gone are all of it asked anew."""
         questionnaire = self._questionnaire(ledger)
         if ledger is None:
             # Without rendering prompts: the same content under the same principle is the same judgement.
@@ -87,13 +88,15 @@ class JudgeForecaster:
             }
             return 2 * self._settings.samples * len(asked), 0
         wanted = known = 0
+        causes: set[str | None] = set()
         for start in range(0, len(pairs), 1024):
             batch = map(questionnaire.question, pairs[start : start + 1024])
             votes = {vote.key: vote for question in batch for vote in question.votes}
             there = look_up(ledger, list(votes.values()))
             wanted += len(votes)
             known += len(there.readings) + len(there.caused)
-        return wanted - known, known
+            causes |= {failure.cause for failure in there.caused.values()}
+        return wanted - known + len(causes), known
 
     def of_prompts(
         self, pairs: int, sample: Sequence[Pair], *, answer_tokens: int, further_tokens: float = 0.0
