@@ -100,6 +100,10 @@ class CritiqueRevisionSection(Section):
     keep_truncated: bool = False
     """Train on answers that were cut off at max_new_tokens too."""
 
+    keep_unchanged: bool = True
+    """Train on a last revision that is the first answer word for word too: right where the critique may find no fault,
+    wrong for a critic that only repeats what it is shown."""
+
     response: Sampling = Sampling()
     """The first answers."""
 
