@@ -74,10 +74,10 @@ class Chain:
 def run(work: StageInput) -> Result:
     """Sample, then `revisions` times criticise and revise.
 
-    A chain whose answer, critique or revision is empty, loops or does not fit the context ends there, with its reason
-    as its status, and trains nothing; so does one whose critique or revision repeats what was asked (`flows.evaluation.texts`
-    has the thresholds), one cut off at max_new_tokens, unless `keep_truncated`, and one whose last revision is its first
-    answer, unless `keep_unchanged`.
+    A chain ends with its reason as its status, and trains nothing, where its answer, critique or revision is empty,
+    loops or does not fit the context; where a critique or revision repeats what was asked (thresholds:
+    flows.evaluation.texts); where an answer or revision is cut off at max_new_tokens, unless `keep_truncated`; and
+    where the last revision is the first answer, unless `keep_unchanged`.
 
     Raises FlowError when no chain is left.
     """
