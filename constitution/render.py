@@ -35,7 +35,7 @@ def render_critique(
 ) -> list[dict[str, str]]:
     """Messages that ask for a critique of `response`; the critique is the assistant turn to generate.
 
-    `templates` is a shipped set ("default", "microworld") or a folder with critique.j2 and revision.j2.
+    `templates` is a shipped set ("default", "microworld", "small") or a folder with critique.j2 and revision.j2.
     Raises ConstitutionError for an unknown set or a template that fails.
     """
     messages = []

@@ -124,7 +124,8 @@ class LabelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     templates: str = Field(
-        default="default", description="Template set: default, microworld, or a folder with pairwise.j2."
+        default="default",
+        description="Template set: default, microworld, small, or a folder with pairwise.j2.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw of principles and of what is sampled.")
     principles: int = Field(

@@ -29,13 +29,13 @@ STATUSES = ("ok", "tie", "inconsistent", "no_answer", "refused", "truncated", "t
 SAME_PROMPT = "asks the same as an earlier row"
 
 
-def read_prompts(paths: Paths, *, limit: int | None = None) -> Rows[Prompt]:
-    """The first `limit` distinct prompts. Of whole conversations, what stands before the last answer is asked.
+def read_prompts(paths: Paths, *, limit: int | None = None, skip: int = 0) -> Rows[Prompt]:
+    """The first `limit` distinct prompts after the first `skip`. What stands before a last answer is asked.
 
     Reference answers, a text under `reference` or a list under `references`, become `meta["references"]`. A row
     without an `id` is named by its text. Raises DataError.
     """
-    found = _Found[Prompt](paths, "prompts", limit)
+    found = _Found[Prompt](paths, "prompts", None if limit is None else skip + limit)
     asked: set[str] = set()
     for place, row in found.rows():
         _, content = content_of(row, place)
@@ -52,7 +52,7 @@ def read_prompts(paths: Paths, *, limit: int | None = None) -> Rows[Prompt]:
             identifier = found.identify(row, place, ("id",), name) or name[:16]
             found.note(place, content.note if "chosen" not in row else "")
             found.add(Prompt(id=identifier, prompt=prompt, meta=_meta(row, place), place=place))
-    return found.result()
+    return found.result(skip)
 
 
 def read_examples(paths: Paths) -> Rows[Example]:
@@ -160,8 +160,10 @@ class _Found(list[R]):
             fail(place, name, f"{given[:60]!r} was already used for another row, {first}")
         return given
 
-    def result(self) -> Rows[R]:
-        read = Rows(tuple(self[: self.limit]), tuple(self.left_out), tuple(self.notes))
+    def result(self, skip: int = 0) -> Rows[R]:
+        if self and len(self) <= skip:
+            raise DataError(f"{self.paths[0]}: has {len(self)} {self.what}, and skip leaves out {skip}")
+        read = Rows(tuple(self[skip : self.limit]), tuple(self.left_out), tuple(self.notes))
         if not read:
             why = "".join(f"; {line}" for line in read.told()[:2])
             raise DataError(f"{', '.join(map(str, self.paths))}: holds no {self.what}{why}")

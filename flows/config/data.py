@@ -77,7 +77,10 @@ class PromptFile(Section):
     """The file. Of whole conversations, what stands before the last answer is asked."""
 
     limit: int | None = Field(default=None, ge=1)
-    """Take this many distinct prompts from the beginning."""
+    """Take this many distinct prompts from the beginning, or from where `skip` ends."""
+
+    skip: int = Field(default=0, ge=0)
+    """Leave out this many distinct prompts at the beginning: a file's rest may be held out."""
 
 
 class PromptsSection(Section):
@@ -143,10 +146,14 @@ class CritiqueRevisionSection(Section):
     """Critique-revision steps per answer, each with a principle of its own."""
 
     templates: TemplatesRef = "default"
-    """Template set: default, microworld, or a folder with critique.j2 and revision.j2."""
+    """Template set: default, microworld, small (for small models), or a folder with critique.j2 and revision.j2."""
 
     keep_truncated: bool = False
     """Train on answers that were cut off at max_new_tokens too."""
+
+    keep_unchanged: bool = True
+    """Train on a last revision that is the first answer word for word too: right where the critique may find no fault,
+    wrong for a critic that only repeats what it is shown."""
 
     response: Sampling = Sampling()
     """The first answers."""

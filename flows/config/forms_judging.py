@@ -156,7 +156,7 @@ class CompareRequest(Form):
         "Its name, never the key.",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
     )
-    templates: str | None = _field(7, "Template set of the judge", "default, microworld, or a folder.")
+    templates: str | None = _field(7, "Template set of the judge", "default, microworld, small, or a folder.")
     limit: int | None = _field(8, "Prompts at most", "Take so many prompts from the beginning.", ge=1)
     samples: int = _field(9, "Answers per prompt and model", "Averaged by prompt.", 1, ge=1, le=64)
     max_new_tokens: int | None = _field(10, "Longest answer", "In tokens; 512 by default.", ge=1, le=131_072)

@@ -41,7 +41,7 @@ class LabelsSection(
     """What the judge is asked, and when its answer is a preference."""
 
     templates: TemplatesRef = "default"
-    """Template set: default, microworld, or a folder with pairwise.j2."""
+    """Template set: default, microworld, small (for small instruct models), or a folder with pairwise.j2."""
 
     shard_pairs: int = Field(default=256, ge=1, le=4096)
     """Pairs per task; 64 to 512 keep the overhead of a task small."""

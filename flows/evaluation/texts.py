@@ -1,4 +1,12 @@
-"""Measures of texts: length, repetition inside an answer, sameness across answers."""
+"""Measures of texts: length, repetition inside an answer, sameness across answers; and texts that loop or copy.
+
+Loops and copies are told by word n-grams. A text is
+
+- `looping` when it has at least `LOOP_WORDS` words and at least `LOOP_SHARE` of its 4-grams stood in it before
+  (seq-rep-4; of people's texts it is a few hundredths);
+- `copied` when at least `COPY_SHARE` of its 8-grams stand in the question but in none of the texts that it may repeat.
+  A text of fewer than eight words has none and is never caught.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ import re
 import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +29,11 @@ _CJK = "぀-ヿ㐀-䶿一-鿿豈-﫿"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+(?:['’][^\W{_CJK}]+)?")
 _BLEU_ORDER = 4
 _HALVES = 200
+
+LOOP_WORDS = 24
+LOOP_SHARE = 0.5
+COPY_WORDS = 8
+COPY_SHARE = 0.3
 
 
 def tokens(text: str) -> list[str]:
@@ -37,6 +50,25 @@ def repeated_share(words: Sequence[str], n: int = 4) -> float:
     """seq-rep-n: the share of n-grams that the text already had, in [0, 1] (Welleck et al. 2020, arXiv 1908.04319)."""
     grams = ngrams(words, n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def looping(text: str) -> bool:
+    """Whether a text says the same words over and over."""
+    words = tokens(text)
+    return len(words) >= LOOP_WORDS and repeated_share(words) >= LOOP_SHARE
+
+
+def copied(text: str, asked: Iterable[str], allowed: Iterable[str] = ()) -> bool:
+    """Whether a text repeats what it was `asked` (a template, its exemplars, a critique) instead of doing it.
+
+    `allowed` are texts inside the question that an answer may well repeat, such as the answer that is revised.
+    """
+    grams = ngrams(tokens(text), COPY_WORDS)
+    if not grams:
+        return False
+    known = {gram for other in asked for gram in ngrams(tokens(other), COPY_WORDS)}
+    known -= {gram for other in allowed for gram in ngrams(tokens(other), COPY_WORDS)}
+    return sum(gram in known for gram in grams) >= COPY_SHARE * len(grams)
 
 
 def longest_repeat(words: Sequence[str]) -> int:

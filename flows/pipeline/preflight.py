@@ -11,13 +11,14 @@ from typing import Any
 
 import httpx
 
+from common.digest import digest
 from common.errors import DataError
 from common.rows import Rows, read_examples, read_preferences, read_prompts, report_left_out
 from constitution import Constitution, templates_digest
 from engines import EngineError
 from engines.fleet import check_devices
 from flows.config import RunConfig
-from flows.config.data import CriticEndpoints
+from flows.config.data import CriticEndpoints, PromptsSection
 from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
@@ -161,11 +162,32 @@ def check_data(config: RunConfig) -> None:
         for purpose in ("sl", "sl_benign", "rl", "eval"):
             source = getattr(config.prompts, purpose)
             if source is not None:
-                _read(f"prompts.{purpose}", partial(read_prompts, source.path, limit=source.limit))
+                _read(
+                    f"prompts.{purpose}",
+                    partial(read_prompts, source.path, limit=source.limit, skip=source.skip),
+                )
+        check_held_out(config.prompts)
     if config.demonstrations is not None:
         _read("demonstrations.path", partial(read_examples, config.demonstrations.path))
     if config.reward_model.human is not None:
         _read("reward_model.human.path", partial(read_preferences, config.reward_model.human.path))
+
+
+def check_held_out(prompts: PromptsSection) -> None:
+    """No prompt that trains is asked again at the end."""
+    asked = {
+        purpose: read_prompts(source.path, limit=source.limit, skip=source.skip)
+        for purpose in ("sl", "sl_benign", "rl", "eval")
+        if (source := getattr(prompts, purpose)) is not None
+    }
+    evaluated = {digest(prompt.prompt): prompt for prompt in asked.pop("eval")}
+    for purpose, rows in asked.items():
+        if shared := [p for p in rows if digest(p.prompt) in evaluated]:
+            raise FlowError(
+                f"prompts.eval: {len(shared)} of its {len(evaluated)} prompts are in prompts.{purpose} too, first "
+                f"{shared[0].place}: evaluation wants prompts that never trained; leave out the first ones with "
+                "prompts.eval.skip, or name another file"
+            )
 
 
 def _read(field: str, read: Callable[[], Rows[Any]]) -> None:
@@ -237,7 +259,9 @@ def check_early_stopping(config: RunConfig) -> None:
         check_people(config)
     if config.prompts is not None:
         sources = filter(None, (config.prompts.sl, config.prompts.sl_benign))
-        held_out = sum(len(read_prompts(source.path, limit=source.limit)) for source in sources)
+        held_out = sum(
+            len(read_prompts(source.path, limit=source.limit, skip=source.skip)) for source in sources
+        )
         if held_out < LEAST_PROMPTS:
             raise FlowError(
                 f"rl.early_stopping: needs {LEAST_PROMPTS} held-out prompts; prompts.sl and prompts.sl_benign have "

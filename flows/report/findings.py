@@ -28,10 +28,12 @@ def findings(data: ReportData) -> list[str]:
     statuses = summary.judge.statuses or {}
     if total := sum(statuses.values()):
         rest = ", ".join(f"{n} {status}" for status, n in statuses.items() if status != "ok" and n)
-        ok = statuses.get("ok", 0)
-        found.append(
-            f"{ok} of {total} pairs have a label with a clear winner" + (f"; {rest}." if rest else ".")
-        )
+        found.append(f"{statuses.get('ok', 0)} of {total} labels are ok" + (f"; {rest}." if rest else "."))
+        if (clear := summary.judge.more.get("clear")) is not None:
+            found.append(
+                f"{clear} of {total} pairs have a clear winner (over 0.05 from a half, the same in both orders); in "
+                f"{summary.judge.more['order_flips']} the order of the answers decides."
+            )
     found += lineage_sentences(summary.lineage) + cost_sentences(summary.costs)
     if not summary.constitution.published:
         found.append("The constitution is a working file, not a published version: this is a trial run.")

@@ -16,6 +16,7 @@ from common.record import plain
 from common.rows import Prompt, read_prompts
 from constitution import draw_critique, render_critique, render_revision, templates_digest
 from flows.errors import FlowError
+from flows.evaluation.texts import copied, looping
 from flows.pipeline.forecast.needs import ROW, Forecaster, Needs
 from flows.stages.contract import Artifact, Inputs, Json, Result, Stage, StageInput
 from flows.stages.samplers import Answer, Sampler, engine_settings, engine_tuning, sampler_of
@@ -56,6 +57,13 @@ class Chain:
             (step.revision for step in reversed(self.steps) if step.revision is not None), self.response
         )
 
+    def defect(self, text: str, asked: list[dict[str, str]]) -> str | None:
+        """What is wrong with a whole critique or revision that was drawn for `asked`, beside its length."""
+        if looping(text):
+            return "looping"
+        may_repeat = [*(turn["content"] for turn in self.prompt), self.last]
+        return "copied" if copied(text, (turn["content"] for turn in asked), may_repeat) else None
+
     def end_on(self, kind: str, problem: str | None, *, keep_truncated: bool) -> None:
         """Take a problem down as the reason why this chain ends."""
         if problem == "truncated" and keep_truncated:
@@ -67,8 +75,10 @@ class Chain:
 def run(work: StageInput) -> Result:
     """Sample, then `revisions` times criticise and revise.
 
-    A chain whose answer, critique or revision is empty or does not fit the context ends there, with its
-    reason as its status, and trains nothing; so does one cut off at max_new_tokens, unless `keep_truncated`.
+    A chain ends with its reason as its status, and trains nothing, where its answer, critique or revision is empty,
+    loops or does not fit the context; where a critique or revision repeats what was asked (thresholds:
+    flows.evaluation.texts); where an answer or revision is cut off at max_new_tokens, unless `keep_truncated`; and
+    where the last revision is the first answer, unless `keep_unchanged`.
 
     Raises FlowError when no chain is left.
     """
@@ -84,14 +94,21 @@ def run(work: StageInput) -> Result:
     keep = work.settings["keep_truncated"]
     for chain in chains + kept:
         chain.end_on("response", chain.finish, keep_truncated=keep)
+        chain.end_on("response", "looping" if looping(chain.response) else None, keep_truncated=keep)
     for step in range(work.settings["revisions"]):
         _revise(work, critic, chains, step)
     critic.close()
+    unchanged = [c for c in chains if c.status == "ok" and c.last.strip() == c.response.strip()]
+    if not work.settings["keep_unchanged"]:
+        for chain in unchanged:
+            chain.end_on("revision", "unchanged", keep_truncated=keep)
     write_jsonl(work.directory / "chains.jsonl", map(plain, chains + kept))
     usable = [c for c in chains + kept if c.status == "ok"]
     if not any(c.status == "ok" for c in chains):
         reasons = ", ".join(f"{n} {status}" for status, n in Counter(c.status for c in chains).most_common())
-        raise FlowError(f"no revision can be trained on ({reasons}); see {work.directory / 'chains.jsonl'}")
+        raise FlowError(
+            f"no revision can be trained on ({reasons}){_knobs(chains)}; see {work.directory / 'chains.jsonl'}"
+        )
     write_jsonl(work.directory / "sft.jsonl", (_example(c) for c in usable))
     write_jsonl(work.directory / "rewrites.jsonl", rewrite_pairs(chains))
     return Result(
@@ -99,12 +116,26 @@ def run(work: StageInput) -> Result:
         metrics={
             "revised": sum(c.status == "ok" for c in chains),
             "harmless_kept": sum(c.status == "ok" for c in kept),
-            "unchanged": sum(c.status == "ok" and c.last == c.response for c in chains),
+            "unchanged": len(unchanged),
             "left_out": dict(Counter(c.status for c in chains + kept if c.status != "ok")),
             "texts": spent(work),
             "principles": dict(Counter(s.principle for c in chains for s in c.steps)),
         },
     )
+
+
+def _knobs(chains: Iterable[Chain]) -> str:
+    """Which fields of the configuration would let more chains through."""
+    ends = [c.status.rpartition("_") for c in chains if c.status != "ok"]
+    raised = sorted(
+        {f"critique_revision.{kind}.max_new_tokens" for kind, _, end in ends if end == "truncated"}
+    )
+    advice = []
+    if raised:
+        advice.append(f"raise {' and '.join(raised)}, or set critique_revision.keep_truncated")
+    if any(end == "unchanged" for _, _, end in ends):
+        advice.append("set critique_revision.keep_unchanged")
+    return "".join(f"; {one}" for one in advice)
 
 
 def _chain(prompt: Prompt, answer: Answer) -> Chain:
@@ -125,20 +156,24 @@ def _revise(work: StageInput, critic: Sampler, chains: list[Chain], step: int) -
         for c, principle in zip(open_, drawn, strict=True)
     ]
     critiques = _sample(work, "critique", critic, asked, step)
-    for chain, principle, critique in zip(open_, drawn, critiques, strict=True):
+    for chain, principle, critique, question in zip(open_, drawn, critiques, asked, strict=True):
         chain.steps.append(
             Step(principle=principle.id, principle_digest=principle.digest, critique=critique.text)
         )
         # A critique that was cut off has said what it had to; only its absence ends the chain.
         chain.end_on("critique", critique.problem, keep_truncated=True)
+        chain.end_on("critique", chain.defect(critique.text, question), keep_truncated=True)
     standing = [(c, p) for c, p in zip(open_, drawn, strict=True) if c.status == "ok"]
     asked = [
         render_revision(templates, c.prompt, c.last, p, exemplars, critique=c.steps[-1].critique)
         for c, p in standing
     ]
-    for (chain, _), revision in zip(standing, _sample(work, "revision", critic, asked, step), strict=True):
+    revisions = _sample(work, "revision", critic, asked, step)
+    for (chain, _), revision, question in zip(standing, revisions, asked, strict=True):
+        defect = chain.defect(revision.text, question)
         chain.steps[-1].revision = revision.text
         chain.end_on("revision", revision.problem, keep_truncated=work.settings["keep_truncated"])
+        chain.end_on("revision", defect, keep_truncated=True)
 
 
 def _sample(
@@ -195,6 +230,7 @@ def _settings(config: RunConfig) -> Json:
         "revisions": section.revisions,
         "templates_digest": templates_digest(section.templates),
         "keep_truncated": section.keep_truncated,
+        "keep_unchanged": section.keep_unchanged,
         "dtype": config.models.dtype,
         **engine_settings(config),
         **{kind: getattr(section, kind).model_dump(exclude={"batch_size"}) for kind in _SAMPLED},
@@ -228,7 +264,7 @@ def _forecast(ahead: Forecaster) -> Needs:
 STAGE = Stage(
     name="critique_revision",
     title="Critiques and revisions",
-    version=2,
+    version=3,
     principle_kind="critique",
     isolated=True,
     samples=True,

@@ -28,6 +28,9 @@ from judges.settings import PricedJudge
 if TYPE_CHECKING:
     from flows.config import RunConfig
 
+COIN_TOSS = 0.05
+"""A probability no further from a half than this names no winner, whatever its label trains."""
+
 # What of the section is not the judge's business: how pairs are grouped, and what trains afterwards.
 NOT_ASKED = ("templates", "shard_pairs", "batch_pairs", "ledger", "statuses", "min_usable")
 
@@ -77,7 +80,7 @@ def run(work: StageInput) -> Result:
             usable += effective_status(labelled) in work.settings["statuses"]
     write_jsonl(work.directory / "labels.jsonl", rows)
     write_json(work.directory / "constitution.json", to_json(work.constitution))
-    metrics = {**_metrics(done), "usable": usable, "label_set": label_set}
+    metrics = {**_metrics(done), **_winners(rows), "usable": usable, "label_set": label_set}
     check_usable(work, metrics)
     return Result(
         outputs={
@@ -143,6 +146,18 @@ def _row(labelled: Any) -> dict[str, Any]:
         "detail": label.detail,
         "person": None if labelled.verdict is None else labelled.verdict.winner,
     }
+
+
+def _winners(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many labels have a winner that is no coin toss, and how many have another one in each order."""
+    turned = [
+        r for r in rows if None not in (r["p_ab"], r["p_ba"]) and (r["p_ab"] > 0.5) != (r["p_ba"] > 0.5)
+    ]
+    ids = {row["pair_id"] for row in turned}
+    clear = [
+        r for r in rows if r["status"] == "ok" and abs(r["p"] - 0.5) > COIN_TOSS and r["pair_id"] not in ids
+    ]
+    return {"clear": len(clear), "order_flips": len(ids)}
 
 
 def _metrics(reports: list[LabelReport]) -> Json:

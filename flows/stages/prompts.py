@@ -26,7 +26,11 @@ def run(work: StageInput) -> Result:
     for purpose in PURPOSES:
         if purpose not in work.inputs:
             continue
-        prompts = report_left_out(read_prompts(work.input(purpose), limit=work.settings["limits"][purpose]))
+        taken = {
+            "limit": work.settings["limits"][purpose],
+            "skip": work.settings.get("skips", {}).get(purpose, 0),
+        }
+        prompts = report_left_out(read_prompts(work.input(purpose), **taken))
         left_out += len(prompts.left_out)
         kept = [p for p in prompts if fits(p, work.settings["room"][purpose])]
         kept_ids = {p.id for p in kept}
@@ -86,7 +90,9 @@ def _settings(config: RunConfig) -> Json:
         "eval": config.evaluate.sampling.max_new_tokens,
     }
     sources = {p: getattr(config.prompts, p, None) for p in PURPOSES}
-    return {"room": room, "limits": {p: source.limit if source else None for p, source in sources.items()}}
+    limits = {p: source.limit if source else None for p, source in sources.items()}
+    skips = {p: source.skip for p, source in sources.items() if source and source.skip}
+    return {"room": room, "limits": limits} | ({"skips": skips} if skips else {})
 
 
 def _forecast(ahead: Forecaster) -> Needs:

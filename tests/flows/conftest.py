@@ -114,6 +114,9 @@ def write_run(folder: Path, model: Path, **changes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"prompt": text, "id": f"p{i}"} for i, text in enumerate(PROMPTS)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    others = [f"{text.replace('First', 'Begin')} Please." for text in PROMPTS]
+    held_out = [{"prompt": text, "id": f"e{i}"} for i, text in enumerate(others)]
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out), encoding="utf-8")
     (folder / "benign.jsonl").write_text('{"prompt": "Name a fruit."}\n{"prompt": "Name a tree."}\n')
     demonstrations = [
         {"messages": [{"role": "user", "content": p}, {"role": "assistant", "content": "Gladly."}]}
@@ -132,7 +135,8 @@ def write_run(folder: Path, model: Path, **changes) -> Path:
         "judge": {"model": str(model)},
         "prompts": {
             "sl_benign": {"path": "benign.jsonl"},
-            **{purpose: {"path": "prompts.jsonl"} for purpose in ("sl", "rl", "eval")},
+            "eval": {"path": "eval.jsonl"},
+            **{purpose: {"path": "prompts.jsonl"} for purpose in ("sl", "rl")},
         },
         "demonstrations": {"path": "demos.jsonl"},
         "helpful_sft": small_training(),

@@ -11,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from harness.rows import known_pairs
 
+from common.rows import read_prompts
+from flows.config import load_config
 from flows.config.forms import RunRequest
 from flows.pipeline.launch import open_session, resolve
-from flows.pipeline.preflight import preflight
+from flows.pipeline.preflight import check_held_out, preflight
 from flows.runs.progress import Silent
 from judges import Ledger
 from judges.audit.preferences import record_preferences
@@ -147,6 +149,21 @@ def test_a_bad_prompts_file_is_named(run_yaml, tmp_path, purpose, content, messa
         path.write_text(content)
     line = complaint(run_yaml, f"prompts.{purpose}.path={path}")
     assert line.startswith(f"prompts.{purpose}: {path}") and message in line
+
+
+def test_a_prompt_that_trains_is_not_evaluated(run_yaml, tmp_path):
+    path = f"prompts.eval.path={tmp_path}/prompts.jsonl"
+    line = complaint(run_yaml, path)
+    assert line.startswith("prompts.eval: ") and "prompts are in prompts.sl too" in line
+    assert f"{tmp_path}/prompts.jsonl:1" in line and "prompts.eval.skip" in line
+    rest = ("prompts.sl.limit=2", "prompts.rl.limit=3", path)
+    assert "of its" in complaint(run_yaml, *rest, "prompts.eval.skip=2")
+    assert "skip leaves out 10000" in complaint(run_yaml, *rest, "prompts.eval.skip=10000")
+    config = load_config(run_yaml, [*rest, "prompts.eval.skip=3"])
+    check_held_out(config.prompts)
+    source = config.prompts.eval
+    whole, rest = (read_prompts(source.path, skip=n) for n in (0, source.skip))
+    assert [p.id for p in whole][3:] == [p.id for p in rest]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,10 @@ def test_tables_and_findings_say_what_the_summary_says(summary):
     said = " ".join(findings(data))
     assert "0% helpful-only, 60% SL-CAI, 98% RL-CAI" in said
     assert "refuses 2% of them" in said
-    assert "90 of 100 pairs have a label with a clear winner; 8 tie, 2 inconsistent." in said
+    assert "90 of 100 labels are ok; 8 tie, 2 inconsistent." in said and "clear winner" not in said
+    summary["judge"] |= {"clear": 40, "order_flips": 30}
+    said = " ".join(findings(data_of(summary)))
+    assert "40 of 100 pairs have a clear winner" in said and "in 30 the order of the answers decides." in said
     assert "1 of 2 stages were reused: sl_cai." in said
 
 

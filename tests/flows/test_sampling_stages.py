@@ -76,6 +76,7 @@ def revise(directory: Path, model: Path, prompts_file: Path, **settings):
             {
                 "revisions": 1,
                 "keep_truncated": True,
+                "keep_unchanged": True,
                 "dtype": "float32",
                 **{kind: SAMPLING for kind in kinds},
                 **settings,
@@ -140,11 +141,12 @@ class Scripted(Sampler):
         return [self.answers.pop(0) for _ in conversations]
 
 
-def scripted_chain(tmp_path, monkeypatch, *answers, keep_truncated=False):
+def scripted_chain(tmp_path, monkeypatch, *answers, keep_truncated=False, keep_unchanged=True):
     said = Scripted([Answer(text=text, finish=finish) for text, finish in answers])
     monkeypatch.setattr(critique_revision, "sampler_of", lambda work, role: said)
     path = write_prompts(tmp_path / "p.jsonl", "one", "two")
-    return revise(tmp_path / "out", tmp_path, path, keep_truncated=keep_truncated), said
+    kept = {"keep_truncated": keep_truncated, "keep_unchanged": keep_unchanged}
+    return revise(tmp_path / "out", tmp_path, path, **kept), said
 
 
 def test_an_empty_answer_trains_nothing_and_is_counted(tmp_path, monkeypatch):
@@ -171,6 +173,47 @@ def test_an_answer_cut_off_trains_only_when_asked(tmp_path, monkeypatch, keep):
     made, _ = scripted_chain(tmp_path, monkeypatch, *answers, keep_truncated=keep)
     assert made.metrics["revised"] == (2 if keep else 1)
     assert made.metrics["left_out"] == ({} if keep else {"revision_truncated": 1})
+
+
+LOOP = "It is good to be kind and it is good to be safe. " * 6
+CRITIQUE = (
+    "The answer does not say how long the eggs should boil, nor that they go into cold water after that."
+)
+
+
+@pytest.mark.parametrize(
+    ("critique", "revision", "status"),
+    [
+        (LOOP, "r", "critique_looping"),
+        (CRITIQUE, LOOP, "revision_looping"),
+        (CRITIQUE, "Critique: " + CRITIQUE, "revision_copied"),
+        (CRITIQUE, "", "revision_empty"),
+        (CRITIQUE, "a1", "revision_unchanged"),
+    ],
+)
+def test_a_loop_a_copy_and_an_unchanged_answer_are_statuses_and_train_nothing(
+    tmp_path, monkeypatch, critique, revision, status
+):
+    answers = [
+        "a1",
+        "a2",
+        critique,
+        CRITIQUE,
+        *([] if status.startswith("critique") else [revision]),
+        "better",
+    ]
+    made, _ = scripted_chain(
+        tmp_path, monkeypatch, *((text, "stop") for text in answers), keep_unchanged=False
+    )
+    assert made.metrics["left_out"] == {status: 1} and made.metrics["revised"] == 1
+    assert [row["id"] for row in read(tmp_path / "out" / "sft.jsonl")] == ["p1"]
+    assert [row["pair_id"] for row in read(tmp_path / "out" / "rewrites.jsonl")] == ["p1.rewrite"]
+
+
+def test_an_error_over_cut_off_answers_names_the_knobs(tmp_path, monkeypatch):
+    knobs = "raise critique_revision.response.max_new_tokens, or set critique_revision.keep_truncated"
+    with pytest.raises(FlowError, match=f"2 response_truncated.; {knobs}; see"):
+        scripted_chain(tmp_path, monkeypatch, ("a", "length"), ("b", "length"))
 
 
 def test_nothing_left_to_train_on_is_an_error_that_says_why(tmp_path, monkeypatch):

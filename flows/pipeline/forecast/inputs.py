@@ -65,7 +65,7 @@ class ForecastInputs:
             path = self._output("prompts", purpose) or self._output("world", f"prompts_{purpose}")
             return [] if path is None else read_prompts(path)
         source = getattr(self._config.prompts, purpose)
-        return [] if source is None else read_prompts(source.path, limit=source.limit)
+        return [] if source is None else read_prompts(source.path, limit=source.limit, skip=source.skip)
 
     @cached_property
     def _sample(self) -> Sequence[Any]:

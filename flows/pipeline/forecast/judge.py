@@ -78,8 +78,11 @@ class JudgeForecaster:
         return self._total(asked, known, prompt, source)
 
     def _counted(self, pairs: Sequence[Pair], ledger: Ledger | None) -> tuple[int, int]:
-        """Judgements to ask, and judgements that the ledger has. What the way of serving made fail is asked about by one
-        call a cause; only if that shows the cause gone are all of it asked anew."""
+        """Judgements to ask, and judgements that the ledger has.
+
+        Of the failures that the way of serving caused, one of each cause is asked; only if that shows the cause gone
+        are the others asked too.
+        """
         questionnaire = self._questionnaire(ledger)
         if ledger is None:
             # Without rendering prompts: the same content under the same principle is the same judgement.
