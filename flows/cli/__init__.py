@@ -20,7 +20,7 @@ COMMANDS = {
     "judge": ("flows.cli.judge", "judge", "Examine a judge against pairs with known answers."),
     "labels": ("flows.cli.labels", "labels", "Look into a ledger: labels, their reasons, exports."),
     "lineage": ("flows.cli.lineage", "lineage", "Where a run's policy comes from."),
-    "models": ("flows.cli.models", "models", "Fetch the small real model of the demonstration."),
+    "models": ("flows.cli.check", "models", "Fetch the small real model of the demonstration."),
     "plan": ("flows.cli.plan", "plan", "What a run will ask of judge, GPUs and disk, before it starts."),
     "run": ("flows.cli.run", "run", "Run the pipeline that a configuration describes."),
     "ui": ("flows.cli.ui", "ui", "Start the Prefect server and serve the flows on this machine."),

@@ -14,7 +14,7 @@ from flows.comparison.models import ComparedModel, ModelRef, Run, find_model, na
 from flows.config.forms_judging import CompareRequest
 from flows.errors import FlowError
 from flows.labelling.judge import judge_at, priced_judge
-from flows.pipeline.preflight import check_model
+from flows.pipeline.preflight_models import check_model
 from judges.settings import JudgeSettings
 
 

@@ -14,7 +14,7 @@ from constitution import Constitution
 from constitution.snapshot import from_json
 from flows.config import RunConfig, load_config
 from flows.errors import FlowError
-from flows.pipeline.preflight import check_model
+from flows.pipeline.preflight_models import check_model
 from flows.runs.digests import model_digest
 from flows.runs.directory import Attempt, RunDirectory
 from flows.runs.manifest import Manifest

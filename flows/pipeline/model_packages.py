@@ -126,8 +126,8 @@ def _convert(gguf: Path, folder: Path, stops: tuple[str, ...]) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **where)
     # What was read is no longer quantised; transformers refuses to save a model that says so.
     del model.config.quantization_config
-    model.is_quantized = False
-    model.hf_quantizer = None
+    for name, unquantised in (("is_quantized", False), ("hf_quantizer", None)):
+        setattr(model, name, unquantised)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
