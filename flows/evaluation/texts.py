@@ -33,7 +33,7 @@ _HALVES = 200
 LOOP_WORDS = 24
 LOOP_SHARE = 0.5
 COPY_WORDS = 8
-COPY_SHARE = 0.3
+COPY_SHARE = 0.25
 
 
 def tokens(text: str) -> list[str]:

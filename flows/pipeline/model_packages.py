@@ -123,7 +123,7 @@ def _convert(gguf: Path, folder: Path, stops: tuple[str, ...]) -> None:
 
     where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **where)
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **where)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **where)
     # What was read is no longer quantised; transformers refuses to save a model that says so.
     del model.config.quantization_config
     for name, unquantised in (("is_quantized", False), ("hf_quantizer", None)):

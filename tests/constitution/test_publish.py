@@ -78,7 +78,7 @@ def test_references(published: Path):
 @pytest.mark.parametrize(
     ("ref", "message"),
     [
-        ("nobody", "no constitution named 'nobody'; known: hhh, kindness"),
+        ("nobody", "no constitution named 'nobody'; known: checked, hhh, kindness"),
         ("kindness@2.0.0", "no such version; published: 1.0.0, 1.1.0"),
         ("kindness@^2", "charter constitution publish kindness --bump"),
         ("kindness@latest", "version 'latest' must be three numbers"),

@@ -28,3 +28,5 @@ def test_what_was_asked_may_be_quoted_but_not_given_back():
     assert not copied(LIST, [asked], [LIST]) and not copied(POEM, [asked])
     assert not copied(f'You said "no tags, no preface". {POEM}', [asked])
     assert not copied("no tags, no preface", [asked]) and not copied("", [asked])
+    said = 'The answer to the question is "Which words of the answer could go without loss?"'
+    assert copied(said, ["Which words of the answer could go without loss? Reply in one sentence."])
