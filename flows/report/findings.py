@@ -50,6 +50,12 @@ def _warnings(summary: Summary) -> list[str]:
         found.append(
             f"Warning: the judge failed its exam ({'; '.join(exam.problems or ())}); nothing required it."
         )
+    total, turned = sum((summary.judge.statuses or {}).values()), summary.judge.more.get("order_flips", 0)
+    if turned > total / 2:
+        found.append(
+            f"Warning: in {turned} of {total} pairs the order of the answers decides: the judge sees little else "
+            "(labels.flip_margin bounds how far the orders of a label that trains may part)."
+        )
     if audit and audit.problem:
         found.append(f"Warning: {audit.problem}, and audit.override is set.")
     elif audit and audit.kappa:

@@ -101,7 +101,11 @@ def test_tables_and_findings_say_what_the_summary_says(summary):
     summary["judge"] |= {"clear": 40, "order_flips": 30}
     said = " ".join(findings(data_of(summary)))
     assert "40 of 100 pairs have a clear winner" in said and "in 30 the order of the answers decides." in said
-    assert "1 of 2 stages were reused: sl_cai." in said
+    assert "1 of 2 stages were reused: sl_cai." in said and "Warning" not in said
+    summary["judge"] |= {"clear": 0, "order_flips": 90}
+    assert findings(data_of(summary))[0].startswith(
+        "Warning: in 90 of 100 pairs the order of the answers decides"
+    )
 
 
 def test_an_interval_below_zero_has_no_two_signs_in_a_row():
