@@ -12,11 +12,14 @@ import pytest
 from constitution import load
 from flows.config import load_config
 from flows.config.forms import RunRequest
+from flows.labelling.judge import label_settings, make_judge
+from flows.pipeline.forecast.judge import JudgeForecaster
 from flows.pipeline.forecast.plan import plan_run
 from flows.pipeline.launch import open_session, run_stages
 from flows.runs.progress import Silent
 from flows.stages.contract import Stage
 from flows.stages.registry import STAGES
+from judges import Ledger, Pair, Reading, label_pairs
 
 
 def forecast(path: Path, *changes: str, **more):
@@ -118,3 +121,38 @@ def test_what_was_foretold_is_what_a_run_takes(make_run, tiny_model, tmp_path):
     # Another margin counts the same judgements anew: all of them are in the ledger.
     margins = of(forecast(path, "labels.tie_margin=0.2"), "labels")
     assert (margins.judgements, margins.known_judgements) == (0, made["labels"]["asked"])
+
+
+def test_of_what_the_serving_made_fail_one_call_a_cause_is_foretold_and_asked(make_run, tiny_model, tmp_path):
+    class Short:
+        """The configured judge behind a context that is too short."""
+
+        def __init__(self, judge):
+            self.judge, self.identity = judge, judge.identity
+
+        def ask(self, calls):
+            return [Reading(status="truncated", detail="too long", cause="context 20") for _ in calls]
+
+    config = load_config(make_run(tmp_path, tiny_model))
+    constitution, settings = load(config.constitution), label_settings(config)
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    pairs = [
+        Pair(id=f"p{n}", prompt=({"role": "user", "content": f"Why {n}?"},), a="So.", b="Because.")
+        for n in range(5)
+    ]
+    judge = make_judge(config.judge)
+
+    def asked(judge):
+        with Ledger.open(url) as ledger:
+            report = label_pairs(
+                pairs, constitution=constitution, judge=judge, ledger=ledger, settings=settings
+            )
+        return report.asked
+
+    def foretold():
+        found = JudgeForecaster(config, constitution, ledger=url).of_pairs(pairs)
+        return found.judgements, found.known
+
+    assert foretold() == (10, 0) and asked(Short(judge)) == 10
+    assert foretold() == (1, 10) and asked(Short(judge)) == 1
+    assert asked(judge) == 10 and foretold() == (0, 10)
