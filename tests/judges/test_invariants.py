@@ -162,7 +162,7 @@ choice_like = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(json_values, st.fixed_dictionaries({"choices": st.lists(choice_like, max_size=2)})))
 def test_no_answer_of_a_server_breaks_a_parser_or_slips_through(answer):
     body = answer if isinstance(answer, dict) else {"choices": answer}

@@ -65,7 +65,7 @@ def test_the_same_key_twice_is_a_no_op(ledger):
     assert count(ledger, schema.judgements) == 2
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.text(max_size=3), max_size=30), cut=st.integers(0, 30))
 def test_any_order_and_repetition_of_batches_gives_the_same_ledger(ledger, names, cut):
     wanted = [judgement(f"h{n!r}") for n in names]
