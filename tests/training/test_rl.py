@@ -41,7 +41,15 @@ def build_experience(config, tiny_dir, *, value=True):
     completions = generate_ids(model, tokenizer, ids, sampling=sampling, seed=1)
     scores = letters([], [c.text for c in completions])
     rollouts = [
-        Rollout(prompt=prompts[i], prompt_ids=ids[i], group=i // 2, completion=c, reward=scores[i], parts={})
+        Rollout(
+            prompt=prompts[i],
+            prompt_ids=ids[i],
+            group=i // 2,
+            completion=c,
+            answer=c.text,
+            reward=scores[i],
+            parts={},
+        )
         for i, c in enumerate(completions)
     ]
     with torch.no_grad():
@@ -257,3 +265,45 @@ def test_missing_rewards_are_dropped_and_counted(tiny_dir, prompts_file, tmp_pat
         TrainingError, match="step 1: none of 8 responses has a reward: 8 could not be scored"
     ):
         run(config, lambda conversations, responses: [None] * len(responses))
+
+
+def test_a_reward_sees_the_answer_behind_a_thought(tiny_dir, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from engines.in_process import InProcessEngine
+    from training import rloo
+    from training.config.rl import RLOOConfig
+
+    drawn, seen = InProcessEngine.generate, []
+    texts = ["<think>\nA long thought.\n</think>\n\nYes.", "<think>\nNever ended", "Plain.", "No."]
+
+    def generate(self, prompts, sampling, **more):
+        return [
+            replace(c, text=t) for c, t in zip(drawn(self, prompts, sampling, **more), texts, strict=True)
+        ]
+
+    def reward(prompts, responses):
+        seen.extend(responses)
+        return [float(len(r)) for r in responses]
+
+    monkeypatch.setattr(InProcessEngine, "generate", generate)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}\n')
+    config = RLOOConfig(
+        model=str(tiny_dir),
+        prompts=[tmp_path / "prompts.jsonl"],
+        output_dir=tmp_path / "out",
+        rewards=[{"kind": "callable", "name": "seen"}],
+        samples_per_prompt=4,
+        batch_size=4,
+        max_new_tokens=4,
+        steps=1,
+        log_samples=4,
+    )
+    result = rloo.train(config, reward_functions={"seen": reward})
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert seen == ["Yes.", "Plain.", "No."] and result.metrics["missing_rewards"] == 1
+    assert [(r["response"], "sampled" in r) for r in rows] == [
+        ("Yes.", True),
+        ("Plain.", False),
+        ("No.", False),
+    ]

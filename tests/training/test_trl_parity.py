@@ -329,6 +329,7 @@ def experience_of(config, algorithm, tiny_dir, tokenizer, prompts, answers, *, b
             completion=Completion(
                 token_ids=tuple(answer), logprobs=(0.0,) * len(answer), text="", finish_reason="stop"
             ),
+            answer="",
             reward=REWARDS[i],
             parts={},
         )

@@ -171,9 +171,7 @@ class HeldOut:
         rollouts = collector.answer(self.prompts, seed=self.config.seed + 104_729)
         experience, _ = measure(rollouts, models, self.runtime, self.config, values=False)
         own = range(self.runtime.rank, len(rollouts), self.runtime.world)
-        scored = self.gold(
-            [rollouts[n].prompt for n in own], [rollouts[n].completion.text for n in own]
-        ).total
+        scored = self.gold([rollouts[n].prompt for n in own], [rollouts[n].answer for n in own]).total
         known = {
             n: s for part in self.runtime.gather(dict(zip(own, scored, strict=True))) for n, s in part.items()
         }

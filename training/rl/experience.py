@@ -23,12 +23,14 @@ from training.supervised import micro_batches, share_out
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A sampled response and its reward. `group` numbers the step's prompts; `parts` are the reward's."""
+    """A sampled response and its reward. `group` numbers the step's prompts; `parts` are the reward's. `answer` is the
+    response without the thought before it, which no reward and no gold sees."""
 
     prompt: Prompt
     prompt_ids: tuple[int, ...]
     group: int
     completion: Completion
+    answer: str
     reward: float
     parts: dict[str, float | None]
 

@@ -15,6 +15,7 @@ from engines.in_process import InProcessEngine
 from engines.in_process.nccl import NCCLGroup
 from engines.protocol import Completion
 from engines.stops import stop_ids
+from engines.texts import Reader
 from engines.update import ServedPolicy
 from training.config.rl import RLConfig
 from training.errors import TrainingError
@@ -104,6 +105,7 @@ class Collector:
                 autocast=nullcontext if on_cpu else runtime.accelerator.autocast,
             )
         self._encoded: dict[int, tuple[int, ...]] = {}
+        self._reader = Reader(tokenizer)
 
     def sample(self, step: int) -> Samples:
         """The step's responses, this process's part of them."""
@@ -147,22 +149,26 @@ class Collector:
     def score(self, samples: Samples) -> tuple[list[Rollout], dict[str, float]]:
         """The responses of all processes that have a reward, and how many have none.
 
+        A reward sees the answer behind a thought; a thought that nothing follows has none.
         Raises TrainingError when not one has a reward.
         """
         completions = samples.completions
         fitting = [n for n, done in enumerate(completions) if done.finish_reason != "prompt_too_long"]
-        asked = [samples.prompts[n][1] for n in fitting]
-        scored = self.reward(asked, [completions[n].text for n in fitting])
+        read = {n: self._reader.text(samples.prompt_ids[n], completions[n]) for n in fitting}
+        answered = [n for n in fitting if read[n].text or not read[n].thought]
+        asked = [samples.prompts[n][1] for n in answered]
+        scored = self.reward(asked, [read[n].text for n in answered])
         found = [
             Rollout(
                 prompt=prompt,
                 prompt_ids=samples.prompt_ids[n],
                 group=samples.prompts[n][0],
                 completion=completions[n],
+                answer=read[n].text,
                 reward=total,
                 parts={name: scores[number] for name, scores in scored.parts.items()},
             )
-            for number, (n, prompt, total) in enumerate(zip(fitting, asked, scored.total, strict=True))
+            for number, (n, prompt, total) in enumerate(zip(answered, asked, scored.total, strict=True))
             if total is not None
         ]
         rollouts = [rollout for part in self.runtime.gather(found) for rollout in part]

@@ -31,12 +31,14 @@ class SampleLog:
                 "step": step,
                 "prompt_id": rollout.prompt.id,
                 "prompt": rollout.prompt.prompt,
-                "response": rollout.completion.text,
+                "response": rollout.answer,
                 "reward": rollout.reward,
                 "kl": kl[index],
                 "tokens": len(rollout.completion.token_ids),
                 "finish_reason": rollout.completion.finish_reason,
             }
+            if rollout.answer != rollout.completion.text:
+                row["sampled"] = rollout.completion.text
             self._file.write(_line(row))
         self._file.flush()
 
