@@ -72,7 +72,7 @@ def lessons(count: int, seed: int | str) -> list[dict[str, Any]]:
 
 def reasoner(study: Study, name: str, seed: int) -> dict[str, Any]:
     """The shipped judge after further lessons; how often its rationales say what gold would."""
-    from flows.stages.sampling import Sampler
+    from flows.stages.samplers import in_process_sampler
     from training.config.supervised import SftConfig
     from training.sft import train
 
@@ -93,7 +93,7 @@ def reasoner(study: Study, name: str, seed: int) -> dict[str, Any]:
         resume=True,
     )
     asked = [row["messages"] for row in lessons(2 * HELD_OUT, f"held out {seed}") if len(row["messages"]) > 2]
-    drawn = Sampler(str(folder / "model"), dtype="float32").draw(
+    drawn = in_process_sampler(str(folder / "model"), dtype="float32").draw(
         [turns[:1] for turns in asked],
         {"max_new_tokens": 24, "temperature": 0.0, "top_p": 1.0},
         batch_size=64,

@@ -11,7 +11,7 @@ from typing import Any
 
 import flows
 from flows.evaluation.gold import figures, overall, score_answer
-from flows.stages.sampling import Sampler
+from flows.stages.samplers import in_process_sampler
 from studies.replication.jobs import Study
 
 CONFIG = Path(flows.__file__).parents[1] / "configs" / "microworld.yaml"
@@ -68,7 +68,7 @@ def prompts(path: str | Path) -> list[Any]:
 
 def answers(model: str, asked: Sequence[Any], *, seed: int, temperature: float = 1.0) -> list[str]:
     """One answer per prompt."""
-    drawn = Sampler(model, dtype="float32").draw(
+    drawn = in_process_sampler(model, dtype="float32").draw(
         [p.prompt for p in asked],
         {**_SAMPLING, "temperature": temperature},
         batch_size=128,
