@@ -85,7 +85,8 @@ def test_cron_and_interval_fire_in_a_named_zone_and_no_run_is_doubled(ui):
         for run in finished(ui, name):
             due = datetime.fromisoformat(run["expected_start_time"])
             assert run["auto_scheduled"] and due >= began - timedelta(seconds=1)
-            assert timedelta() <= datetime.fromisoformat(run["start_time"]) - due < timedelta(seconds=60)
+            # Other tests run beside it: a process may take its time to start.
+            assert timedelta() <= datetime.fromisoformat(run["start_time"]) - due < timedelta(seconds=180)
         if name == "minutely":
             assert due.second == 0
         assert max(Counter(run["expected_start_time"] for run in runs(ui, name)).values()) == 1
