@@ -79,8 +79,8 @@ def test_cron_and_interval_fire_in_a_named_zone_and_no_run_is_doubled(ui):
     began = datetime.now(UTC)
     switch(ui, "minutely")
     switch(ui, "often")
-    wait_for(lambda: finished(ui, "minutely"), "a run of the cron", 150)
-    wait_for(lambda: len(finished(ui, "often")) >= 2, "two runs of the interval", 150)
+    wait_for(lambda: finished(ui, "minutely"), "a run of the cron", 300)
+    wait_for(lambda: len(finished(ui, "often")) >= 2, "two runs of the interval", 300)
     for name in ("minutely", "often"):
         for run in finished(ui, name):
             due = datetime.fromisoformat(run["expected_start_time"])
