@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import httpx
 
 from common.digest import digest
 from common.errors import DataError
-from common.rows import Rows, read_examples, read_preferences, read_prompts, report_left_out
+from common.rows import Prompt, Rows, read_examples, read_preferences, read_prompts, report_left_out
 from constitution import Constitution, templates_digest
 from engines import EngineError
 from engines.fleet import check_devices
 from flows.config import RunConfig
-from flows.config.data import CriticEndpoints, PromptsSection
+from flows.config.data import CriticEndpoints
 from flows.config.judging import JudgeSection
 from flows.errors import FlowError
 from flows.labelling.gates import exam_gate
@@ -32,6 +32,8 @@ from judges.known import read_known_pairs
 from training.config.rl_sections import LEAST_PROMPTS
 from training.errors import TrainingError
 from training.models.files import check_model as check_trained_model
+
+R = TypeVar("R")
 
 
 def preflight(config: RunConfig, constitution: Constitution) -> None:
@@ -82,29 +84,27 @@ def check_constitution(config: RunConfig, constitution: Constitution) -> None:
 def check_data(config: RunConfig) -> None:
     """Every prompts file parses and is not empty, and so do the demonstrations and people's pairs."""
     if config.prompts is not None:
+        asked: dict[str, Rows[Prompt]] = {}
         for purpose in ("sl", "sl_benign", "rl", "eval"):
             source = getattr(config.prompts, purpose)
             if source is not None:
-                _read(
+                asked[purpose] = _read(
                     f"prompts.{purpose}",
                     partial(read_prompts, source.path, limit=source.limit, skip=source.skip),
                 )
-        check_held_out(config.prompts)
+        check_held_out(asked)
     if config.demonstrations is not None:
         _read("demonstrations.path", partial(read_examples, config.demonstrations.path))
     if config.reward_model.human is not None:
         _read("reward_model.human.path", partial(read_preferences, config.reward_model.human.path))
 
 
-def check_held_out(prompts: PromptsSection) -> None:
-    """No prompt that trains is asked again at the end."""
-    asked = {
-        purpose: read_prompts(source.path, limit=source.limit, skip=source.skip)
-        for purpose in ("sl", "sl_benign", "rl", "eval")
-        if (source := getattr(prompts, purpose)) is not None
-    }
-    evaluated = {digest(prompt.prompt): prompt for prompt in asked.pop("eval")}
+def check_held_out(asked: Mapping[str, Rows[Prompt]]) -> None:
+    """No prompt that trains is asked again at the end. `asked` are the prompts of each purpose."""
+    evaluated = {digest(prompt.prompt) for prompt in asked["eval"]}
     for purpose, rows in asked.items():
+        if purpose == "eval":
+            continue
         if shared := [p for p in rows if digest(p.prompt) in evaluated]:
             raise FlowError(
                 f"prompts.eval: {len(shared)} of its {len(evaluated)} prompts are in prompts.{purpose} too, first "
@@ -113,10 +113,10 @@ def check_held_out(prompts: PromptsSection) -> None:
             )
 
 
-def _read(field: str, read: Callable[[], Rows[Any]]) -> None:
-    """Read a file that `field` of the configuration names, and say on stderr what of it is left out."""
+def _read(field: str, read: Callable[[], Rows[R]]) -> Rows[R]:
+    """The rows of a file that `field` of the configuration names; what of it is left out is said on stderr."""
     try:
-        report_left_out(read())
+        return report_left_out(read())
     except DataError as error:
         raise FlowError(f"{field}: {error}") from error
 

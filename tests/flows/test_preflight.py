@@ -15,7 +15,7 @@ from common.rows import read_prompts
 from flows.config import load_config
 from flows.config.forms import RunRequest
 from flows.pipeline.launch import open_session, resolve
-from flows.pipeline.preflight import check_held_out, preflight
+from flows.pipeline.preflight import check_data, preflight
 from flows.runs.progress import Silent
 from judges import Ledger
 from judges.audit.preferences import record_preferences
@@ -160,7 +160,7 @@ def test_a_prompt_that_trains_is_not_evaluated(run_yaml, tmp_path):
     assert "of its" in complaint(run_yaml, *rest, "prompts.eval.skip=2")
     assert "skip leaves out 10000" in complaint(run_yaml, *rest, "prompts.eval.skip=10000")
     config = load_config(run_yaml, [*rest, "prompts.eval.skip=3"])
-    check_held_out(config.prompts)
+    check_data(config)
     source = config.prompts.eval
     whole, rest = (read_prompts(source.path, skip=n) for n in (0, source.skip))
     assert [p.id for p in whole][3:] == [p.id for p in rest]
